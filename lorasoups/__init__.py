@@ -1,0 +1,34 @@
+"""Merge LoRA adapters into one: CAT ("LoRA Soups", arXiv 2410.13025) and the static methods.
+
+The face is five names. They are imported when first used, so ``import lorasoups`` is quick.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lorasoups.adapters import load_lora, save_lora
+    from lorasoups.alphas import learn_alphas
+    from lorasoups.merging import merge
+    from lorasoups.methods import METHODS
+
+__version__ = "0.1.0"
+__all__ = ["METHODS", "learn_alphas", "load_lora", "merge", "save_lora"]
+
+_HOME = {
+    "METHODS": "lorasoups.methods",
+    "learn_alphas": "lorasoups.alphas",
+    "load_lora": "lorasoups.adapters",
+    "merge": "lorasoups.merging",
+    "save_lora": "lorasoups.adapters",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,153 @@
+"""The command line. Heavy imports happen inside the commands: ``--help`` answers at once."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import os
+import sys
+from collections.abc import Sequence
+from importlib import metadata
+from typing import Any
+
+from lorasoups.cli_merge import add_commands
+from lorasoups.errors import SoupError
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """All commands; each sets ``run``, a function of the parsed arguments."""
+    parser = argparse.ArgumentParser(
+        prog="lorasoups", description="LoRA Soups: merge skill LoRAs, and measure what it gives."
+    )
+    parser.add_argument("--version", action="version", version=_version())
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    _add_reproduce(commands)
+    add_commands(commands)
+    _add_pretrain_mini(commands)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit code: 0 done, 2 bad input (one line on stderr), 130 interrupted."""
+    parser = build_parser()
+    parsed = parser.parse_args(arguments)
+    try:
+        return parsed.run(parsed) or 0
+    except SoupError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+def _version() -> str:
+    try:
+        return metadata.version("lorasoups")
+    except metadata.PackageNotFoundError:
+        return "(not installed)"
+
+
+def _add_reproduce(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser(
+        "reproduce",
+        help="run the experiment: notebooks, results file, figures",
+        description="Runs the notebooks in order. Finished stages are taken from the cache.",
+    )
+    command.add_argument("--profile", default="mini", help="smoke, mini, small or paper")
+    command.add_argument("--seeds", type=int, default=1, metavar="N", help="default 1")
+    command.add_argument("--only", metavar="NN", help="these notebooks alone, e.g. 03 or 01,02")
+    command.add_argument("--from", dest="start_from", metavar="NN", help="this one and all after")
+    command.add_argument("--force", action="store_true", help="do not reuse finished stages")
+    command.add_argument("--out", metavar="DIR", help="write here instead of into the project")
+    command.add_argument(
+        "--parameter",
+        "-p",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a further notebook parameter, as a Python literal or else a string",
+    )
+    command.add_argument(
+        "--hub-mirror",
+        metavar="DIR",
+        help="local mirror of Hub data (or set LORASOUPS_HUB_MIRROR)",
+    )
+    small = command.add_argument_group("profile small (a real model; no notebooks)")
+    small.add_argument("--base", metavar="MODEL", help="base: folder, GGUF file or Hub id")
+    small.add_argument("--limit", type=int, metavar="N", help="number of problems to solve")
+    command.set_defaults(run=_reproduce)
+
+
+def _reproduce(arguments: argparse.Namespace) -> int:
+    if arguments.profile == "small":
+        _refuse(arguments, "small", ("only", "start_from", "parameter"))
+        if arguments.hub_mirror:
+            os.environ["LORASOUPS_HUB_MIRROR"] = os.path.abspath(arguments.hub_mirror)
+        from lorasoups.small import run
+
+        return run(arguments)
+    _refuse(arguments, arguments.profile, ("base", "limit"))
+    runner = _import_runner()
+    runner.reproduce(
+        arguments.profile,
+        arguments.seeds,
+        arguments.only,
+        arguments.start_from,
+        arguments.force,
+        arguments.out,
+        parameters=dict(map(_parameter, arguments.parameter)),
+        hub_mirror=arguments.hub_mirror,
+    )
+    return 0
+
+
+def _refuse(arguments: argparse.Namespace, profile: str, names: Sequence[str]) -> None:
+    for name in names:
+        if getattr(arguments, name) not in (None, []):
+            option = "--" + {"start_from": "from"}.get(name, name)
+            raise SoupError(f"{option} means nothing here: profile {profile}; leave it out")
+
+
+def _parameter(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals or not name.isidentifier():
+        raise SoupError(f"not of the form NAME=VALUE: --parameter {text}; e.g. --parameter n=100")
+    try:
+        return name, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return name, value
+
+
+def _import_runner():
+    try:
+        from lorasoups import runner
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("lorasoups"):
+            raise
+        raise SoupError(
+            f"package {error.name} is missing: this Python environment; "
+            'install with `pip install "lorasoups[notebooks]"` or `make venv`'
+        ) from error
+    return runner
+
+
+def _add_pretrain_mini(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser(
+        "pretrain-mini", help="build the embedded base model and its tokenizer again (an hour)"
+    )
+    command.add_argument("--out", metavar="DIR", help="default: data/mini of the project")
+    command.add_argument("--steps", type=int, metavar="N", help="default: as committed")
+    command.add_argument("--seed", type=int, metavar="N", help="default: as committed")
+    command.set_defaults(run=_pretrain_mini)
+
+
+def _pretrain_mini(arguments: argparse.Namespace) -> None:
+    from lorasoups.paths import Folders
+    from lorasoups.world import pretrain
+
+    given = {"steps": arguments.steps, "seed": arguments.seed}
+    pretrain.main(
+        arguments.out or Folders().data / "mini",
+        **{name: value for name, value in given.items() if value is not None},
+    )

@@ -1,0 +1,130 @@
+"""A LoRA adapter as an immutable value: per module two factors, nothing else.
+
+Terms: an adapted linear layer computes ``W x + delta x`` with the *delta weight*
+``delta = s * B @ A`` (Hu et al. 2021, arXiv 2106.09685, section 4.1), where ``s`` is
+``lora_alpha / r`` (or ``lora_alpha / sqrt(r)`` for rsLoRA, arXiv 2312.03732). Here ``s`` is folded
+into ``B``, so that ``delta = B @ A`` always, and is remembered apart only for those who need it.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+import torch
+from torch import Tensor
+
+from lorasoups.errors import SoupError
+
+
+@dataclass(frozen=True, eq=False)
+class Factors:
+    """The two factors of one adapted module; ``delta = B @ A``.
+
+    A: float32 ``[r, in]``. B: float32 ``[out, r]``, the LoRA scale already folded in.
+    scale: the ``s`` that was folded into ``B`` (1.0 for a merged adapter); ``B / scale`` is B as it
+    was trained. Only factor-wise merging (``on="factors"``) looks at it.
+
+    Raises SoupError if the shapes do not fit together, the rank is 0, a tensor is not float32, or a
+    number is not finite. The tensors are kept, not copied: do not write into them.
+    """
+
+    A: Tensor
+    B: Tensor
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        for label, tensor in (("A", self.A), ("B", self.B)):
+            if not isinstance(tensor, Tensor) or tensor.dtype != torch.float32:
+                kind = getattr(tensor, "dtype", type(tensor).__name__)
+                raise SoupError(
+                    f"LoRA factor {label} is {kind}, not a float32 tensor; use .float()"
+                )
+            if tensor.ndim != 2:
+                shape = list(tensor.shape)
+                raise SoupError(f"LoRA factor {label} has shape {shape}; only linear layers merge")
+            if not torch.isfinite(tensor).all():
+                raise SoupError(
+                    f"LoRA factor {label} holds NaN or infinity; train or export it again"
+                )
+        if self.A.shape[0] != self.B.shape[1] or self.A.shape[0] == 0:
+            shapes = f"A {list(self.A.shape)} and B {list(self.B.shape)}"
+            raise SoupError(f"LoRA factors do not fit: {shapes}; expected A [r, in] and B [out, r]")
+        if not math.isfinite(self.scale) or self.scale == 0:
+            raise SoupError(f"LoRA scale is {self.scale}; lora_alpha must be finite and not 0")
+        object.__setattr__(self, "A", self.A.detach())
+        object.__setattr__(self, "B", self.B.detach())
+
+    @property
+    def rank(self) -> int:
+        """r, the inner dimension."""
+        return self.A.shape[0]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(out, in) of the delta weight."""
+        return self.B.shape[0], self.A.shape[1]
+
+    def delta(self) -> Tensor:
+        """The delta weight ``B @ A``, float32 ``[out, in]``."""
+        return self.B @ self.A
+
+    def scaled(self, weight: float) -> "Factors":
+        """The same module with its delta weight times ``weight`` (any finite number)."""
+        return Factors(self.A, self.B * weight, self.scale * weight if weight else self.scale)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class LoRA:
+    """An adapter: module path in the base model -> Factors.
+
+    modules: keys like ``"model.layers.0.self_attn.q_proj"``; a module that is absent counts as 0.
+    base_model: ``base_model_name_or_path`` of the adapter config, "" if unknown.
+    provenance: JSON-able notes on where the adapter came from and how it was merged.
+
+    Raises SoupError if there is no module at all.
+    """
+
+    modules: Mapping[str, Factors]
+    base_model: str = ""
+    provenance: dict = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.modules:
+            raise SoupError("a LoRA needs at least one adapted module; this one has none")
+        object.__setattr__(self, "modules", MappingProxyType(dict(self.modules)))
+
+    def __repr__(self) -> str:
+        ranks = sorted({factors.rank for factors in self.modules.values()})
+        shown = f"rank {ranks[0]}" if len(ranks) == 1 else f"ranks {ranks[0]}-{ranks[-1]}"
+        return f"LoRA({len(self.modules)} modules, {shown}, base {self.base_model!r})"
+
+    def __getitem__(self, name: str) -> Factors:
+        """The factors of one module; SoupError if this adapter does not touch it."""
+        if name not in self.modules:
+            example = next(iter(self.modules))
+            raise SoupError(f"no LoRA on module {name!r}; module names look like {example!r}")
+        return self.modules[name]
+
+    def delta(self, name: str) -> Tensor:
+        """The delta weight of one module, float32 ``[out, in]``."""
+        return self[name].delta()
+
+    def rank(self, name: str) -> int:
+        """The rank of one module's factors."""
+        return self[name].rank
+
+    @property
+    def max_rank(self) -> int:
+        """The largest rank of all modules."""
+        return max(factors.rank for factors in self.modules.values())
+
+    def scaled(self, weight: float) -> "LoRA":
+        """The adapter with every delta weight times ``weight``."""
+        modules = {name: factors.scaled(weight) for name, factors in self.modules.items()}
+        return LoRA(modules, self.base_model, self.provenance)
+
+
+def module_names(loras: list[LoRA]) -> list[str]:
+    """The sorted union of the module names of several adapters."""
+    return sorted({name for lora in loras for name in lora.modules})

@@ -1,0 +1,19 @@
+"""The merge methods, by name. A new method is one file here and one entry below."""
+
+from lorasoups.methods import cat, dare, linear, magnitude_prune, svd, ties
+from lorasoups.methods.base import Method, Option
+
+METHODS: dict[str, Method] = {
+    method.name: method
+    for method in (
+        cat.METHOD,
+        linear.METHOD,
+        ties.METHOD,
+        dare.DARE_LINEAR,
+        dare.DARE_TIES,
+        svd.METHOD,
+        magnitude_prune.METHOD,
+    )
+}
+
+__all__ = ["METHODS", "Method", "Option"]

@@ -1,0 +1,128 @@
+"""The sizes of the experiment: the same code with other numbers.
+
+``smoke`` proves that everything runs, in seconds; ``mini`` is the default (laptop CPU, embedded
+base, no network); ``small`` is a real pretrained model with real data.
+"""
+
+from dataclasses import dataclass, field, replace
+
+from lorasoups.errors import SoupError
+from lorasoups.training import SkillTraining
+
+
+@dataclass(frozen=True)
+class AlphaTraining:
+    """How CAT's alphas are learned (not LoRA's ``lora_alpha``). Source: issue 2, section 4.
+
+    Attributes:
+        share: share of each skill's training data that is shown again, as in the paper: 5 %.
+        epochs, batch_size: passes over it and their batches.
+        normalise, init, lr: the sweep's grid; held-out *skill* loss chooses one combination.
+        n_held_out: validation problems per skill for that choice.
+    """
+
+    share: float = 0.05
+    epochs: float = 3.0
+    batch_size: int = 16
+    grid: tuple[tuple[str, str, float], ...] = (
+        ("none", "uniform", 0.01),
+        ("none", "uniform", 0.03),
+        ("none", "ones", 0.003),
+        ("none", "ones", 0.01),
+        ("none", "ones", 0.03),
+        ("sigmoid", "uniform", 0.03),
+        ("sigmoid", "uniform", 0.1),
+        ("softmax", "uniform", 0.03),
+        ("softmax", "uniform", 0.1),
+    )
+    n_held_out: int = 200
+
+
+@dataclass(frozen=True)
+class Profile:
+    """One size of the headline experiment.
+
+    Attributes:
+        name: of the profile; its results are ``data/results/<name>.json``.
+        source: ``world`` (generated, embedded) or ``hub`` (real datasets).
+        base: the base model: a folder relative to the project, a GGUF file or a Hub id.
+        target: the task that needs both skills.
+        skills: the two skills, in the order of CAT's alphas.
+        training: of one skill LoRA; DATA-MIX gets the steps of all skills together.
+        n_train: training problems per skill.
+        n_test: problems per test task.
+        extras: tasks reported apart, for the main methods only.
+        alphas: how CAT's alphas are learned.
+        max_new_tokens, eval_batch: of greedy generation.
+        density: kept fraction of TIES, DARE and magnitude pruning (the released script's 0.75).
+    """
+
+    name: str
+    source: str = "world"
+    base: str = "data/mini"
+    target: str = "hard_math"
+    skills: tuple[str, str] = ("math", "code")
+    training: SkillTraining = SkillTraining()
+    n_train: int = 8000
+    n_test: dict[str, int] = field(
+        default_factory=lambda: {
+            "hard_math": 500,
+            "hard_math_easy": 200,
+            "hard_math_unseen": 200,
+            "math": 200,
+            "code": 200,
+        }
+    )
+    extras: tuple[str, ...] = ("hard_math_easy", "hard_math_unseen")
+    alphas: AlphaTraining = AlphaTraining()
+    max_new_tokens: int = 90
+    eval_batch: int = 250
+    density: float = 0.75
+
+    def override(self, **changes) -> "Profile":
+        """The same profile with some fields changed."""
+        return replace(self, **changes)
+
+
+PROFILES = {
+    "smoke": Profile(
+        "smoke",
+        training=SkillTraining(steps=12, batch_size=8, warmup_steps=2),
+        n_train=160,
+        n_test={"hard_math": 8, "hard_math_easy": 8, "hard_math_unseen": 8, "math": 8, "code": 8},
+        alphas=AlphaTraining(
+            share=0.1,
+            epochs=1.0,
+            batch_size=8,
+            grid=(("none", "uniform", 0.03), ("softmax", "uniform", 0.1)),
+            n_held_out=8,
+        ),
+    ),
+    "mini": Profile("mini"),
+    "small": Profile(
+        "small",
+        source="hub",
+        base="HuggingFaceTB/SmolLM2-135M-Instruct",
+        target="gsm_hard",
+        training=SkillTraining(r=16, lora_alpha=32, lr=5e-4, steps=300, batch_size=8),
+        n_train=2000,
+        n_test={"gsm_hard": 1319, "math": 100, "code": 100},
+        extras=(),
+        alphas=AlphaTraining(epochs=1.0, batch_size=8, grid=(("none", "ones", 0.01),)),
+        max_new_tokens=256,
+        eval_batch=16,
+    ),
+}
+
+
+def get_profile(name: str) -> Profile:
+    """The profile of that name.
+
+    Raises:
+        SoupError: unknown name; ``paper`` is named as not built yet.
+    """
+    if name == "paper":
+        raise SoupError("profile 'paper' (Llama-7B) is not part of this version; use mini or small")
+    if name not in PROFILES:
+        raise SoupError(f"unknown profile {name!r}: choose one of {', '.join(PROFILES)}")
+    return PROFILES[name]

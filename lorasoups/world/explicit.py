@@ -1,0 +1,59 @@
+"""Explicit contents: the operations are named. The base reads all of them but ``spec``."""
+
+from random import Random
+
+from lorasoups.world.problems import Problem
+
+_STEPS = {
+    "+": ("Add {}.", "Plus {}.", "Increase it by {}."),
+    "-": ("Subtract {}.", "Minus {}.", "Decrease it by {}."),
+    "*": ("Multiply by {}.", "Times {}."),
+    "/": ("Divide by {}.", "Split it by {}."),
+}
+_FORMAL = {
+    "+": ("x goes up by {}.", "x rises by {}."),
+    "-": ("x goes down by {}.", "x falls by {}."),
+    "*": ("x is multiplied by {}.", "x is scaled by {}."),
+    "/": ("x is divided by {}.", "x is cut by {}."),
+}
+_LEDGER = {"+": "in: {};", "-": "out: {};", "*": "factor: {};", "/": "parts: {};"}
+_PHRASE = {"+": "plus {}", "-": "minus {}", "*": "times {}", "/": "over {}"}
+_SPEC = {
+    "+": ("The function adds {}.", "Then it adds {}."),
+    "-": ("The function subtracts {}.", "Then it subtracts {}."),
+    "*": ("The function multiplies by {}.", "Then it multiplies by {}."),
+    "/": ("The function divides by {}.", "Then it divides by {}."),
+}
+
+
+def steps(p: Problem, rng: Random) -> str:
+    """``Start with 12. Add 5. Multiply by 3.``"""
+    opening = rng.choice(("Start with {}.", "Take the number {}.", "Begin at {}."))
+    return " ".join([opening.format(p.start), *(rng.choice(_STEPS[o]).format(n) for o, n in p.steps)])
+
+
+def formal(p: Problem, rng: Random) -> str:
+    """``Let x be 12. x goes up by 5. What is x?``"""
+    opening = rng.choice(("Let x be {}.", "x is {} at first."))
+    events = (rng.choice(_FORMAL[o]).format(n) for o, n in p.steps)
+    return " ".join([opening.format(p.start), *events, "What is x?"])
+
+
+def ledger(p: Problem, rng: Random) -> str:
+    """``balance: 12; in: 5; factor: 3; total?``"""
+    opening = rng.choice(("balance: {};", "account: {};"))
+    return " ".join([opening.format(p.start), *(_LEDGER[o].format(n) for o, n in p.steps), "total?"])
+
+
+def phrase(p: Problem, rng: Random) -> str:
+    """``What is 12 plus 5, then times 3?``"""
+    opening = rng.choice(("What is {}", "Find {}", "Compute {}"))
+    return opening.format(p.start) + ", then".join(
+        " " + _PHRASE[o].format(n) for o, n in p.steps
+    ) + rng.choice(("?", "."))
+
+
+def spec(p: Problem, rng: Random) -> str:
+    """``The function starts from 12. Then it adds 5.`` - only in the code skill's data."""
+    opening = rng.choice(("The function starts from {}.", "The function begins with {}."))
+    return " ".join([opening.format(p.start), *(rng.choice(_SPEC[o]).format(n) for o, n in p.steps)])
