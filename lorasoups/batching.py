@@ -61,3 +61,25 @@ def _epoch(rows: list[dict], batch_size: int, pool: int, rng: random.Random) -> 
         chunk = sorted(order[at : at + batch_size * pool], key=lambda r: len(r["input_ids"]))
         batches += [chunk[i : i + batch_size] for i in range(0, len(chunk), batch_size)]
     return rng.sample(batches, len(batches))
+
+
+@torch.no_grad()
+def heldout_loss(model, rows: list[dict], batch_size: int = 100) -> float:
+    """Mean cross-entropy per labelled token (nats) of ``rows``, in the model's own precision.
+
+    Args:
+        model: causal LM; put into eval mode.
+        rows: dicts of ``input_ids`` and ``labels`` (-100 where nothing is asked).
+        batch_size: rows per batch, sorted by length.
+    """
+    model.eval()
+    device = next(model.parameters()).device
+    collate = Collate(model.config.pad_token_id or 0)
+    ordered = sorted(rows, key=lambda row: len(row["input_ids"]))
+    total, count = 0.0, 0
+    for at in range(0, len(ordered), batch_size):
+        batch = {k: v.to(device) for k, v in collate(ordered[at : at + batch_size]).items()}
+        tokens = int((batch["labels"][:, 1:] != -100).sum())
+        total += float(model(**batch).loss) * tokens
+        count += tokens
+    return total / max(1, count)

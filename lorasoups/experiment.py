@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from lorasoups import alphas as alphas_module
@@ -28,7 +29,7 @@ from lorasoups.paths import Folders
 from lorasoups.profiles import Profile, get_profile
 from lorasoups.recipes import RECIPES, Recipe
 from lorasoups.sources import Source, open_source
-from lorasoups.store import Store, canonical_json
+from lorasoups.store import MANIFEST, Store, canonical_json
 from lorasoups.training import encode, train_lora
 
 WORDS_TASKS = ("math",)  # answered in words: the last number counts; all others run a program
@@ -260,6 +261,27 @@ class Experiment:
 
         folder = self._build("evaluate", inputs, make, [evaluation, scoring])
         return json.loads((folder / "verdicts.json").read_text())
+
+
+    def views(self, task: str) -> dict[str, np.ndarray]:
+        """Parts of a test set by name, as masks over its items; every set has ``all``."""
+        return self.source.views(task, self.profile.n_test[task])
+
+    # --- provenance -----------------------------------------------------------------------------
+
+    def config(self) -> dict:
+        """The profile as plain JSON values, and what the base is."""
+        return {**json.loads(json.dumps(asdict(self.profile))), "seeds": list(self.seeds),
+                "base_info": self.source.info, "threads": torch.get_num_threads()}  # fmt: skip
+
+    def timings(self) -> dict[str, float]:
+        """Seconds that the artifacts of this run took to build, per stage (in whichever run)."""
+        seconds: dict[str, float] = {}
+        for folder in sorted(self._done):
+            manifest = json.loads((folder / MANIFEST).read_text())
+            stage = manifest["stage"]
+            seconds[stage] = round(seconds.get(stage, 0.0) + manifest["seconds"], 3)
+        return seconds
 
 
 def random_alphas(loras: Sequence[LoRA], seed: int) -> dict[str, list[float]]:

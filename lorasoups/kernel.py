@@ -20,7 +20,9 @@ class SameInterpreterKernelManager(AsyncKernelManager):
 
     @property
     def kernel_spec(self) -> KernelSpec:
-        return KernelSpec(**get_kernel_dict())
+        # Its log shares our terminal, and at every normal end may report the interrupt that
+        # jupyter_client sends before a shutdown as an ERROR: only what is critical.
+        return KernelSpec(**get_kernel_dict(extra_arguments=["--log-level=50"]))
 
     @default("transport_encryption")
     def _encrypt(self) -> str:

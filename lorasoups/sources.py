@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from lorasoups.base_models import load_base
 from lorasoups.profiles import Profile
 from lorasoups.world.tasks import dataset
@@ -27,6 +29,10 @@ class Source:
     def items(self, task: str, split: str, n: int) -> list[dict]:
         """``n`` items ``{prompt, answer, target}`` of the embedded world."""
         return dataset(task, split, n, seed=0)
+
+    def views(self, task: str, n: int) -> dict[str, np.ndarray]:
+        """Masks over the ``n`` test items of a task; the embedded world has only ``all``."""
+        return {"all": np.ones(n, dtype=bool)}
 
 
 def open_source(profile: Profile, project: Path) -> Source:

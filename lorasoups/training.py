@@ -10,6 +10,7 @@ from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainingArgu
 
 from lorasoups.adapters import from_peft
 from lorasoups.batching import Collate, LengthBatches
+from lorasoups.devices import hardware_bf16
 from lorasoups.errors import SoupError
 from lorasoups.lora import LoRA
 
@@ -37,14 +38,6 @@ class SkillTraining:
         a CPU with AVX512-BF16 this more than doubles the tokens per second of the mini base.
         """
         return replace(self, bf16=hardware_bf16(device)) if self.bf16 == "auto" else self
-
-
-def hardware_bf16(device: str) -> bool:
-    """Whether bfloat16 matmuls are native on ``device`` ("cpu", "cuda", "mps")."""
-    if device == "cuda":
-        return torch.cuda.is_bf16_supported()
-    flags = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    return device == "cpu" and bool(flags.get("avx512_bf16") or flags.get("amx_bf16"))
 
 
 def encode(tokenizer, items, max_length: int = 512) -> list[dict]:
@@ -154,6 +147,7 @@ def _arguments(config: SkillTraining, seed: int, folder: str, device: str) -> Tr
         logging_steps=max(1, config.steps // 40),
         save_strategy="no",
         report_to=[],
+        logging_nan_inf_filter=False,
         disable_tqdm=True,
         remove_unused_columns=False,
         seed=seed,

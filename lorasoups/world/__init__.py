@@ -6,3 +6,5 @@ with cells held out. ``math`` then teaches new content (wordings and operations 
 answered in words), ``code`` a new form (Python, on explicit instructions only); the target ``hard
 math`` crosses the two. Source: issue 2, section 5.
 """
+
+VERSION = 1  # of the generators: another number is another world
