@@ -78,6 +78,7 @@ def generate(model, tokenizer, prompts, max_new_tokens: int = 96, batch_size: in
             attention_mask=batch["attention_mask"],
             max_new_tokens=max_new_tokens,
             do_sample=False,
+            use_cache=True,
             pad_token_id=tokenizer.pad_token_id,
         )
         new = out[:, batch["input_ids"].shape[1] :]

@@ -1,4 +1,4 @@
 """The figures: one file each, ``draw(results) -> Figure`` from the results file alone.
 
-`style` holds the one look and ``save``; `reading` picks what is drawn out of the results.
+`style` holds the one look and ``save``.
 """

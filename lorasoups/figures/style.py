@@ -8,12 +8,22 @@ from pathlib import Path
 import matplotlib
 from matplotlib.figure import Figure
 
+from lorasoups import reading
 from lorasoups.files import write_bytes_atomic
 
 # Okabe & Ito, "Color Universal Design" (2008): told apart with any common colour blindness
 BLACK, GREY, WHITE = "#000000", "#BBBBBB", "#FFFFFF"
 ORANGE, SKY, GREEN, YELLOW = "#E69F00", "#56B4E9", "#009E73", "#F0E442"
 BLUE, VERMILION, PURPLE = "#0072B2", "#D55E00", "#CC79A7"
+
+# fill and hatch of a group of methods: the hatch tells groups apart in grey
+GROUPS = {
+    reading.SKILLS: (SKY, ""),
+    reading.MIX: (ORANGE, "///"),
+    reading.CAT: (BLUE, ""),
+    reading.CONTROLS: (PURPLE, "\\\\\\"),
+    reading.STATIC: (GREY, "..."),
+}
 
 WIDTH = 7.2  # inches
 DPI = 150

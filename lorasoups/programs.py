@@ -1,0 +1,117 @@
+"""From generated text to the program in it (design: only new tokens, first answer counts).
+
+A model that goes on after its answer invents the next problem; the first ``solution`` is the one
+that answers the question, so everything from a second one on is cut off.
+"""
+
+import re
+import textwrap
+
+_DEF = re.compile(r"^[ \t]*(?:async[ \t]+)?def[ \t]+solution\b", re.MULTILINE)
+_DEF_IN_LINE = re.compile(r"(?:async[ \t]+)?\bdef[ \t]+solution[ \t]*\(")
+_FENCE = re.compile(r"^[ \t]*```[^\n`]*$", re.MULTILINE)
+_IMPORT = re.compile(r"[ \t]*(?:import[ \t]+[\w., ]+$|from[ \t]+[\w.]+[ \t]+import[ \t])")
+_STOP = re.compile(r"[ \t]*(?:```|### |Q:)")
+_RETURN = re.compile(r"(?:^[ \t]*|[:;][ \t]*)return\b", re.MULTILINE)
+_TRIPLE = re.compile(r'"""|\'\'\'')
+
+
+def extract_program(text: str) -> str | None:
+    r"""The first program that defines ``solution`` in a generated text.
+
+    In this order:
+
+    1. the first fenced block with ``def solution`` in it, whole (a fence that is never closed ends
+       with the text, or at ``### `` or ``Q:``);
+    2. from the first ``def solution`` - with the import lines right above it - to the first
+       line that is not indented, or to ``### ``, ``Q:`` or a fence.
+
+    A second top-level ``def solution`` and all after it is dropped. The result is dedented and has
+    ``\n`` line ends.
+
+    Args:
+        text: the *new* tokens only, decoded; never prompt + answer (a prompt with examples holds
+            programs of its own).
+
+    Returns:
+        Python source, or None where there is no program: no ``def solution``, or no ``return`` in
+        it (printed instead of returned, or cut off at the token limit).
+    """
+    text = text.replace("\r\n", "\n").replace("\r", "\n").removeprefix("\ufeff")
+    block = _fenced(text)
+    program = _function(text) if block is None else _without_second(block)
+    if program is None or not _RETURN.search(program):
+        return None
+    return program
+
+
+def _fenced(text: str) -> str | None:
+    """The first fenced block that defines ``solution``, dedented."""
+    fences = list(_FENCE.finditer(text))
+    for opening, closing in zip(fences[::2], [*fences[1::2], None], strict=False):
+        block = text[opening.end() + 1 : closing.start() if closing else len(text)]
+        if not _DEF.search(block):
+            continue
+        if closing is None:
+            stop = re.search(r"^(?:### |Q:)", block, re.MULTILINE)
+            block = block[: stop.start()] if stop else block
+        return textwrap.dedent(block)
+    return None
+
+
+def _without_second(block: str) -> str:
+    """A block up to its second top-level ``def solution``."""
+    found = list(re.finditer(r"^(?:async[ \t]+)?def[ \t]+solution\b", block, re.MULTILINE))
+    return block[: found[1].start()] if len(found) > 1 else block
+
+
+def _function(text: str) -> str | None:
+    """The first function ``solution`` of a text without fences, with its imports."""
+    found = _DEF.search(text)
+    if not found:
+        found = _DEF_IN_LINE.search(text)
+        if not found:
+            return None
+        # prose stands before it in the same line: the function itself begins a line
+        return _body(text[found.start() :].split("\n"))
+    head = text[: found.start()].split("\n")[:-1]
+    imports: list[str] = []
+    while head and (not head[-1].strip() or _IMPORT.match(head[-1])):
+        imports.insert(0, head.pop().strip())
+    return "\n".join([*filter(None, imports), _body(text[found.start() :].split("\n"))])
+
+
+def _body(lines: list[str]) -> str:
+    """``lines[0]`` is the ``def``; up to the first line that is not deeper.
+
+    Inside a triple-quoted string, for a comment, and for a closing bracket the depth of a line
+    says nothing. Only the ``def`` is moved to the margin: a body is one at any depth.
+    """
+    depth = _indent(lines[0])
+    kept = [lines[0].lstrip()]
+    quote = _open_quote(lines[0], None)
+    for line in lines[1:]:
+        if quote is None and line.strip():
+            if _STOP.match(line):
+                break
+            free = line.lstrip().startswith(("#", ")", "]", "}"))
+            if _indent(line) <= depth and not free:
+                break
+        quote = _open_quote(line, quote)
+        kept.append(line)
+    return "\n".join(kept).rstrip() + "\n"
+
+
+def _indent(line: str) -> int:
+    expanded = line.expandtabs(8)
+    return len(expanded) - len(expanded.lstrip())
+
+
+def _open_quote(line: str, quote: str | None) -> str | None:
+    """The triple quote that is open at the end of ``line``, given the one open at its start."""
+    for mark in _TRIPLE.findall(line):
+        if quote is None:
+            quote = mark
+        elif mark == quote:
+            quote = None
+    return quote

@@ -1,0 +1,235 @@
+"""Running generated programs in pydantic-monty, a Python interpreter that has no way out.
+
+Every program gets its own interpreter session in a small worker process (a binary of its own: the
+host, a Jupyter kernel with a model in it, is never forked). Clock, time zone and random numbers
+are fixed, so that a verdict does not depend on when and where it was found. The expected answer
+never enters the sandbox.
+"""
+
+import builtins
+import re
+import sys
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import pydantic_monty as monty
+
+from lorasoups.errors import SoupError
+
+STATUSES = (
+    "ok",  # solution() returned a number, or a text that float() reads as one
+    "no_solution",  # no program, or nothing callable named `solution`
+    "refused",  # correct Python that the sandbox does not offer (module, builtin, file, feature)
+    "syntax",
+    "exception",
+    "timeout",
+    "memory",  # heap, or printed output, over the limit
+    "bad_type",  # returned something that is no number in float64
+)
+_LONGEST = 400  # characters of a number: no float64 needs more
+_ATTEMPTS = 3  # a worker that dies is replaced and its program run again
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one program may use.
+
+    Attributes:
+        seconds: wall time of defining ``solution`` and of running it, each. The slowest GSM-Hard
+            reference program (row 1038, 1.4 million loops) needs 0.3 s.
+        grace: seconds after which a worker that does not stop by itself is killed.
+        memory: heap in bytes.
+        output: printed characters in bytes, discarded.
+        sleep: seconds of ``time.sleep`` in total; more is a timeout at once.
+        host_calls: attempts at files, clock and the like.
+        recursion: depth of calls, CPython's default.
+    """
+
+    seconds: float = 5.0
+    grace: float = 1.0
+    memory: int = 64 * 2**20
+    output: int = 64 * 2**10
+    sleep: float = 0.1
+    host_calls: int = 100
+    recursion: int = 1000
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one program.
+
+    Attributes:
+        status: one of `STATUSES`.
+        value: for ``ok`` what ``solution()`` returned: int, float, bool, Decimal, or a text that
+            ``float`` reads as a number; else None.
+        detail: one line on the cause, "" for ``ok``.
+    """
+
+    status: str
+    value: int | float | bool | Decimal | str | None = None
+    detail: str = ""
+
+
+def run_programs(
+    sources: Iterable[str | None], *, limits: Limits | None = None, workers: int = 2
+) -> list[Outcome]:
+    """Run programs side by side and collect what their ``solution()`` returned.
+
+    Args:
+        sources: Python sources; None stands for an answer without a program.
+        limits: of each program.
+        workers: worker processes.
+
+    Returns:
+        One outcome per source, in their order, whatever happens to a worker: a program whose
+        worker is killed runs again in a new one, up to three times, then is an ``exception``.
+
+    Raises:
+        SoupError: the sandbox cannot be started.
+    """
+    sources = list(sources)
+    limits = limits or Limits()
+    workers = max(1, min(workers, len(sources)))
+    if all(source is None for source in sources):
+        return [_NONE for _ in sources]
+    try:
+        pool = monty.Monty(
+            min_processes=workers,
+            max_processes=workers,
+            request_timeout=limits.seconds + 2 * limits.grace,
+            feed_duration_limit_grace=limits.grace,
+        ).__enter__()
+    except Exception as error:
+        raise SoupError(
+            f"the sandbox does not start: pydantic-monty, {_line(error)}; "
+            "reinstall it: pip install --force-reinstall 'pydantic-monty==1.4.*'"
+        ) from error
+    with pool:
+        threads = ThreadPoolExecutor(workers, thread_name_prefix="sandbox")
+        try:
+            return list(threads.map(lambda source: _run(pool, source, limits), sources))
+        finally:
+            # after Ctrl-C: nothing new is begun, what runs ends within its limits
+            threads.shutdown(wait=True, cancel_futures=True)
+
+
+_NONE = Outcome("no_solution", detail="no program in the answer")
+_POLICY: monty.OSPolicy = {
+    "datetime": datetime(2024, 1, 1, tzinfo=UTC),
+    "timezone": "utc",
+    "sleep": "system",
+    "sleep_system_max": float("inf"),  # uncapped, so that a long sleep exceeds the total and ends
+    "random_start": {"seed": 0},
+}
+
+
+def _run(pool: monty.Monty, source: str | None, limits: Limits) -> Outcome:
+    if source is None:
+        return _NONE
+    for _ in range(_ATTEMPTS):
+        try:
+            return _session(pool, source, limits)
+        except monty.MontyCrashedError as error:
+            if error.timed_out:
+                return Outcome("timeout", detail=f"worker killed after {limits.seconds:g} s")
+            died = error
+    return Outcome("exception", detail=f"the worker died {_ATTEMPTS} times: {_line(died)}")
+
+
+def _session(pool: monty.Monty, source: str, limits: Limits) -> Outcome:
+    """One program in one fresh session: define it, then call it."""
+    session_limits: monty.ResourceLimits = {
+        "max_feed_duration_secs": limits.seconds,
+        "max_memory": limits.memory,
+        "max_recursion_depth": limits.recursion,
+        "max_suspensions": limits.host_calls,
+        "max_total_sleep_secs": limits.sleep,
+    }
+    with pool.checkout(limits=session_limits, os_policy=_POLICY) as session:
+        defined = False
+        try:
+            session.feed_run(source, print_callback=monty.CollectString(limits.output))
+            defined = True
+            value = session.feed_run(
+                "solution()", print_callback=monty.CollectString(limits.output)
+            )
+        except monty.MontyCrashedError:
+            raise
+        except monty.MontySyntaxError as error:
+            return Outcome("syntax", detail=_line(error))
+        except monty.MontyRuntimeError as error:
+            called = defined and len(error.traceback()) <= 1
+            detail = re.sub(r"(limit exceeded):.*", r"\1", _line(error))  # how far differs by run
+            return Outcome(_status(error, called), detail=detail)
+    return _judge(value)
+
+
+def _judge(value: Any) -> Outcome:
+    """``ok`` for what Python's ``float`` takes (PAL's rule), ``bad_type`` for all else.
+
+    Only exact builtin types count: objects of the program's own classes arrive as lifeless
+    stand-ins, so nothing of the program runs here.
+    """
+    kind = type(value)
+    if kind is bool or kind is float:
+        return Outcome("ok", value)
+    if kind is int:
+        if value.bit_length() <= 1024:
+            return Outcome("ok", value)
+        return Outcome("bad_type", detail=f"an int of {value.bit_length()} bits")
+    if kind is Decimal and len(str(value)) <= _LONGEST:
+        return Outcome("ok", value)
+    if kind is str and len(value) <= _LONGEST:
+        try:
+            float(value)
+        except ValueError:
+            pass
+        else:
+            return Outcome("ok", value)
+    return Outcome("bad_type", detail=f"returned {kind.__name__}")
+
+
+_UNSUPPORTED = re.compile(
+    r"not yet support|not supported|not implemented in monty|Internal error in monty"
+    r"|only supports|suspension limit",
+    re.IGNORECASE,
+)
+_NO_NAME = re.compile(r"name '(\w+)' is not defined")
+_NO_ATTRIBUTE = re.compile(r"'(\w+)' object has no attribute '(\w+)'")
+_NO_MEMBER = re.compile(r"module '([\w.]+)' has no attribute '\w+'")
+
+
+def _status(error: monty.MontyRuntimeError, called: bool) -> str:
+    """Status of an exception; ``called``: it arose in the call of ``solution`` itself."""
+    cause, text = error.exception(), str(error)
+    if isinstance(cause, TimeoutError) and "limit exceeded" in text:
+        return "timeout"
+    if isinstance(cause, MemoryError) and "memory limit" in text:
+        return "memory"
+    if isinstance(cause, SyntaxError):
+        return "syntax"
+    if called and ("name 'solution' is not" in text or "object is not callable" in text):
+        return "no_solution"
+    return "refused" if _beyond_monty(cause, text) else "exception"
+
+
+def _beyond_monty(cause: BaseException, text: str) -> bool:
+    """Whether CPython would have offered what the program asked for."""
+    if isinstance(cause, ImportError | PermissionError) or _UNSUPPORTED.search(text):
+        return True
+    if found := _NO_NAME.search(text):
+        return hasattr(builtins, found[1])
+    if found := _NO_ATTRIBUTE.search(text):
+        return hasattr(getattr(builtins, found[1], None), found[2])
+    if found := _NO_MEMBER.search(text):
+        return found[1].partition(".")[0] in sys.stdlib_module_names
+    return False
+
+
+def _line(error: BaseException) -> str:
+    """The message in one line of at most 200 characters."""
+    return " ".join(str(error).split())[:200]

@@ -1,0 +1,231 @@
+"""Intervals and tests for verdicts.
+
+Verdicts are bool arrays [seeds, items]: each seed is one training of everything, and all seeds
+answer the same items. Two things vary, then, and both count: which problems were drawn, and how
+the training happened to go. Resampling both is the crossed ("pigeonhole") bootstrap of Owen 2007,
+which is slightly conservative for items and, with few seeds, not enough for seeds (k seeds show on
+average only (k-1)/k of their variance); the t-interval over seeds is given beside it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats as scipy_stats
+
+from lorasoups.errors import SoupError
+
+RESAMPLES = 10_000
+_CHUNK = 1_000
+
+
+def wilson(correct: int, n: int, level: float = 0.95) -> tuple[float, float]:
+    """Wilson score interval of a proportion (items independent, one training).
+
+    Raises:
+        SoupError: unless 0 <= correct <= n and n > 0.
+    """
+    if not 0 <= correct <= n or n == 0:
+        raise SoupError(f"no proportion: {correct} of {n}; give 0 <= correct <= n, n > 0")
+    found = scipy_stats.binomtest(int(correct), int(n)).proportion_ci(level, method="wilson")
+    return float(found.low), float(found.high)
+
+
+def mcnemar(a: np.ndarray, b: np.ndarray) -> float:
+    """Exact two-sided McNemar test of two methods on the same items.
+
+    Assumes independent items; only those that one method alone gets right say anything.
+
+    Args:
+        a, b: bool [items].
+
+    Returns:
+        p; 1.0 if the two never differ.
+    """
+    only_a, only_b = int(np.sum(a & ~b)), int(np.sum(~a & b))
+    if only_a + only_b == 0:
+        return 1.0
+    return float(scipy_stats.binomtest(only_a, only_a + only_b).pvalue)
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Accuracy of method a minus accuracy of method b.
+
+    Attributes:
+        diff: mean difference over seeds and items.
+        lo, hi: percentile interval of the paired bootstrap over seeds and items.
+        p: two-sided; one seed: exact McNemar over the items; several: bootstrap, not below
+            2 / (resamples + 1).
+        wins: seeds in which a has more right answers than b.
+        t_lo, t_hi: t-interval over the seeds' differences, the conservative alternative (seeds
+            are few); None for one seed.
+        t_p: paired t-test over seeds; None for one seed.
+    """
+
+    diff: float
+    lo: float
+    hi: float
+    p: float
+    wins: int
+    t_lo: float | None = None
+    t_hi: float | None = None
+    t_p: float | None = None
+
+
+def paired(
+    a: np.ndarray,
+    b: np.ndarray,
+    *,
+    level: float = 0.95,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Paired:
+    """Compare two methods on the same seeds and the same items.
+
+    Args:
+        a, b: bool [seeds, items] (or [items] for one seed), row i of both from seed i.
+        level: of the intervals.
+        resamples, seed: of the bootstrap; the same seed gives the same interval.
+
+    Raises:
+        SoupError: shapes differ or are empty, or the arrays are not bool.
+    """
+    a, b = _verdicts(a), _verdicts(b)
+    _same_shape(a, b)
+    difference = a.astype(np.int8) - b.astype(np.int8)
+    means = difference.mean(axis=1)
+    lo, hi, p = _bootstrap(difference, level, resamples, seed)
+    t_lo = t_hi = t_p = None
+    if len(a) == 1:
+        p = mcnemar(a[0], b[0])
+    else:
+        t_lo, t_hi, t_p = _t_interval(means, level)
+    return Paired(float(difference.mean()), lo, hi, p, int(np.sum(means > 0)), t_lo, t_hi, t_p)
+
+
+@dataclass(frozen=True)
+class Superlinearity:
+    """Whether the soup gains more over the base than its skills do together.
+
+    Attributes:
+        gain_soup: accuracy of the soup minus that of the base.
+        sum_of_gains: the two skills' gains over the base, added.
+        diff: ``gain_soup - sum_of_gains``; positive is super-linear.
+        lo, hi, p, wins, t_lo, t_hi, t_p: of ``diff``, as in `Paired` (``p`` from the bootstrap
+            for one seed too: no two-outcome test fits a combination of four methods).
+    """
+
+    gain_soup: float
+    sum_of_gains: float
+    diff: float
+    lo: float
+    hi: float
+    p: float
+    wins: int
+    t_lo: float | None = None
+    t_hi: float | None = None
+    t_p: float | None = None
+
+
+def superlinearity(
+    base: np.ndarray,
+    a: np.ndarray,
+    b: np.ndarray,
+    soup: np.ndarray,
+    *,
+    level: float = 0.95,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Superlinearity:
+    """Gain of the soup against the sum of the gains of skills a and b, over the base.
+
+    Args:
+        base, a, b, soup: bool [seeds, items] (or [items]), the same items throughout. A base that
+            does not depend on the seed is repeated by the caller or given as [1, items].
+        level, resamples, seed: as in `paired`.
+
+    Raises:
+        SoupError: shapes differ or are empty, or the arrays are not bool.
+    """
+    a, b, soup = _verdicts(a), _verdicts(b), _verdicts(soup)
+    base = _verdicts(base)
+    if len(base) == 1:
+        base = np.broadcast_to(base, (len(soup), base.shape[1]))
+    _same_shape(base, a, b, soup)
+    base, a, b, soup = (x.astype(np.int8) for x in (base, a, b, soup))
+    gain_soup = float((soup - base).mean())
+    sum_of_gains = float((a + b - 2 * base).mean())
+    contrast = soup - a - b + base
+    means = contrast.mean(axis=1)
+    lo, hi, p = _bootstrap(contrast, level, resamples, seed)
+    t = _t_interval(means, level) if len(means) > 1 else (None, None, None)
+    return Superlinearity(
+        gain_soup,
+        sum_of_gains,
+        float(contrast.mean()),
+        lo,
+        hi,
+        p,
+        int(np.sum(means > 0)),
+        *t,
+    )
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down adjustment: p-values that hold for the whole family, in the given order.
+
+    Needs no assumption on how the tests depend on each other.
+    """
+    p = np.asarray(p_values, dtype=float)
+    order = np.argsort(p, kind="stable")
+    steps = p[order] * np.arange(len(p), 0, -1)
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
+    return adjusted.tolist()
+
+
+def _verdicts(array: np.ndarray) -> np.ndarray:
+    array = np.atleast_2d(np.asarray(array))
+    if array.dtype != np.bool_ or array.ndim != 2 or array.size == 0:
+        raise SoupError(
+            f"not verdicts: {array.dtype} {array.shape}; give a bool array [seeds, items]"
+        )
+    return array
+
+
+def _same_shape(*arrays: np.ndarray) -> None:
+    if len({array.shape for array in arrays}) > 1:
+        shapes = ", ".join(str(array.shape) for array in arrays)
+        raise SoupError(f"verdicts of different seeds or items: {shapes}; compare like with like")
+
+
+def _bootstrap(
+    table: np.ndarray, level: float, resamples: int, seed: int
+) -> tuple[float, float, float]:
+    """Percentile interval and two-sided p of the mean of int8 [seeds, items], both resampled."""
+    rng = np.random.default_rng(seed)
+    seeds, items = table.shape
+    means = np.empty(resamples)
+    for at in range(0, resamples, _CHUNK):
+        size = min(_CHUNK, resamples - at)
+        weights = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=size)
+        per_item = weights.astype(np.float32) @ table.astype(np.float32)
+        drawn = rng.integers(0, items, size=(size, items))
+        means[at : at + size] = np.take_along_axis(per_item, drawn, axis=1).mean(
+            axis=1, dtype=np.float64
+        )
+    means /= seeds
+    lo, hi = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    tail = min(np.sum(means <= 0), np.sum(means >= 0))
+    return float(lo), float(hi), float(min(1.0, 2 * (tail + 1) / (resamples + 1)))
+
+
+def _t_interval(means: np.ndarray, level: float) -> tuple[float, float, float]:
+    """t-interval of the mean over seeds and its p; exact if the seeds' means are normal."""
+    center, error = float(means.mean()), float(scipy_stats.sem(means))
+    if error == 0.0:
+        return center, center, 1.0 if center == 0.0 else 0.0
+    lo, hi = scipy_stats.t.interval(level, len(means) - 1, loc=center, scale=error)
+    p = 2 * scipy_stats.t.sf(abs(center) / error, len(means) - 1)
+    return float(lo), float(hi), float(p)

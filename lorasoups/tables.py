@@ -1,0 +1,151 @@
+"""Tables from the results file: data frames for notebooks, Markdown for the README."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from lorasoups import reading
+from lorasoups.reading import Estimate, Results, estimate, label
+
+
+def percent(share: float) -> str:
+    """``62.4``, of a share of 1."""
+    return f"{100 * share:.1f}"
+
+
+def interval(lo: float | None, hi: float | None, sign: str = "") -> str:
+    """``[58.1, 66.0]`` in percent or points; a dash where there is none."""
+    return "-" if lo is None or hi is None else f"[{100 * lo:{sign}.1f}, {100 * hi:{sign}.1f}]"
+
+
+def headline(results: Results) -> pd.DataFrame:
+    """Every method on the target: mean over seeds, 95 % interval, range of the seeds."""
+    lines = []
+    for name, members in reading.methods(results).items():
+        for method in members:
+            found = estimate(results, method)
+            lines.append({"kind": name, "method": label(method)} | _numbers(found))
+    return pd.DataFrame(lines)
+
+
+def _numbers(found: Estimate) -> dict[str, Any]:
+    low, high = min(found.per_seed), max(found.per_seed)
+    return {
+        "solved, %": percent(found.mean),
+        "95 % interval": interval(found.lo, found.hi),
+        "worst and best seed": f"{percent(low)}, {percent(high)}",
+        "seeds": len(found.per_seed),
+        "problems": found.n,
+    }
+
+
+def comparisons(results: Results) -> pd.DataFrame:
+    """CAT minus every other method, paired over seeds and problems; p also after Holm."""
+    return pd.DataFrame(
+        {
+            "CAT minus": label(e["b"]),
+            "points": f"{100 * e['diff']:+.1f}",
+            "95 % interval": interval(e["lo"], e["hi"], "+"),
+            "p": _p(e["p"]),
+            "p (Holm)": _p(e["p_holm"]),
+            "seeds won": e["wins"],
+        }
+        for e in results["comparisons"]
+    )
+
+
+def _p(p: float | None) -> str:
+    if p is None:
+        return "-"
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def tasks(results: Results) -> pd.DataFrame:
+    """Methods that took more than one test: mean % and 95 % interval on each test."""
+    names = list(dict.fromkeys(row["task"] for row in results["rows"]))
+    lines = []
+    for members in reading.methods(results).values():
+        for method in members:
+            found = {task: estimate(results, method, task) for task in names}
+            if sum(e is not None for e in found.values()) > 1 or len(names) == 1:
+                cells = {t: f"{percent(e.mean)} {interval(e.lo, e.hi)}" for t, e in found.items() if e}
+                lines.append({"method": label(method)} | cells)
+    return pd.DataFrame(lines).fillna("-")
+
+
+def views(results: Results) -> pd.DataFrame:
+    """The target by view (all problems, and what is told apart), for every method."""
+    names = list(dict.fromkeys(r["view"] for r in results["rows"] if r["task"] == reading.target(results)))
+    lines = []
+    for members in reading.methods(results).values():
+        for method in members:
+            found = {v: estimate(results, method, view=v) for v in names}
+            cells = {
+                f"{view} (n = {e.n})": f"{percent(e.mean)} {interval(e.lo, e.hi)}"
+                for view, e in found.items()
+                if e
+            }
+            lines.append({"method": label(method)} | cells)
+    return pd.DataFrame(lines).fillna("-")
+
+
+def sweep(results: Results) -> pd.DataFrame:
+    """What was tried for the alphas, best held-out skill loss first."""
+    entries = sorted(results["sweep"], key=lambda e: e["heldout_loss"])
+    return pd.DataFrame(
+        {
+            "normalise": e["normalise"],
+            "init": e["init"],
+            "lr": f"{e['lr']:g}",
+            "held-out skill loss": f"{e['heldout_loss']:.4f}",
+            "chosen": "yes" if e["chosen"] else "",
+        }
+        for e in entries
+    )
+
+
+def training(results: Results) -> pd.DataFrame:
+    """What was trained: mean over seeds of steps, last loss, seconds and tokens per second."""
+    frame = pd.DataFrame(results["skills"])
+    means = frame.groupby("name", sort=False)[["steps", "loss", "seconds", "tokens_per_s"]].mean()
+    return pd.DataFrame(
+        {
+            "LoRA": [label(name) for name in means.index],
+            "steps": [f"{x:.0f}" for x in means["steps"]],
+            "last loss": [f"{x:.4f}" for x in means["loss"]],
+            "seconds": [f"{x:.1f}" for x in means["seconds"]],
+            "tokens per second": [f"{x:,.0f}" for x in means["tokens_per_s"]],
+        }
+    )
+
+
+def timings(results: Results) -> pd.DataFrame:
+    """Seconds per stage, all seeds together."""
+    return pd.DataFrame(
+        {"stage": stage, "seconds": f"{seconds:,.1f}"}
+        for stage, seconds in results["timings"].items()
+        if isinstance(seconds, int | float)
+    )
+
+
+def provenance(results: Results) -> pd.DataFrame:
+    """Who made these results: versions, device, commit."""
+    found: Mapping[str, Any] = results["provenance"]
+    git = found["git"] or {}
+    lines = {
+        "profile": results["profile"],
+        "created": results["created"],
+        "device": found["device"],
+        "processor": found["cpu"],
+        "commit": str(git.get("commit", "unknown"))[:12] + (" + changes" if git.get("dirty") else ""),
+        "base, sha256": str(found["base_sha256"])[:16],
+        **found["versions"],
+    }
+    return pd.DataFrame({"what": lines.keys(), "value": lines.values()})
+
+
+def markdown(frame: pd.DataFrame) -> str:
+    """The frame as a Markdown table without its index."""
+    lines = [frame.columns, ["---"] * frame.shape[1], *frame.itertuples(index=False)]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)

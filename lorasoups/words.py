@@ -1,0 +1,73 @@
+"""The answer in a text of words: the last number, read as a person would read it."""
+
+import re
+
+_LONGEST = 300  # characters; float64 ends near 1.8e308
+_MINUS = str.maketrans({"\u2212": "-", "\u2013": "-", "\ufe63": "-", "\uff0d": "-"})
+_BLANK = re.compile("[\u00a0\u2007\u2009\u202f]")
+_MARK = re.compile(r"(?:\banswer\s+is\b\s*:?|\banswer\s*:|####)", re.IGNORECASE)
+_SENTENCE = re.compile(r"(?:[^.\n]|\.(?=[0-9]))*")
+_RUN_ON = re.compile(
+    r"^\s*(?:Q:|###\s)|\b(?:problem|question|exercise|example)\s*#?[0-9]*\s*:",
+    re.IGNORECASE | re.MULTILINE,
+)
+_LABEL = re.compile(r"\b(?:step|problem|question|exercise|example|line)\s*#?[0-9]+", re.IGNORECASE)
+_PROGRAM = re.compile(r"\bdef[ \t]+\w+[ \t]*\(")
+_GROUPED = r"[0-9]{1,3}(?:,[0-9]{3})+|[0-9]{1,3}(?:\.[0-9]{3}){2,}|[0-9]{1,3}(?: [0-9]{3}){2,}"
+_PLAIN = r"[0-9]+(?:_[0-9]+)*"
+_WHOLE = rf"(?:{_GROUPED}|{_PLAIN})(?![0-9])"
+_NUMBER = re.compile(
+    # a sign counts unless something stands right before it, as in "5-3" or "a-3"
+    rf"(?P<sign>(?<![0-9A-Za-z_)\]])[-+]\s?)?[$\u20ac\u00a3]?(?P<inner>(?<=[$\u20ac\u00a3])-)?"
+    rf"(?:(?P<top>{_PLAIN})/(?P<bottom>{_PLAIN})(?![0-9/])"
+    rf"|(?P<whole>{_WHOLE})(?P<part>\.[0-9]+)?(?P<power>[eE][-+]?[0-9]+)?"
+    rf"|(?P<only>(?<![0-9])\.[0-9]+)(?P<power2>[eE][-+]?[0-9]+)?)"
+)
+
+
+def last_number(text: str) -> float | int | None:
+    """The number that a worked answer ends in.
+
+    Where the text announces its answer ("The answer is 18", "#### 18"), the first number after the
+    first announcement counts ("The answer is 2 * 9 = 18": after the last equals sign); else the last number before the text runs on into another problem.
+    Thousands separators (comma, underscore, dot or blank between groups of three), unicode minus,
+    scientific notation, simple fractions and a leading dot are understood; ``5-3`` ends in 3; a
+    percent sign is ignored (GSM8K writes 25 for 25 %); labels such as "Step 2" are no answers; only
+    ASCII digits count.
+
+    Args:
+        text: the new tokens only, decoded.
+
+    Returns:
+        int where the number is whole and written without exponent, else float (float64); None if
+        there is no number, or the text holds a program: its last literal is no answer.
+    """
+    if _PROGRAM.search(text):
+        return None
+    text = _BLANK.sub(" ", text.translate(_MINUS))
+    if mark := _MARK.search(text):
+        sentence = _SENTENCE.match(text, mark.end())
+        equals = text.rfind("=", mark.end(), sentence.end())
+        if found := _NUMBER.search(text, max(mark.end(), equals + 1)):
+            return _value(found)
+    if run_on := _RUN_ON.search(text):
+        if run_on.start() > 0:
+            text = text[: run_on.start()]
+    found = list(_NUMBER.finditer(_LABEL.sub(" ", text)))
+    return _value(found[-1]) if found else None
+
+
+def _value(found: re.Match) -> float | int | None:
+    negative = (found["sign"] or "").startswith("-") or found["inner"]
+    if len(found[0]) > _LONGEST:
+        return None
+    if found["top"]:
+        bottom = int(found["bottom"])
+        value = int(found["top"]) / bottom if bottom else None
+    elif found["only"]:
+        value = float(found["only"] + (found["power2"] or ""))
+    else:
+        whole = re.sub(r"[,._ ]", "", found["whole"])
+        rest = (found["part"] or "") + (found["power"] or "")
+        value = float(whole + rest) if rest else int(whole)
+    return -value if negative and value is not None else value
