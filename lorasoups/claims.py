@@ -70,6 +70,8 @@ def against_static(results: Results) -> str:
     text += f", below {len(told[BELOW])}{_names(told[BELOW])}."
     text += f" The best of them, {label(best)}, solves {percent(estimate(results, best).mean)} %"
     text += f"; CAT minus it is {_difference(entries[best])}."
+    if not told[ABOVE]:
+        return text
     ps = [entries[m]["p_holm"] for m in told[ABOVE] if entries[m]["p_holm"] is not None]
     kept = sum(p < SIGNIFICANT for p in ps)
     return f"{text} After Holm's correction for all comparisons {kept} of {len(ps)} wins remain."
@@ -166,7 +168,7 @@ def summary(results: Results) -> str:
     if not no:
         return f"The claim holds here: {', '.join(yes)}. {share}"
     if not yes:
-        return f"The claim does not hold here: not shown are {', '.join(no)}. {share}"
+        return f"No part of the claim is shown here ({', '.join(no)}). {share}"
     return f"The claim holds in part: {', '.join(yes)}; not shown: {', '.join(no)}. {share}"
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from lorasoups import alphas as alphas_module
-from lorasoups import batching, cat, evaluation, scoring, training
+from lorasoups import batching, cat, evaluation, programs, sandbox, scoring, training, words
 from lorasoups.adapters import load_lora, save_lora
 from lorasoups.alphas import Alphas, learn_alphas
 from lorasoups.batching import heldout_loss
@@ -84,15 +84,17 @@ class Experiment:
 
     def _training(self, name: str) -> tuple[tuple[str, ...], training.SkillTraining]:
         """Which skills' data an adapter is trained on, and how."""
-        config = self.profile.training.on(self.source.model.device.type)
         if not name.startswith("data_mix"):
-            return (name,), config
-        k = len(self.profile.skills)
-        grow = k if name == "data_mix_2r" else 1  # lora_alpha grows too: the scale stays
-        mixed = replace(
-            config, steps=config.steps * k, r=config.r * grow, lora_alpha=config.lora_alpha * grow
-        )
-        return self.profile.skills, mixed
+            return (name,), self._skill_config(name)
+        skills = self.profile.skills
+        steps = sum(self._skill_config(skill).steps for skill in skills)
+        grow = len(skills) if name == "data_mix_2r" else 1  # lora_alpha grows too: s stays
+        base = self.profile.training.on(self.source.model.device.type)
+        return skills, replace(base, steps=steps, r=base.r * grow, lora_alpha=base.lora_alpha * grow)
+
+    def _skill_config(self, skill: str) -> training.SkillTraining:
+        config = replace(self.profile.training, **self.profile.by_skill.get(skill, {}))
+        return config.on(self.source.model.device.type)
 
     def skill(self, name: str, seed: int) -> Skill:
         """The LoRA of one skill, or of ``data_mix`` / ``data_mix_2r``, trained if need be."""
@@ -101,7 +103,7 @@ class Experiment:
         skills, config = self._training(name)
         rows = [row for s in skills for row in self._encoded(s)]
         inputs = {
-            "base": self.source.sha256,
+            "base": self.source.key,
             "rows": _digest(rows),
             "config": asdict(config),
             "seed": seed,
@@ -109,7 +111,7 @@ class Experiment:
         }
 
         def make(folder: Path) -> None:
-            lora, log = train_lora(self.source.model, rows, config, seed, self.profile.base)
+            lora, log = train_lora(self.source.model, rows, config, seed, self.source.name)
             lora = replace(lora, provenance={"skill": name, "seed": seed, "steps": config.steps})
             save_lora(lora, folder / "adapter")
             write_json_atomic(folder / "log.json", log)
@@ -148,7 +150,7 @@ class Experiment:
         """Learn alphas with ``options`` and measure the mean held-out loss of the skills."""
         rows, loras = self.alpha_rows(seed), self.pair(seed)
         inputs = {
-            "base": self.source.sha256,
+            "base": self.source.key,
             "loras": [_lora_digest(lora) for lora in loras],
             "rows": _digest(rows),
             "held_out": _digest(list(self.held_out.values())),
@@ -239,7 +241,7 @@ class Experiment:
         items = self.source.items(task, "test", p.n_test[task])
         lora = self.adapter(name, seed)
         inputs = {
-            "base": self.source.sha256,
+            "base": self.source.key,
             "adapter": _lora_digest(lora) if lora else None,
             "items": _digest([[i["prompt"], i["target"]] for i in items]),
             "words": task in WORDS_TASKS,
@@ -259,7 +261,7 @@ class Experiment:
             ]
             write_json_atomic(folder / "verdicts.json", lines)
 
-        folder = self._build("evaluate", inputs, make, [evaluation, scoring])
+        folder = self._build("evaluate", inputs, make, [evaluation, programs, sandbox, scoring, words])
         return json.loads((folder / "verdicts.json").read_text())
 
 
@@ -270,9 +272,10 @@ class Experiment:
     # --- provenance -----------------------------------------------------------------------------
 
     def config(self) -> dict:
-        """The profile as plain JSON values, and what the base is."""
-        return {**json.loads(json.dumps(asdict(self.profile))), "seeds": list(self.seeds),
-                "base_info": self.source.info, "threads": torch.get_num_threads()}  # fmt: skip
+        """The profile as plain JSON values, and what base and data are. No paths."""
+        return {**json.loads(json.dumps(asdict(self.profile))), "base": self.source.name,
+                "seeds": list(self.seeds), "base_info": self.source.info,
+                "data": self.source.data(), "threads": torch.get_num_threads()}  # fmt: skip
 
     def timings(self) -> dict[str, float]:
         """Seconds that the artifacts of this run took to build, per stage (in whichever run)."""

@@ -16,10 +16,24 @@ from lorasoups.world import VERSION as WORLD_VERSION
 SOUP = "cat"
 
 
-def tasks_of(experiment: Experiment, recipe: Recipe) -> list[str]:
-    """The tests a method takes: all take the target, the main ones also what is told apart."""
+def recipes_of(experiment: Experiment) -> list[Recipe]:
+    """The methods of the profile, in the table's order: all, or those it names.
+
+    The base, the skills and CAT are always among them: the comparisons need them.
+    """
     p = experiment.profile
-    return [p.target, *p.skills, *p.extras] if recipe.main else [p.target]
+    wanted = {*p.methods, "base", *p.skills, SOUP} if p.methods else set(RECIPES)
+    return [recipe for name, recipe in RECIPES.items() if name in wanted]
+
+
+def tasks_of(experiment: Experiment, recipe: Recipe) -> list[str]:
+    """The tests a method takes: all take the target, the main ones also what is told apart.
+
+    A task without a number of test problems in the profile has no test (real code has none).
+    """
+    p = experiment.profile
+    tasks = [p.target, *p.skills, *p.extras] if recipe.main else [p.target]
+    return [task for task in tasks if task in p.n_test]
 
 
 def run(experiment: Experiment, progress: bool = True) -> dict:
@@ -36,7 +50,7 @@ def run(experiment: Experiment, progress: bool = True) -> dict:
     jobs = [
         (recipe, task, seed)
         for seed in experiment.seeds
-        for recipe in RECIPES.values()
+        for recipe in recipes_of(experiment)
         for task in tasks_of(experiment, recipe)
     ]
     table: dict[tuple[str, str], dict[int, np.ndarray]] = {}
@@ -53,7 +67,7 @@ def run(experiment: Experiment, progress: bool = True) -> dict:
         "complete": True,
         "provenance": provenance(
             base_sha256=experiment.source.sha256,
-            world_version=WORLD_VERSION,
+            world_version=WORLD_VERSION if experiment.profile.source == "world" else None,
             wall_s=round(time.perf_counter() - started, 1),
         ),
         "config": experiment.config(),
@@ -105,7 +119,7 @@ def comparisons(experiment: Experiment, table) -> list[dict]:
     task = experiment.profile.target
     soup = _matrix(table, task, SOUP)
     found = []
-    for name in RECIPES:
+    for name in [recipe.name for recipe in recipes_of(experiment)]:
         if name == SOUP:
             continue
         pair = stats.paired(soup, _matrix(table, task, name))
@@ -127,12 +141,17 @@ def superlinearity(experiment: Experiment, table) -> dict:
             "diff": found.diff, "lo": found.lo, "hi": found.hi}  # fmt: skip
 
 
+def _presets(experiment: Experiment) -> list[str]:
+    """The learned soups whose alphas are told; those of lr = 0 say nothing."""
+    return [r.preset for r in recipes_of(experiment) if r.kind == "learned" and r.preset != "lr0"]
+
+
 def _alphas(experiment: Experiment) -> list[dict]:
     return [
         {"seed": seed, "preset": preset, "normalise": learned.normalise, "module": module,
          "values": [round(float(a), 6) for a in values]}
         for seed in experiment.seeds
-        for preset in ("ours", "released")
+        for preset in _presets(experiment)
         for learned in [experiment.alphas(seed, preset)]
         for module, values in learned.weights.items()
     ]  # fmt: skip
@@ -144,7 +163,7 @@ def _curves(experiment: Experiment) -> list[dict]:
          "alpha_mean": [round(a, 5) for a in e["alpha_mean"]],
          "alpha_moved": round(e["alpha_moved"], 6)}
         for seed in experiment.seeds
-        for preset in ("ours", "released")
+        for preset in _presets(experiment)
         for e in experiment.alphas(seed, preset).history
     ]  # fmt: skip
 
@@ -154,5 +173,5 @@ def _skills(experiment: Experiment) -> list[dict]:
     return [
         {"seed": seed, "name": name, **{k: experiment.skill(name, seed).log[k] for k in keep}}
         for seed in experiment.seeds
-        for name in (*experiment.profile.skills, "data_mix", "data_mix_2r")
+        for name in [r.name for r in recipes_of(experiment) if r.kind in ("skill", "mix")]
     ]

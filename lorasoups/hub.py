@@ -1,8 +1,9 @@
-"""Rows of public datasets: from a local mirror of the Hub, or from the Hub itself.
+"""Rows of a dataset: from a local mirror folder, or from the Hub.
 
-A mirror is a folder ``<org>/<name>/<config>/<split>.jsonl.gz`` with a ``MANIFEST.json``: a list of
-``{path, sha256, licence, complete, note}``. A file that is listed is checked against its sha256.
-No code of a dataset is ever run.
+A mirror is a folder with ``<org>/<name>/<config>/<split>.jsonl.gz`` (one JSON object a line) and a
+``MANIFEST.json``: a list of ``{path, rows, sha256, licence, complete, note}``. Every file is
+checked against it. What the manifest says about a file (a stand-in? a part only?) goes with the
+rows into the results.
 """
 
 import gzip
@@ -11,53 +12,45 @@ import json
 import os
 import re
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from lorasoups.errors import SoupError
+from lorasoups.hub_errors import explain_hub_error
 
-HUB_MIRROR = "LORASOUPS_HUB_MIRROR"
-_MIRROR_HINT = f"give a local mirror with --hub-mirror DIR or {HUB_MIRROR}"
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """What is known of a dataset before it is read: its columns, its licence on the Hub."""
-
-    columns: tuple[str, ...]
-    licence: str
-    splits: tuple[str, ...] = ("train",)
-
-
-REGISTRY: dict[tuple[str, str], Dataset] = {
-    ("openai/gsm8k", "main"): Dataset(("question", "answer"), "MIT", ("train", "test")),
-    ("sahil2801/CodeAlpaca-20k", "default"): Dataset(
-        ("instruction", "input", "output"), "CC BY-NC 4.0"
-    ),
-    ("reasoning-machines/gsm-hard", "default"): Dataset(("input", "code", "target"), "MIT"),
+MIRROR_VARIABLE = "LORASOUPS_HUB_MIRROR"
+COLUMNS = {
+    "openai/gsm8k": ("question", "answer"),
+    "sahil2801/CodeAlpaca-20k": ("instruction", "input", "output"),
+    "reasoning-machines/gsm-hard": ("input", "code", "target"),
 }
+_ABOUT = ("licence", "complete", "note")
+_MIRROR_OPTION = f"give a local mirror with --hub-mirror DIR (or {MIRROR_VARIABLE})"
 
 
 @dataclass(frozen=True)
-class Rows:
-    """Rows of one split, and where they came from.
+class Rows(Sequence):
+    """Rows of one split, in the file's order.
 
     Attributes:
-        rows: dicts with at least the registered columns; the first ``limit`` of the split.
-        source: ``mirror:<path inside it>`` or ``hub:<repo>@<revision>``.
-        sha256: of the registered columns of the *whole* split, as canonical JSON lines: the
-            same for a mirror and the Hub, whatever the limit.
-        licence: of the dataset.
-        note: what a reader of results must know ("STAND-IN: ...", "SUBSET: ..."), or "".
+        rows: a dict per row, by column.
+        info: ``repo``, ``config``, ``split``, ``origin`` (``mirror`` or ``hub``), ``rows``, ``of``
+            (rows before ``limit``), ``sha256`` (of the mirror's file), ``revision`` (of the Hub),
+            ``licence``, ``complete``, ``note``. What is unknown is None. No paths.
     """
 
-    rows: list[dict[str, Any]]
-    source: str
-    sha256: str
-    licence: str
-    note: str = ""
+    rows: list[dict]
+    info: dict
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index):
+        return self.rows[index]
+
+    def __iter__(self) -> Iterator[dict]:
+        return iter(self.rows)
 
 
 def load_split(
@@ -67,129 +60,121 @@ def load_split(
     mirror: str | Path | None = None,
     limit: int | None = None,
 ) -> Rows:
-    """Read one split of a registered dataset.
+    """Load a split of a dataset.
 
     Args:
-        repo, config, split: as on the Hub (config ``default`` where it has no name).
-        mirror: folder of a mirror; None: the environment variable ``LORASOUPS_HUB_MIRROR``; if
-            that is not set either, the Hub (or its local cache).
+        repo, config, split: as on the Hub, e.g. ``"openai/gsm8k", "main", "train"``; a dataset
+            without configurations has ``"default"``.
+        mirror: a mirror's folder; default what the environment variable ``LORASOUPS_HUB_MIRROR``
+            names. With a mirror the Hub is never asked; without one it (or its cache) is.
         limit: only the first rows.
 
     Raises:
-        SoupError: unknown dataset; missing, damaged or changed file; missing column; Hub not to
-            be reached.
+        SoupError: no mirror, file or manifest entry; a damaged file; a missing column; or a Hub
+            that cannot be reached.
     """
-    if (repo, config) not in REGISTRY or split not in REGISTRY[repo, config].splits:
-        known = ", ".join(f"{r}/{c}" for r, c in REGISTRY)
-        raise SoupError(f"unknown dataset: {repo}/{config}/{split}; there are {known}")
-    known = REGISTRY[repo, config]
-    mirror = mirror or os.environ.get(HUB_MIRROR)
+    mirror = mirror or os.environ.get(MIRROR_VARIABLE)
     if mirror:
-        rows, source, entry = _from_mirror(Path(mirror).expanduser(), repo, config, split)
+        rows, about = _from_mirror(Path(mirror), repo, config, split)
     else:
-        rows, source = _from_hub(repo, config, split)
-        entry = {}
-    _check_columns(rows, known.columns, source)
-    licence, note = entry.get("licence") or known.licence, entry.get("note") or ""
-    digest = rows_digest(rows, known.columns)
-    return Rows(rows if limit is None else rows[:limit], source, digest, licence, note)
+        rows, about = _from_hub(repo, config, split)
+    where = f"{repo}/{config}/{split} ({'mirror' if mirror else 'Hub'})"
+    if not rows:
+        raise SoupError(f"no rows: {where}; fetch the dataset again")
+    missing = [name for name in COLUMNS.get(repo, ()) if any(name not in row for row in rows)]
+    if missing:
+        raise SoupError(
+            f"column {missing[0]!r} is missing: {where}, it has {', '.join(rows[0])}; "
+            "is this the right dataset and configuration?"
+        )
+    info = {
+        "repo": repo,
+        "config": config,
+        "split": split,
+        "origin": "mirror" if mirror else "hub",
+        "rows": len(rows[:limit]),
+        "of": len(rows),
+        **{name: about.get(name) for name in ("sha256", "revision", *_ABOUT)},
+    }
+    return Rows(rows[:limit], info)
 
 
-def rows_digest(rows: Iterable[dict], columns: Iterable[str]) -> str:
-    """sha256 over the given columns of rows, one canonical JSON line each."""
-    columns = sorted(columns)
-    digest = hashlib.sha256()
-    for row in rows:
-        chosen = {name: row[name] for name in columns}
-        digest.update(json.dumps(chosen, sort_keys=True, ensure_ascii=False).encode() + b"\n")
-    return digest.hexdigest()
+# --- mirror -------------------------------------------------------------------------------------
 
 
-def _from_mirror(mirror: Path, repo: str, config: str, split: str) -> tuple[list[dict], str, dict]:
+def _from_mirror(mirror: Path, repo: str, config: str, split: str) -> tuple[list[dict], dict]:
+    mirror = mirror.expanduser()
     if not mirror.is_dir():
-        raise SoupError(f"no such folder: dataset mirror {mirror}; check --hub-mirror")
+        raise SoupError(f"no such mirror folder: {mirror}; check --hub-mirror or {MIRROR_VARIABLE}")
     name = f"{repo}/{config}/{split}.jsonl.gz"
     path = mirror / name
-    try:
-        packed = path.read_bytes()
-    except FileNotFoundError:
+    if not path.is_file():
         raise SoupError(
-            f"the mirror does not have {repo}/{config}/{split}: {path}; "
-            "put the file there, or run without a mirror to use the Hub"
-        ) from None
-    except OSError as error:
-        raise SoupError(f"cannot read: {path}, {error.strerror}; check the file") from error
-    entry = _manifest(mirror).get(name, {})
-    wanted, found = entry.get("sha256"), hashlib.sha256(packed).hexdigest()
-    if wanted and wanted != found:
-        raise SoupError(
-            f"damaged or changed, sha256 {found[:12]}... instead of {wanted[:12]}...: {path}; "
-            "copy the file again"
+            f"the mirror has no {name}: {mirror}; put it there, or leave out --hub-mirror"
         )
-    return _parse(packed, path), f"mirror:{name}", entry
+    entry = _manifest_entry(mirror, name)
+    data = path.read_bytes()
+    sha256 = hashlib.sha256(data).hexdigest()
+    if sha256 != entry.get("sha256"):
+        raise SoupError(
+            f"its sha256 is not the manifest's, damaged or changed: {path}; copy the file again"
+        )
+    rows = _parse(data, path)
+    if "rows" in entry and entry["rows"] != len(rows):
+        raise SoupError(
+            f"{len(rows)} rows, the manifest says {entry['rows']}: {path}; copy the mirror again"
+        )
+    return rows, entry
 
 
-def _manifest(mirror: Path) -> dict[str, dict]:
-    """Entries of ``MANIFEST.json`` by path; a mirror without one vouches for nothing."""
+def _manifest_entry(mirror: Path, name: str) -> dict:
     path = mirror / "MANIFEST.json"
     try:
-        return {entry["path"]: entry for entry in json.loads(path.read_text(encoding="utf-8"))}
+        entries = json.loads(path.read_text(encoding="utf-8"))
+        found = [entry for entry in entries if entry["path"] == name]
     except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise SoupError(
-            f"not a list of {{path, sha256, ...}}: {path}; restore the mirror's manifest"
-        ) from error
+        raise SoupError(f"a mirror needs a manifest: {path}; copy the whole mirror") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SoupError(f"manifest cannot be read ({error}): {path}; copy it again") from error
+    if not found:
+        raise SoupError(f"no entry for {name}: {path}; add its sha256, licence and note")
+    return found[0]
 
 
-def _parse(packed: bytes, path: Path) -> list[dict]:
+def _parse(data: bytes, path: Path) -> list[dict]:
     try:
-        lines = gzip.decompress(packed).decode("utf-8").split("\n")
+        # not splitlines(): texts hold U+2028 and other line ends that are none in JSON lines
+        lines = gzip.decompress(data).decode("utf-8").removesuffix("\n").split("\n")
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise SoupError(f"not a gzip file of UTF-8 text: {path}; copy the file again") from error
+        raise SoupError(f"not a sound gzip file ({error}): {path}; copy it again") from error
     rows = []
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
+    for number, line in enumerate(lines if lines != [""] else [], 1):
         try:
             row = json.loads(line)
         except ValueError as error:
-            raise SoupError(f"not JSON: {path} line {number}; copy the file again") from error
+            raise SoupError(f"line {number} is no JSON ({error}): {path}; copy it again") from error
         if not isinstance(row, dict):
-            raise SoupError(f"not a JSON object: {path} line {number}; copy the file again")
+            raise SoupError(f"line {number} is no JSON object: {path}; copy it again")
         rows.append(row)
     return rows
 
 
-def _from_hub(repo: str, config: str, split: str) -> tuple[list[dict], str]:
-    import datasets
+# --- Hub ----------------------------------------------------------------------------------------
+
+
+def _from_hub(repo: str, config: str, split: str) -> tuple[list[dict], dict]:
+    from datasets import load_dataset
 
     try:
-        data = datasets.load_dataset(repo, config, split=split)
+        loaded = load_dataset(repo, config, split=split)
     except Exception as error:
-        raise SoupError(
-            f"cannot load {repo}/{config}/{split} from the Hugging Face Hub: {reason(error)}; "
-            f"check the network, or {_MIRROR_HINT}"
-        ) from error
-    urls = " ".join(map(str, data.info.download_checksums or {}))
-    revision = re.search(r"@([0-9a-f]{40})", urls)
-    return data.to_list(), f"hub:{repo}@{revision[1] if revision else 'main'}"
-
-
-def reason(error: BaseException) -> str:
-    """One line of at most 160 characters on why the Hub failed, without addresses or tokens."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    text = re.sub(r"hf_[A-Za-z0-9]{8,}", "hf_***", text)
-    return text if len(text) <= 160 else text[:157] + "..."
-
-
-def _check_columns(rows: list[dict], columns: tuple[str, ...], source: str) -> None:
-    if not rows:
-        raise SoupError(f"no rows: {source}; copy the file again")
-    for number, row in enumerate(rows):
-        missing = [name for name in columns if name not in row]
-        if missing:
-            raise SoupError(
-                f"no column {missing[0]!r}: {source} row {number}; "
-                f"expected {', '.join(columns)}, found {', '.join(row)}"
-            )
+        what = f"dataset {repo}, {config}/{split}"
+        raise explain_hub_error(error, what, _MIRROR_OPTION) from error
+    # the files that were read are named with their commit: hf://datasets/<repo>@<commit>/...
+    commits = re.findall(r"@([0-9a-f]{40})/", " ".join(loaded.info.download_checksums or {}))
+    about = {
+        "revision": commits[0] if commits else None,
+        "licence": loaded.info.license or None,
+        "complete": True,
+    }
+    return loaded.to_list(), about

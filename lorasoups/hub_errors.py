@@ -1,13 +1,34 @@
 """What went wrong with the Hub, in one line with a way out."""
 
 import re
-
-import httpx
-from huggingface_hub import errors
+from collections.abc import Iterator
 
 from lorasoups.errors import SoupError
 
 _SECRET = re.compile(r"hf_[A-Za-z0-9]{8,}|Bearer\s+\S+")
+
+# The first that fits the error or one of its causes. A gated repository is a kind of "not found";
+# offline mode and LocalEntryNotFoundError (which does not mean "not found") come with plain
+# connection failures. By name: what httpx and httpx2 raise are different classes of one name.
+_REASONS: tuple[tuple[tuple[str, ...], str, str], ...] = (
+    (
+        ("GatedRepoError",),
+        "access is gated",
+        "accept its licence on the Hub and run `hf auth login`",
+    ),
+    (("RevisionNotFoundError",), "no such revision", "check the commit or branch"),
+    (
+        ("RepositoryNotFoundError", "DatasetNotFoundError"),
+        "no such repository, or a private one",
+        "check the name, or run `hf auth login`",
+    ),
+    (
+        ("OfflineModeIsEnabled",),  # huggingface_hub and datasets have one each
+        "offline mode is on and it is not in the cache",
+        "unset HF_HUB_OFFLINE",
+    ),
+)
+_NETWORK = {"LocalEntryNotFoundError", "TransportError", "ConnectionError", "TimeoutError"}
 
 
 def explain_hub_error(error: BaseException, what: str, instead: str) -> SoupError:
@@ -22,42 +43,28 @@ def explain_hub_error(error: BaseException, what: str, instead: str) -> SoupErro
         The error to raise (``raise explain_hub_error(...) from error``). Tokens in the original
         message are blanked.
     """
-    reason, cure = next(filter(None, map(_reason, _chain(error))), (None, None))
-    if reason is None:
-        reason, cure = f"failed ({_line(error)})", "check the name and the network"
+    reason, cure = _explain(list(_chain(error)))
     return SoupError(f"Hugging Face Hub, {reason}: {what}; {cure}, or {instead}")
 
 
-def _chain(error: BaseException):
-    seen = set()
-    current: BaseException | None = error
-    while current is not None and id(current) not in seen:
-        seen.add(id(current))
-        yield current
-        current = current.__cause__ or current.__context__
-
-
-def _reason(error: BaseException) -> tuple[str, str] | None:
-    # order matters: a gated repository is a kind of "not found", offline mode of "no connection"
-    if isinstance(error, errors.GatedRepoError):
-        return "access is gated", "accept its licence on the Hub and run `hf auth login`"
-    if isinstance(error, errors.RevisionNotFoundError):
-        return "no such revision", "check the commit or branch"
-    if isinstance(error, errors.RepositoryNotFoundError):
-        return "no such repository, or a private one", "check the name, or run `hf auth login`"
-    if isinstance(error, errors.OfflineModeIsEnabled):
-        return "offline mode is on and it is not in the cache", "unset HF_HUB_OFFLINE"
-    if isinstance(error, errors.HfHubHTTPError) and error.response is not None:
-        return f"it answered {error.response.status_code}", "try again later"
-    if type(error).__name__ == "OfflineModeIsEnabled":  # that of datasets
-        return "offline mode is on and it is not in the cache", "unset HF_DATASETS_OFFLINE"
-    # LocalEntryNotFoundError also covers plain connection failures: it does not mean "not found"
-    network = (httpx.TransportError, errors.LocalEntryNotFoundError, ConnectionError, TimeoutError)
-    if isinstance(error, network):
+def _explain(chain: list[BaseException]) -> tuple[str, str]:
+    names = {cls.__name__ for e in chain for cls in type(e).__mro__}
+    for fitting, reason, cure in _REASONS:
+        if names.intersection(fitting):
+            return reason, cure
+    for error in chain:
+        if status := getattr(getattr(error, "response", None), "status_code", None):
+            return f"it answered {status}", "try again later"
+    if names & _NETWORK:
         return "unreachable and it is not in the cache", "check the network connection"
-    return None
+    text = str(chain[0]).strip() or type(chain[0]).__name__
+    line = _SECRET.sub("[token]", text.splitlines()[0])[:160]
+    return f"failed ({line})", "check the name and the network"
 
 
-def _line(error: BaseException) -> str:
-    text = str(error).strip() or type(error).__name__
-    return _SECRET.sub("[token]", text.splitlines()[0])[:160]
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__

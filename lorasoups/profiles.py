@@ -49,11 +49,16 @@ class Profile:
         target: the task that needs both skills.
         skills: the two skills, in the order of CAT's alphas.
         training: of one skill LoRA; DATA-MIX gets the steps of all skills together.
+        by_skill: what is different for one skill, e.g. ``{"code": {"steps": 600}}``.
         n_train: training problems per skill.
-        n_test: problems per test task.
+        n_test: problems per test task; a task that is not named is not evaluated.
         extras: tasks reported apart, for the main methods only.
         alphas: how CAT's alphas are learned.
         max_new_tokens, eval_batch: of greedy generation.
+        max_length: tokens of a training example from real data; longer ones are left out.
+        methods: names of the recipes that are evaluated; empty: all. CAT, the base and the skills
+            are always among them.
+        note: what a reader of the results must know, e.g. that a run was cut down.
         density: kept fraction of TIES, DARE and magnitude pruning (the released script's 0.75).
     """
 
@@ -63,6 +68,7 @@ class Profile:
     target: str = "hard_math"
     skills: tuple[str, str] = ("math", "code")
     training: SkillTraining = SkillTraining()
+    by_skill: dict[str, dict] = field(default_factory=dict)
     n_train: int = 8000
     n_test: dict[str, int] = field(
         default_factory=lambda: {
@@ -78,6 +84,9 @@ class Profile:
     max_new_tokens: int = 90
     eval_batch: int = 250
     density: float = 0.75
+    max_length: int = 512
+    methods: tuple[str, ...] = ()
+    note: str = ""
 
     def override(self, **changes) -> "Profile":
         """The same profile with some fields changed."""
@@ -106,11 +115,19 @@ PROFILES = {
         target="gsm_hard",
         training=SkillTraining(r=16, lora_alpha=32, lr=5e-4, steps=300, batch_size=8),
         n_train=2000,
-        n_test={"gsm_hard": 1319, "math": 100, "code": 100},
+        n_test={"gsm_hard": 1319, "math": 200},  # CodeAlpaca has no answers that could be run
         extras=(),
         alphas=AlphaTraining(epochs=1.0, batch_size=8, grid=(("none", "ones", 0.01),)),
+        methods=(
+            "data_mix",
+            "released",
+            "linear@delta",
+            "linear@factors",
+            "ties@delta",
+            "dare_linear@delta",
+        ),
         max_new_tokens=256,
-        eval_batch=16,
+        eval_batch=64,
     ),
 }
 

@@ -81,8 +81,8 @@ def estimate(
     """Accuracy with its interval; None where the method was not evaluated.
 
     One seed: Wilson's interval over problems. Several: over new seeds and new problems
-    (`stats.paired` against always wrong); where that cannot be had (a view without verdicts) or has no width (all
-    right or all wrong), the hull of the seeds' Wilson intervals.
+    (`stats.paired` against always wrong); where that cannot be had (a view without verdicts) or has
+    no width (all right or all wrong), the hull of the seeds' Wilson intervals.
     """
     task = task or target(results)
     own = rows(results, task=task, view=view, method=method)

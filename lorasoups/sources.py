@@ -1,13 +1,16 @@
-"""Where a profile's base model and data come from: the embedded world, or the Hub."""
+"""Where a profile's base model and data come from: the embedded world, or real datasets."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from lorasoups.base_models import load_base
+from lorasoups.devices import hardware_bf16
 from lorasoups.profiles import Profile
+from lorasoups.real_source import RealTasks
 from lorasoups.world.tasks import dataset
 
 
@@ -19,12 +22,19 @@ class Source:
         model, tokenizer: of the base; the model is in eval mode and needs no gradients.
         sha256: of what the base is made of (weights and tokenizer).
         info: provenance of the base (kind, files, revision).
+        name: what adapters and results call the base; no path of this machine.
     """
 
     model: Any
     tokenizer: Any
     sha256: str
     info: dict
+    name: str
+
+    @property
+    def key(self) -> str:
+        """What determines the base's numbers: names artifacts."""
+        return self.sha256
 
     def items(self, task: str, split: str, n: int) -> list[dict]:
         """``n`` items ``{prompt, answer, target}`` of the embedded world."""
@@ -34,15 +44,53 @@ class Source:
         """Masks over the ``n`` test items of a task; the embedded world has only ``all``."""
         return {"all": np.ones(n, dtype=bool)}
 
+    def data(self) -> list[dict]:
+        """Provenance of the data files that were read; the embedded world has none."""
+        return []
+
+
+@dataclass
+class RealSource(Source):
+    """A pretrained model and real datasets, from the Hub or a mirror (see `hub`)."""
+
+    tasks: RealTasks
+
+    @property
+    def key(self) -> str:
+        """The base, and what it computes in: bfloat16 on a GPU rounds differently."""
+        return f"{self.sha256}/{self.model.dtype}/{self.model.device.type}"
+
+    def items(self, task: str, split: str, n: int) -> list[dict]:
+        """The first ``n`` items ``{prompt, answer, target, id}`` of a task's split."""
+        return self.tasks.items(task, split, n)
+
+    def views(self, task: str, n: int) -> dict[str, np.ndarray]:
+        """Masks over the first ``n`` test items; GSM-Hard has three (see `gsm_hard`)."""
+        return self.tasks.views(task, n)
+
+    def data(self) -> list[dict]:
+        """Provenance of the data files that were read, each with its note (a stand-in, a part)."""
+        return self.tasks.data()
+
 
 def open_source(profile: Profile, project: Path) -> Source:
     """Load a profile's base; a relative folder lies in the project.
+
+    A real model goes to the GPU if there is one, in bfloat16 where that is native there.
 
     Raises:
         SoupError: the base is missing, damaged, or not to be had offline.
     """
     inside = project / profile.base
     spec = str(inside) if inside.exists() else profile.base
-    model, tokenizer, info = load_base(spec, attn_implementation="eager")
-    model.eval().requires_grad_(False)
-    return Source(model, tokenizer, info["sha256"], info)
+    if profile.source == "world":
+        model, tokenizer, info = load_base(spec, attn_implementation="eager")
+        model.eval().requires_grad_(False)
+        return Source(model, tokenizer, info["sha256"], info, profile.base)
+    gpu = torch.cuda.is_available()
+    model, tokenizer, info = load_base(
+        spec, dtype="bfloat16" if gpu and hardware_bf16("cuda") else "float32"
+    )
+    model.to("cuda" if gpu else "cpu").eval().requires_grad_(False)
+    tasks = RealTasks(tokenizer, profile.max_length)
+    return RealSource(model, tokenizer, info["sha256"], info, info["name"], tasks)

@@ -20,13 +20,16 @@ def interval(lo: float | None, hi: float | None, sign: str = "") -> str:
 
 
 def headline(results: Results) -> pd.DataFrame:
-    """Every method on the target: mean over seeds, 95 % interval, range of the seeds."""
-    lines = []
-    for name, members in reading.methods(results).items():
-        for method in members:
-            found = estimate(results, method)
-            lines.append({"kind": name, "method": label(method)} | _numbers(found))
-    return pd.DataFrame(lines)
+    """Every method on the target: mean over seeds, 95 % interval, range of the seeds.
+
+    ``kind`` stands only with the first method of its kind.
+    """
+    return pd.DataFrame(
+        {"kind": name if method == members[0] else "", "method": label(method)}
+        | _numbers(estimate(results, method))
+        for name, members in reading.methods(results).items()
+        for method in members
+    )
 
 
 def _numbers(found: Estimate) -> dict[str, Any]:
@@ -69,14 +72,18 @@ def tasks(results: Results) -> pd.DataFrame:
         for method in members:
             found = {task: estimate(results, method, task) for task in names}
             if sum(e is not None for e in found.values()) > 1 or len(names) == 1:
-                cells = {t: f"{percent(e.mean)} {interval(e.lo, e.hi)}" for t, e in found.items() if e}
+                cells = {
+                    t: f"{percent(e.mean)} {interval(e.lo, e.hi)}" for t, e in found.items() if e
+                }
                 lines.append({"method": label(method)} | cells)
     return pd.DataFrame(lines).fillna("-")
 
 
 def views(results: Results) -> pd.DataFrame:
     """The target by view (all problems, and what is told apart), for every method."""
-    names = list(dict.fromkeys(r["view"] for r in results["rows"] if r["task"] == reading.target(results)))
+    names = list(
+        dict.fromkeys(r["view"] for r in results["rows"] if r["task"] == reading.target(results))
+    )
     lines = []
     for members in reading.methods(results).values():
         for method in members:
@@ -138,7 +145,8 @@ def provenance(results: Results) -> pd.DataFrame:
         "created": results["created"],
         "device": found["device"],
         "processor": found["cpu"],
-        "commit": str(git.get("commit", "unknown"))[:12] + (" + changes" if git.get("dirty") else ""),
+        "commit": str(git.get("commit", "unknown"))[:12]
+        + (" + changes" if git.get("dirty") else ""),
         "base, sha256": str(found["base_sha256"])[:16],
         **found["versions"],
     }

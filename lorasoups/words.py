@@ -18,7 +18,7 @@ _PLAIN = r"[0-9]+(?:_[0-9]+)*"
 _WHOLE = rf"(?:{_GROUPED}|{_PLAIN})(?![0-9])"
 _NUMBER = re.compile(
     # a sign counts unless something stands right before it, as in "5-3" or "a-3"
-    rf"(?P<sign>(?<![0-9A-Za-z_)\]])[-+]\s?)?[$\u20ac\u00a3]?(?P<inner>(?<=[$\u20ac\u00a3])-)?"
+    rf"(?P<sign>(?<![0-9A-Za-z_)\]])[-+])?[$\u20ac\u00a3]?(?P<inner>(?<=[$\u20ac\u00a3])-)?"
     rf"(?:(?P<top>{_PLAIN})/(?P<bottom>{_PLAIN})(?![0-9/])"
     rf"|(?P<whole>{_WHOLE})(?P<part>\.[0-9]+)?(?P<power>[eE][-+]?[0-9]+)?"
     rf"|(?P<only>(?<![0-9])\.[0-9]+)(?P<power2>[eE][-+]?[0-9]+)?)"
@@ -29,11 +29,11 @@ def last_number(text: str) -> float | int | None:
     """The number that a worked answer ends in.
 
     Where the text announces its answer ("The answer is 18", "#### 18"), the first number after the
-    first announcement counts ("The answer is 2 * 9 = 18": after the last equals sign); else the last number before the text runs on into another problem.
-    Thousands separators (comma, underscore, dot or blank between groups of three), unicode minus,
-    scientific notation, simple fractions and a leading dot are understood; ``5-3`` ends in 3; a
-    percent sign is ignored (GSM8K writes 25 for 25 %); labels such as "Step 2" are no answers; only
-    ASCII digits count.
+    first announcement counts ("The answer is 2 * 9 = 18": after the last equals sign); else the
+    last number before the text runs on into another problem. Thousands separators (comma,
+    underscore, dot or blank between groups of three), unicode minus, scientific notation, simple
+    fractions and a leading dot are understood; ``5-3`` ends in 3; a percent sign is ignored (GSM8K
+    writes 25 for 25 %); labels such as "Step 2" are no answers; only ASCII digits count.
 
     Args:
         text: the new tokens only, decoded.

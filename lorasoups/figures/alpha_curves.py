@@ -15,7 +15,8 @@ LOOKS = {
     "ours": {"linestyle": "-", "marker": "o"},
     "released": {"linestyle": "--", "marker": "s"},
 }
-_COLOURS = (style.BLUE, style.VERMILION, style.GREEN, style.PURPLE)
+# colour and fill of the markers tell the LoRAs apart, the fill in grey too
+COLOURS = (style.BLUE, style.VERMILION, style.GREEN, style.PURPLE)
 
 
 @style.styled
@@ -27,9 +28,11 @@ def draw(results: Mapping[str, Any]) -> Figure:
         curves = by_seed(results["curves"], preset)
         for i, skill in enumerate(reading.skills(results)):
             own = [[(step, e["alpha_mean"][i]) for step, e in curve.items()] for curve in curves]
-            _lines(left, own, _COLOURS[i % len(_COLOURS)], preset, f"{skill}, {preset}")
+            color = COLOURS[i % len(COLOURS)]
+            fill = style.WHITE if i % 2 else color
+            _lines(left, own, preset, f"{skill}, {preset}", color, fill)
         moved = [[(step, e["alpha_moved"]) for step, e in curve.items()] for curve in curves]
-        _lines(right, moved, style.BLACK, preset, preset)
+        _lines(right, moved, preset, preset)
     left.set_title("mean alpha over modules")
     right.set_title("mean distance of an alpha from its start")
     for ax in (left, right):
@@ -53,7 +56,14 @@ def by_seed(curves: Sequence[Mapping[str, Any]], preset: str) -> list[dict[int, 
     return list(found.values())
 
 
-def _lines(ax: Axes, curves: list[list[tuple]], color: str, preset: str, label: str) -> None:
+def _lines(
+    ax: Axes,
+    curves: list[list[tuple]],
+    preset: str,
+    label: str,
+    color: str = style.BLACK,
+    fill: str = style.BLACK,
+) -> None:
     """Every seed thin, their mean over common steps thick with a few markers."""
     look = LOOKS[preset]
     for curve in curves:
@@ -61,5 +71,7 @@ def _lines(ax: Axes, curves: list[list[tuple]], color: str, preset: str, label: 
     tables = [dict(curve) for curve in curves]
     common = sorted(set.intersection(*(set(t) for t in tables)))
     mean = [np.mean([t[step] for t in tables]) for step in common]
-    ax.plot(common, mean, color=color, linewidth=1.8, label=label, linestyle=look["linestyle"],
-            marker=look["marker"], ms=4.5, markevery=max(1, len(common) // 6))  # fmt: skip
+    every = max(1, len(common) // 6)
+    ax.plot(
+        common, mean, color=color, lw=1.8, label=label, ms=4.5, mfc=fill, markevery=every, **look
+    )

@@ -17,7 +17,7 @@ MOST_WRITTEN = 12  # layers up to which the numbers stand in the cells
 def grid(
     results: Mapping[str, Any], preset: str = "ours"
 ) -> tuple[np.ndarray, list[str], list[int]]:
-    """Alphas averaged over seeds: array [k, module types, layers] (NaN where none), types, layers."""
+    """Mean alphas over seeds [k, module types, layers] (NaN where none), the types, the layers."""
     entries = [e for e in results["alphas"] if e["preset"] == preset]
     places = {e["module"]: _place(e["module"]) for e in entries}
     types = sorted({t for t, _ in places.values()}, key=_rank)
@@ -72,4 +72,6 @@ def _write(ax, values: np.ndarray, middle: float) -> None:
     for (row, column), value in np.ndenumerate(values):
         if np.isfinite(value):
             color = style.WHITE if value < middle else style.BLACK
-            ax.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=7.5, color=color)
+            ax.text(
+                column, row, f"{value:.2f}", ha="center", va="center", fontsize=7.5, color=color
+            )

@@ -81,13 +81,13 @@ def title(figure: Figure, text: str) -> None:
     figure.suptitle(text, x=0.01, ha="left")
 
 
-def render(figure: Figure, kind: str) -> bytes:
-    """The bytes of ``png`` (150 dpi) or ``pdf``, without dates: equal figures, equal bytes."""
+def render(figure: Figure, kind: str, dpi: int = DPI) -> bytes:
+    """The bytes of ``png`` or ``pdf``, without dates: equal figures give equal bytes."""
     buffer = io.BytesIO()
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(STYLE)
-        figure.savefig(buffer, format=kind, dpi=DPI, metadata=_METADATA[kind])
+        figure.savefig(buffer, format=kind, dpi=dpi, metadata=_METADATA[kind])
     return buffer.getvalue()
 
 

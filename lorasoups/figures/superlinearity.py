@@ -53,7 +53,8 @@ def _difference(ax: Axes, found: Mapping[str, Any]) -> None:
         ends = [100 * found["lo"], 100 * found["hi"]]
         ax.plot([0, 0], ends, color=style.BLACK, linewidth=1.6, marker="_", ms=9)
     ax.plot(0, diff, "o", ms=7, mfc=style.BLUE, mec=style.BLACK)
-    ax.annotate(f"{diff:+.1f}", (0, diff), (9, 0), textcoords="offset points", va="center")
+    ax.annotate(f"{diff:+.1f}", (0, diff), (9, 0), textcoords="offset points",
+                va="center", bbox={"fc": style.WHITE, "ec": "none", "pad": 1})  # fmt: skip
     ax.set_xlim(-1, 1)
     ax.set_xticks([0], ["soup minus sum,\n95 % interval"])
     ax.margins(y=0.25)

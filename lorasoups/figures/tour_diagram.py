@@ -37,7 +37,9 @@ def _data_mixing(ax: Axes) -> None:
     _arrow(ax, (8.4, 13.3), (5.8, 7.0))
     _text(ax, 5, 12.2, "train one LoRA\non both")
     _factors(ax, 2.7, RESULT_TOP, BOTH, "$B$", "$A$")
-    _formula(ax, r"$\Delta W = B\,A$", "needs all the data, and a new\ntraining for every combination")
+    _formula(
+        ax, r"$\Delta W = B\,A$", "needs all the data, and a new\ntraining for every combination"
+    )
 
 
 def _linear(ax: Axes) -> None:

@@ -1,6 +1,6 @@
 """Pretrain the embedded base: ``python -m lorasoups pretrain-mini`` rebuilds ``data/mini/``."""
 
-import json
+import tempfile
 import time
 from pathlib import Path
 from random import Random
@@ -10,7 +10,9 @@ from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainerCallback
 
 from lorasoups.batching import Collate
 from lorasoups.evaluation import generate
-from lorasoups.world import corpus
+from lorasoups.files import ensure_folder, write_json_atomic
+from lorasoups.store import libraries
+from lorasoups.world import VERSION, corpus
 from lorasoups.world.tokenizer import mini_tokenizer
 
 CONFIG = {
@@ -98,9 +100,23 @@ def _mean(d: dict[str, float]) -> float:
     return sum(d.values()) / len(d)
 
 
-def main(out: str | Path, steps: int = 5200, seed: int = 0, lr: float = 2e-3, every: int = 650):
-    """Pretrain, then write model, tokenizer and ``card.json`` into ``out``."""
-    out = Path(out)
+def corpus_tokens(data: GridBatches, batches: int) -> int:
+    """Real tokens (no padding) in the first ``batches`` batches."""
+    pad = data.tokenizer.pad_token_id
+    return sum(int((data[i]["input_ids"] != pad).sum()) for i in range(batches))
+
+
+def main(out: str | Path, steps: int = 6000, seed: int = 0, lr: float = 2e-3, every: int = 500):
+    """Pretrain, then write model, tokenizer and ``card.json`` into ``out``.
+
+    Args:
+        out: folder; created, its files replaced at the end.
+        steps: batches of ``BATCH`` documents.
+        seed: of the corpus and the initialisation.
+        lr: peak learning rate (cosine decay, 100 steps of warm-up).
+        every: steps between two measurements on held-out cells.
+    """
+    out = ensure_folder(out)
     torch.manual_seed(seed)
     tokenizer = mini_tokenizer()
     model = LlamaForCausalLM(
@@ -114,8 +130,47 @@ def main(out: str | Path, steps: int = 5200, seed: int = 0, lr: float = 2e-3, ev
     )
     data = GridBatches(tokenizer, steps, seed)
     log: list[dict] = []
-    args = TrainingArguments(
-        output_dir=str(out / "trainer"),
+    started = time.time()
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = Trainer(
+            model=model,
+            args=_arguments(folder, steps, seed, lr),
+            train_dataset=data,
+            data_collator=lambda items: items[0],
+            callbacks=[_HeldOutCells(tokenizer, every, log)],
+        )
+        trainer._get_train_sampler = lambda *_: torch.utils.data.SequentialSampler(data)
+        trainer.train()
+    seconds = time.time() - started
+    model.config.use_cache = True
+    model.save_pretrained(out)
+    tokenizer.save_pretrained(out)
+    card = {
+        "what": "base model of the mini world: a Llama pretrained on a generated corpus",
+        "corpus": "lorasoups.world.corpus, a grid of contents x output forms, plus plain text",
+        "command": "python -m lorasoups pretrain-mini",
+        "world_version": VERSION,
+        "config": CONFIG,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "tokens": corpus_tokens(data, steps),
+        "steps": steps,
+        "documents_per_step": BATCH,
+        "seed": seed,
+        "lr": lr,
+        "loss": log[-1]["loss"] if log else None,
+        "seconds": round(seconds),
+        "device": f"{model.device.type}, {torch.get_num_threads()} threads",
+        "versions": libraries(),
+        "licence": "Apache-2.0, as the code that generated the corpus",
+        "held_out_cells": sorted("/".join(cell) for cell in corpus.HELD_OUT_CELLS),
+        "log": log,
+    }
+    write_json_atomic(out / "card.json", card)
+
+
+def _arguments(folder: str, steps: int, seed: int, lr: float) -> TrainingArguments:
+    return TrainingArguments(
+        output_dir=folder,
         max_steps=steps,
         per_device_train_batch_size=1,  # an item is a whole batch of BATCH documents
         learning_rate=lr,
@@ -126,26 +181,10 @@ def main(out: str | Path, steps: int = 5200, seed: int = 0, lr: float = 2e-3, ev
         bf16=True,
         use_cpu=not torch.cuda.is_available(),
         logging_steps=50,
+        logging_nan_inf_filter=False,
         save_strategy="no",
         report_to=[],
         disable_tqdm=True,
         seed=seed,
-        dataloader_num_workers=0,
         remove_unused_columns=False,
     )
-    started = time.time()
-    trainer = Trainer(
-        model=model,
-        args=args,
-        train_dataset=data,
-        data_collator=lambda items: items[0],
-        callbacks=[_HeldOutCells(tokenizer, every, log)],
-    )
-    trainer._get_train_sampler = lambda *_: torch.utils.data.SequentialSampler(data)
-    trainer.train()
-    seconds = time.time() - started
-    model.save_pretrained(out)
-    tokenizer.save_pretrained(out)
-    card = {"config": CONFIG, "steps": steps, "seed": seed, "lr": lr, "seconds": round(seconds),
-            "parameters": sum(p.numel() for p in model.parameters()), "log": log}  # fmt: skip
-    (out / "card.json").write_text(json.dumps(card, indent=1))

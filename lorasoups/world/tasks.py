@@ -24,7 +24,7 @@ SKILLS = ("math", "code")
 TARGET = "hard_math"
 VIEWS = {"hard_math": "new", "hard_math_easy": "easy", "hard_math_unseen": "unseen"}
 _WORDING = {"math": "new", "hard_math": "new", "hard_math_easy": "known", "hard_math_unseen": "unseen"}
-_EXPLICIT = (explicit.steps, explicit.formal, explicit.phrase, explicit.spec)
+_EXPLICIT = (explicit.steps, explicit.formal, explicit.phrase, explicit.ledger)
 
 
 def _problem(task: str, rng: Random, split: str) -> Problem:

@@ -1,0 +1,146 @@
+"""Profile small, whole: a tiny Llama, a tiny mirror, the command line, a results file."""
+
+import json
+
+import pytest
+import torch
+from mirrors import write_tiny_mirror
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from lorasoups import cli, real_tasks
+from lorasoups.errors import SoupError
+from lorasoups.hub import MIRROR_VARIABLE
+from lorasoups.profiles import PROFILES
+from lorasoups.results import load_results
+from lorasoups.small import CPU_LIMIT, CPU_NOTE, small_profile
+from lorasoups.world.tokenizer import build, vocabulary
+
+
+@pytest.fixture(scope="module")
+def mirror(tmp_path_factory):
+    return write_tiny_mirror(tmp_path_factory.mktemp("mirror"))
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory, mirror):
+    """An untrained Llama whose tokenizer knows the mirror's words."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(MIRROR_VARIABLE, str(mirror))
+        tests = [("math", "train"), ("code", "train"), ("gsm_hard", "test")]
+        texts = [i["question"] + i["answer"] for task in tests for i in real_tasks.items(*task)[0]]
+    tokenizer = build(vocabulary([*texts, real_tasks.render(None, "?")]))
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("models") / "tiny-llama"
+    LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=32,
+            intermediate_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            num_key_value_heads=2,
+            max_position_embeddings=512,
+            pad_token_id=tokenizer.pad_token_id,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+        )  # fmt: skip
+    ).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory, base, mirror):
+    """What one run leaves."""
+    folder = tmp_path_factory.mktemp("out")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(MIRROR_VARIABLE, "")  # put back what the command line sets
+        patch.setattr(torch.cuda, "is_available", lambda: False)
+        assert cli.main(command(base, mirror, folder)) == 0
+    return folder
+
+
+def command(base, mirror, out, *more):
+    return [
+        "reproduce", "--profile", "small", "--base", str(base), "--hub-mirror", str(mirror),
+        "--limit", "4", "--out", str(out), *more,
+    ]  # fmt: skip
+
+
+def test_the_run_writes_complete_results(out):
+    results = load_results("small", out)
+    methods = {"base", "math", "code", "cat", "linear@delta"}
+    rows = {(row["task"], row["view"], row["method"]): row for row in results["rows"]}
+    assert set(rows) == {(task, "all", m) for task in ("gsm_hard", "math") for m in methods}
+    assert all(row["n"] == 4 == sum(row["outcomes"].values()) for row in rows.values())
+    assert {e["name"] for e in results["skills"]} == {"math", "code"}
+    assert {e["preset"] for e in results["alphas"]} == {"ours"}
+    assert {e["b"] for e in results["comparisons"]} == methods - {"cat"}
+
+
+def test_the_results_say_what_they_are_worth(out):
+    config = load_results("small", out)["config"]
+    assert config["note"] == CPU_NOTE
+    notes = {data["repo"]: data["note"] for data in config["data"]}
+    assert notes["sahil2801/CodeAlpaca-20k"] == "STAND-IN: 120 rows"
+    assert set(notes) == {
+        "sahil2801/CodeAlpaca-20k", "openai/gsm8k", "reasoning-machines/gsm-hard",
+    }  # fmt: skip
+
+
+def test_the_results_hold_no_path_of_this_machine(out, base, mirror):
+    results = load_results("small", out)
+    assert results["config"]["base"] == "tiny-llama"
+    assert results["provenance"]["world_version"] is None
+    text = json.dumps(results)
+    assert all(str(place) not in text for place in (out, base.parent, mirror))
+    adapters = list(out.rglob("adapter_config.json"))
+    assert len(adapters) == 2
+    for path in adapters:
+        assert json.loads(path.read_text())["base_model_name_or_path"] == "tiny-llama"
+
+
+def test_a_second_run_reuses_everything_and_says_the_same(out, base, mirror, monkeypatch, capsys):
+    monkeypatch.setenv(MIRROR_VARIABLE, "")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    first = load_results("small", out)
+    stamps = {path: path.stat().st_mtime_ns for path in out.rglob("MANIFEST.json")}
+    assert cli.main(command(base, mirror, out)) == 0
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("MANIFEST.json")} == stamps
+    second = load_results("small", out)
+    assert second["rows"] == first["rows"] and second["timings"] == first["timings"]
+    told = capsys.readouterr().out
+    assert CPU_NOTE in told and "NOT THE WHOLE SET: STAND-IN: 120 rows" in told
+    assert "gsm_hard  all" in told and "written: " in told
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        (["--limit", "0"], "--limit 0"),
+        (["--seeds", "0"], "--seeds 0"),
+        (["--base", "no-such-folder"], "no base model: no-such-folder"),
+        (["--hub-mirror", "nowhere"], "no such mirror folder"),
+        (["--only", "03"], "--only means nothing here"),
+    ],
+)
+def test_bad_input_is_one_line_and_no_results(
+    base, mirror, tmp_path, monkeypatch, capsys, more, told
+):
+    monkeypatch.setenv(MIRROR_VARIABLE, "")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert cli.main(command(base, mirror, tmp_path, *more)) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1 and told in lines[0]
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_gpu_takes_the_whole_profile_and_a_cpu_a_cut_one():
+    assert small_profile(None, None, "cuda") == PROFILES["small"]
+    assert small_profile("base", 7, "cuda").n_test == {"gsm_hard": 7, "math": 7}
+    cut = small_profile(None, None, "cpu")
+    assert cut.n_test["gsm_hard"] == CPU_LIMIT and cut.note == CPU_NOTE
+    assert cut.training.steps < PROFILES["small"].training.steps
+    assert cut.training.lora_alpha == PROFILES["small"].training.lora_alpha
+    with pytest.raises(SoupError, match="--limit -1"):
+        small_profile(None, -1, "cpu")
