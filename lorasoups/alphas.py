@@ -72,7 +72,9 @@ class Alphas(Mapping[str, Tensor]):
         """Read what `to_json` wrote. Raises SoupError, naming the file, for anything else."""
         try:
             content = json.loads(Path(path).read_text(encoding="utf-8"))
-            weights = {m: torch.tensor(a, dtype=torch.float32) for m, a in content["weights"].items()}
+            weights = {
+                m: torch.tensor(a, dtype=torch.float32) for m, a in content["weights"].items()
+            }
             return cls(**{**content, "weights": weights})
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise SoupError(

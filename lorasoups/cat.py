@@ -212,7 +212,9 @@ def _layer(model: nn.Module, name: str, loras: Sequence[LoRA]) -> nn.Module:
     try:
         found = model.get_submodule(name)
     except AttributeError:
-        raise SoupError(f"the model has no module {name!r}: LoRA of another base; check it") from None
+        raise SoupError(
+            f"the model has no module {name!r}: LoRA of another base; check it"
+        ) from None
     layer = getattr(found, "base_layer", found)
     if not hasattr(layer, "in_features"):
         raise SoupError(f"{name!r} is a {type(layer).__name__}: CAT adapts linear layers only")

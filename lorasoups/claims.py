@@ -7,8 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from lorasoups import reading
-from lorasoups.reading import Results, estimate, label
-from lorasoups.tables import percent
+from lorasoups.reading import Results, estimate, label, percent
 
 ABOVE, BELOW, OPEN = "above", "below", "not told apart from"
 SIGNIFICANT = 0.05
@@ -177,6 +176,8 @@ def caveats(results: Results) -> list[str]:
     found = []
     seeds = len({row["seed"] for row in reading.rows(results)})
     n = reading.rows(results)[0]["n"]
+    if results["config"].get("note"):
+        found.append(f"{results['config']['note']}.")
     if results["profile"] == "smoke":
         found.append("Profile smoke proves that everything runs; its numbers mean nothing.")
     if seeds == 1:

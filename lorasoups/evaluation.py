@@ -49,7 +49,9 @@ def folded(model, lora: LoRA | None) -> Iterator:
 
 
 @torch.no_grad()
-def generate(model, tokenizer, prompts, max_new_tokens: int = 96, batch_size: int = 256) -> list[str]:
+def generate(
+    model, tokenizer, prompts, max_new_tokens: int = 96, batch_size: int = 256
+) -> list[str]:
     """Greedy continuations of ``prompts``, in their order.
 
     Prompts are sorted by length and left-padded; only new tokens are decoded, up to the end token.
@@ -82,6 +84,8 @@ def generate(model, tokenizer, prompts, max_new_tokens: int = 96, batch_size: in
             pad_token_id=tokenizer.pad_token_id,
         )
         new = out[:, batch["input_ids"].shape[1] :]
-        for i, text in zip(chosen, tokenizer.batch_decode(new, skip_special_tokens=True), strict=True):
+        for i, text in zip(
+            chosen, tokenizer.batch_decode(new, skip_special_tokens=True), strict=True
+        ):
             texts[i] = text
     return texts

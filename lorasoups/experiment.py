@@ -32,6 +32,7 @@ from lorasoups.sources import Source, open_source
 from lorasoups.store import MANIFEST, Store, canonical_json
 from lorasoups.training import encode, train_lora
 
+TRAINING_CODE = (training.train_lora, training._arguments, batching.LengthBatches, batching._epoch)
 WORDS_TASKS = ("math",)  # answered in words: the last number counts; all others run a program
 
 
@@ -90,7 +91,9 @@ class Experiment:
         steps = sum(self._skill_config(skill).steps for skill in skills)
         grow = len(skills) if name == "data_mix_2r" else 1  # lora_alpha grows too: s stays
         base = self.profile.training.on(self.source.model.device.type)
-        return skills, replace(base, steps=steps, r=base.r * grow, lora_alpha=base.lora_alpha * grow)
+        return skills, replace(
+            base, steps=steps, r=base.r * grow, lora_alpha=base.lora_alpha * grow
+        )
 
     def _skill_config(self, skill: str) -> training.SkillTraining:
         config = replace(self.profile.training, **self.profile.by_skill.get(skill, {}))
@@ -107,7 +110,6 @@ class Experiment:
             "rows": _digest(rows),
             "config": asdict(config),
             "seed": seed,
-            "threads": torch.get_num_threads(),
         }
 
         def make(folder: Path) -> None:
@@ -116,7 +118,7 @@ class Experiment:
             save_lora(lora, folder / "adapter")
             write_json_atomic(folder / "log.json", log)
 
-        folder = self._build("skill", inputs, make, [training, batching])
+        folder = self._build("skill", inputs, make, TRAINING_CODE)
         log = json.loads((folder / "log.json").read_text())
         found = Skill(load_lora(folder / "adapter"), log)
         return self._skills.setdefault((name, seed), found)
@@ -156,7 +158,6 @@ class Experiment:
             "held_out": _digest(list(self.held_out.values())),
             "options": options,
             "seed": seed,
-            "threads": torch.get_num_threads(),
         }
 
         def make(folder: Path) -> None:
@@ -261,9 +262,10 @@ class Experiment:
             ]
             write_json_atomic(folder / "verdicts.json", lines)
 
-        folder = self._build("evaluate", inputs, make, [evaluation, programs, sandbox, scoring, words])
+        folder = self._build(
+            "evaluate", inputs, make, [evaluation, programs, sandbox, scoring, words]
+        )
         return json.loads((folder / "verdicts.json").read_text())
-
 
     def views(self, task: str) -> dict[str, np.ndarray]:
         """Parts of a test set by name, as masks over its items; every set has ``all``."""
@@ -306,5 +308,7 @@ def _lora_digest(lora: LoRA) -> str:
     for name in sorted(lora.modules):
         factors = lora.modules[name]
         for tensor in (factors.A, factors.B):
-            digest.update(f"{name}{tuple(tensor.shape)}".encode() + tensor.contiguous().numpy().tobytes())
+            digest.update(
+                f"{name}{tuple(tensor.shape)}".encode() + tensor.contiguous().numpy().tobytes()
+            )
     return digest.hexdigest()

@@ -10,8 +10,7 @@ from typing import Any
 import pandas as pd
 
 from lorasoups import reading
-from lorasoups.reading import Results, estimate
-from lorasoups.tables import percent
+from lorasoups.reading import Results, estimate, percent
 
 # accuracy on GSM-Hard in percent: secondary notes, medium
 GSM_HARD = {"cat": 21.11, "data_mix": 18.8, "math": 14.18, "code": 8.04}
@@ -43,7 +42,7 @@ def _setting(config: Mapping[str, Any], trained: list) -> list[tuple[str, str, s
             f"r {training['r']}, lora_alpha {training['lora_alpha']}, lr {training['lr']:g}, "
             f"{len(training['target_modules'])} projections, steps: "
             + ", ".join(f"{name} {n}" for name, n in steps.items()),
-            "smaller base; chosen on the skills' validation data",
+            "smaller base; chosen by us, the README says how",
         ),
         (
             "data for the alphas",

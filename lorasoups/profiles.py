@@ -107,7 +107,11 @@ PROFILES = {
             n_held_out=8,
         ),
     ),
-    "mini": Profile("mini"),
+    "mini": Profile(
+        "mini",
+        training=SkillTraining(lr=2e-3, steps=400),
+        by_skill={"code": {"steps": 600}},
+    ),
     "small": Profile(
         "small",
         source="hub",

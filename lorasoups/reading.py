@@ -23,6 +23,11 @@ SKILLS, MIX, CAT, CONTROLS, STATIC = GROUPS = (
 _BY_KIND = {"base": SKILLS, "skill": SKILLS, "mix": MIX, "static": STATIC}
 
 
+def percent(share: float) -> str:
+    """``62.4``, of a share of 1."""
+    return f"{100 * share:.1f}"
+
+
 def label(method: str) -> str:
     """What a figure or table calls a method."""
     return RECIPES[method].label if method in RECIPES else method

@@ -23,7 +23,8 @@ from lorasoups.hub import Rows, load_split
 SPLITS = ("train", "validation", "test")
 TASKS = ("math", "code", "gsm_hard")
 USE_PYTHON = (
-    "Use Python: write a function solution() without arguments that returns the answer as a number."
+    "Use Python: answer with a function that begins with `def solution():` and returns the answer "
+    "as a number."
 )
 _CALCULATOR = re.compile(r"<<[^<>]*>>")
 _SHARE = 20  # every 20th question is for validation, of CodeAlpaca another 20th for test

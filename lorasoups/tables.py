@@ -1,17 +1,21 @@
-"""Tables from the results file: data frames for notebooks, Markdown for the README."""
+"""Tables from the results file: data frames for notebooks, Markdown for the README.
+
+``python -m lorasoups.tables`` writes the results of profile ``mini`` into ``README.md``.
+"""
 
 from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 
-from lorasoups import reading
-from lorasoups.reading import Estimate, Results, estimate, label
+from lorasoups import claims, reading
+from lorasoups.errors import SoupError
+from lorasoups.files import write_text_atomic
+from lorasoups.paths import Folders
+from lorasoups.reading import Estimate, Results, estimate, label, percent
+from lorasoups.results import load_results
 
-
-def percent(share: float) -> str:
-    """``62.4``, of a share of 1."""
-    return f"{100 * share:.1f}"
+BEGIN, END = "<!-- results:", "<!-- end of results -->"  # around what is written into the README
 
 
 def interval(lo: float | None, hi: float | None, sign: str = "") -> str:
@@ -148,6 +152,7 @@ def provenance(results: Results) -> pd.DataFrame:
         "commit": str(git.get("commit", "unknown"))[:12]
         + (" + changes" if git.get("dirty") else ""),
         "base, sha256": str(found["base_sha256"])[:16],
+        **{f"data, {d['repo']} {d['split']}": _data(d) for d in results["config"].get("data", [])},
         **found["versions"],
     }
     return pd.DataFrame({"what": lines.keys(), "value": lines.values()})
@@ -157,3 +162,52 @@ def markdown(frame: pd.DataFrame) -> str:
     """The frame as a Markdown table without its index."""
     lines = [frame.columns, ["---"] * frame.shape[1], *frame.itertuples(index=False)]
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+
+
+def _data(info: Mapping[str, Any]) -> str:
+    """What is known of a data file (`hub.Rows.info`)."""
+    part = f", not the whole set: {info['note']}" if info.get("complete") is False else ""
+    return f"{info['rows']} of {info['of']} rows from {info['origin']}{part}"
+
+
+def short(results: Results, best: int = 3) -> pd.DataFrame:
+    """The headline table with only the ``best`` static merges (by their mean)."""
+    groups = reading.methods(results)
+    static = groups.get(reading.STATIC, [])
+    kept = sorted(static, key=lambda m: -estimate(results, m).mean)[:best]
+    frame = headline(results)
+    dropped = [label(m) for m in static if m not in kept]
+    return frame[~frame["method"].isin(dropped)].drop(columns=["kind", "problems"])
+
+
+def into_readme(text: str, results: Results) -> str:
+    """The README's text with the results between its two marks.
+
+    Raises:
+        SoupError: a mark is missing.
+    """
+    before, first, rest = text.partition(BEGIN)
+    mark, _, rest = rest.partition("\n")
+    _, last, after = rest.partition(END)
+    if not first or not last:
+        raise SoupError(f"no place for the results: README.md; it needs {BEGIN} ... --> and {END}")
+    statics = len(reading.methods(results).get(reading.STATIC, []))
+    block = (
+        f"**{claims.summary(results)}**",
+        markdown(short(results)),
+        f"Of {statics} static merges the best three are shown; all are in the "
+        "[report](notebooks/09_report.ipynb).",
+        claims.all_claims(results).partition("\n")[2],
+    )
+    return f"{before}{BEGIN}{mark}\n" + "\n\n".join(block) + f"\n{END}{after}"
+
+
+def main() -> None:
+    """Write the results of profile ``mini`` into the README."""
+    readme = Folders().project / "README.md"
+    text = readme.read_text(encoding="utf-8")
+    write_text_atomic(readme, into_readme(text, load_results("mini")))
+
+
+if __name__ == "__main__":
+    main()

@@ -9,7 +9,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainingArguments
 
 from lorasoups.adapters import from_peft
-from lorasoups.batching import Collate, LengthBatches
+from lorasoups.batching import LengthBatches
 from lorasoups.devices import hardware_bf16
 from lorasoups.errors import SoupError
 from lorasoups.lora import LoRA

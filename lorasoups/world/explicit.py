@@ -1,4 +1,4 @@
-"""Explicit contents: the operations are named. The base reads all of them but ``spec``."""
+"""Explicit contents: the operations are named. The base reads all of them."""
 
 from random import Random
 
@@ -18,18 +18,14 @@ _FORMAL = {
 }
 _LEDGER = {"+": "in: {};", "-": "out: {};", "*": "factor: {};", "/": "parts: {};"}
 _PHRASE = {"+": "plus {}", "-": "minus {}", "*": "times {}", "/": "over {}"}
-_SPEC = {
-    "+": ("The function adds {}.", "Then it adds {}."),
-    "-": ("The function subtracts {}.", "Then it subtracts {}."),
-    "*": ("The function multiplies by {}.", "Then it multiplies by {}."),
-    "/": ("The function divides by {}.", "Then it divides by {}."),
-}
 
 
 def steps(p: Problem, rng: Random) -> str:
     """``Start with 12. Add 5. Multiply by 3.``"""
     opening = rng.choice(("Start with {}.", "Take the number {}.", "Begin at {}."))
-    return " ".join([opening.format(p.start), *(rng.choice(_STEPS[o]).format(n) for o, n in p.steps)])
+    return " ".join(
+        [opening.format(p.start), *(rng.choice(_STEPS[o]).format(n) for o, n in p.steps)]
+    )
 
 
 def formal(p: Problem, rng: Random) -> str:
@@ -42,18 +38,16 @@ def formal(p: Problem, rng: Random) -> str:
 def ledger(p: Problem, rng: Random) -> str:
     """``balance: 12; in: 5; factor: 3; total?``"""
     opening = rng.choice(("balance: {};", "account: {};"))
-    return " ".join([opening.format(p.start), *(_LEDGER[o].format(n) for o, n in p.steps), "total?"])
+    return " ".join(
+        [opening.format(p.start), *(_LEDGER[o].format(n) for o, n in p.steps), "total?"]
+    )
 
 
 def phrase(p: Problem, rng: Random) -> str:
     """``What is 12 plus 5, then times 3?``"""
     opening = rng.choice(("What is {}", "Find {}", "Compute {}"))
-    return opening.format(p.start) + ", then".join(
-        " " + _PHRASE[o].format(n) for o, n in p.steps
-    ) + rng.choice(("?", "."))
-
-
-def spec(p: Problem, rng: Random) -> str:
-    """``The function starts from 12. Then it adds 5.`` - only in the code skill's data."""
-    opening = rng.choice(("The function starts from {}.", "The function begins with {}."))
-    return " ".join([opening.format(p.start), *(rng.choice(_SPEC[o]).format(n) for o, n in p.steps)])
+    return (
+        opening.format(p.start)
+        + ", then".join(" " + _PHRASE[o].format(n) for o, n in p.steps)
+        + rng.choice(("?", "."))
+    )

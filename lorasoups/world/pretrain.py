@@ -69,7 +69,9 @@ class GridBatches(torch.utils.data.Dataset):
 def cell_accuracy(model, tokenizer, cells, per_cell: int = 30, seed: int = 1) -> dict[str, float]:
     """Exact match of greedy answers on validation problems, per grid cell ``content/form``."""
     rng = Random(seed)
-    items = [(c, corpus.cell_example(*c, rng, "validation")) for c in cells for _ in range(per_cell)]
+    items = [
+        (c, corpus.cell_example(*c, rng, "validation")) for c in cells for _ in range(per_cell)
+    ]
     texts = generate(model, tokenizer, [e["prompt"] for _, e in items], max_new_tokens=80)
     hits: dict[str, list[bool]] = {}
     for ((content, form), item), text in zip(items, texts, strict=True):

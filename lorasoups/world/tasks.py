@@ -23,7 +23,12 @@ from lorasoups.world.problems import Problem, sample
 SKILLS = ("math", "code")
 TARGET = "hard_math"
 VIEWS = {"hard_math": "new", "hard_math_easy": "easy", "hard_math_unseen": "unseen"}
-_WORDING = {"math": "new", "hard_math": "new", "hard_math_easy": "known", "hard_math_unseen": "unseen"}
+_WORDING = {
+    "math": "new",
+    "hard_math": "new",
+    "hard_math_easy": "known",
+    "hard_math_unseen": "unseen",
+}
 _EXPLICIT = (explicit.steps, explicit.formal, explicit.phrase, explicit.ledger)
 
 
