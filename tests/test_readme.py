@@ -24,10 +24,10 @@ def test_relative_links_lead_to_files_of_the_repository():
 
 
 def test_writing_results_again_changes_only_what_is_between_the_marks():
-    text = "before\n<!-- results: how -->\nold\n<!-- end of results -->\nafter\n"
+    text = "before\n<!-- results: how -->\nSTALE\n<!-- end of results -->\nafter\n"
     once = into_readme(text, example_results(1, n=20))
     assert once.startswith("before\n<!-- results: how -->\n**")
-    assert once.endswith("\n<!-- end of results -->\nafter\n") and "old" not in once
+    assert once.endswith("\n<!-- end of results -->\nafter\n") and "STALE" not in once
     assert into_readme(once, example_results(1, n=20)) == once
     assert into_readme(once, example_results(2, n=20)) != once
 
