@@ -3,8 +3,11 @@
 Two methods count as told apart where the paired 95 % interval of their difference excludes 0.
 """
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
+
+from scipy.stats import spearmanr
 
 from lorasoups import reading
 from lorasoups.reading import Results, estimate, label, percent
@@ -130,6 +133,31 @@ def alphas_moved(results: Results) -> str:
         steps = max(e["step"] for e in last.values())
         parts.append(f"{moved:.4f} after {steps} steps ({preset})")
     return f"An alpha moved from its start by, on average: {', '.join(parts)}." if parts else ""
+
+
+def objective_and_target(results: Results) -> str:
+    """Whether the sweep's soups with less held-out skill loss also solve more of the target.
+
+    Spearman's rank correlation over the sweep (one seed); the target was looked at afterwards.
+    """
+    entries = [e for e in results["sweep"] if "target_accuracy" in e]
+    if len(entries) < 3:
+        return "The sweep is too small to compare its skill losses with the target."
+    rho = spearmanr(
+        [e["heldout_loss"] for e in entries], [-e["target_accuracy"] for e in entries]
+    ).statistic
+    if not math.isfinite(rho):
+        return "All soups of the sweep solve the same share of the target."
+    best = max(entries, key=lambda e: e["target_accuracy"])
+    chosen = next(e for e in entries if e["chosen"])
+    return (
+        f"Over the {len(entries)} soups of the sweep, the rank correlation of less held-out skill "
+        f"loss with more solved problems is {rho:+.2f} (one seed). The chosen one (loss "
+        f"{chosen['heldout_loss']:.4f}) solves {percent(chosen['target_accuracy'])} % of the "
+        f"target; the best on the target (loss {best['heldout_loss']:.4f}) solves "
+        f"{percent(best['target_accuracy'])} %. The target must not choose, so this one was not "
+        "taken for its score."
+    )
 
 
 def skills_kept(results: Results) -> str:

@@ -193,7 +193,8 @@ class Experiment:
         return entries
 
     def alphas(self, seed: int, preset: str = "ours") -> Alphas:
-        """CAT's alphas: ``ours`` (the sweep's choice), ``lr0`` (its start), ``released``."""
+        """CAT's alphas: ``ours`` (the sweep's choice), ``global`` (the same, one alpha per LoRA),
+        ``lr0`` (its start), ``released``."""
         return self._learn(seed, self.alpha_options(preset))[0]
 
     def alpha_options(self, preset: str) -> dict:
@@ -202,7 +203,15 @@ class Experiment:
             return {"preset": "released"}
         best = next(entry for entry in self.sweep if entry["chosen"])
         lr = 0.0 if preset == "lr0" else best["lr"]
-        return self._options(best["normalise"], best["init"], lr)
+        options = self._options(best["normalise"], best["init"], lr)
+        return options | ({"granularity": "global"} if preset == "global" else {})
+
+    def swept_soup(self, entry: dict) -> LoRA:
+        """The soup of one entry of the sweep, on the sweep's seed."""
+        options = self._options(entry["normalise"], entry["init"], entry["lr"])
+        return merge(
+            self.pair(entry["seed"]), "cat", weights=self._learn(entry["seed"], options)[0]
+        )
 
     # --- soups ----------------------------------------------------------------------------------
 
@@ -238,9 +247,12 @@ class Experiment:
             dicts ``{text, outcome, value}`` per problem; ``outcome`` is ``ok`` where the program
             (for ``math``: the last number in the words) gives the target.
         """
+        return self.evaluate_adapter(self.adapter(name, seed), task)
+
+    def evaluate_adapter(self, lora: LoRA | None, task: str) -> list[dict]:
+        """The same for any adapter; None is the base alone."""
         p = self.profile
         items = self.source.items(task, "test", p.n_test[task])
-        lora = self.adapter(name, seed)
         inputs = {
             "base": self.source.key,
             "adapter": _lora_digest(lora) if lora else None,

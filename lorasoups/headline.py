@@ -77,7 +77,7 @@ def run(experiment: Experiment, progress: bool = True) -> dict:
         "superlinearity": superlinearity(experiment, table),
         "alphas": _alphas(experiment),
         "curves": _curves(experiment),
-        "sweep": experiment.sweep,
+        "sweep": _sweep(experiment),
         "skills": _skills(experiment),
         "timings": experiment.timings(),
     }
@@ -166,6 +166,17 @@ def _curves(experiment: Experiment) -> list[dict]:
         for preset in _presets(experiment)
         for e in experiment.alphas(seed, preset).history
     ]  # fmt: skip
+
+
+def _sweep(experiment: Experiment) -> list[dict]:
+    """The sweep, and what each entry solves of the target - looked at after the choice was made."""
+    found = []
+    for entry in experiment.sweep:
+        soup = experiment.swept_soup(entry)
+        verdicts = experiment.evaluate_adapter(soup, experiment.profile.target)
+        right = sum(v["outcome"] == "ok" for v in verdicts)
+        found.append(entry | {"target_accuracy": right / len(verdicts)})
+    return found
 
 
 def _skills(experiment: Experiment) -> list[dict]:

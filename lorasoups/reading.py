@@ -17,7 +17,7 @@ SKILLS, MIX, CAT, CONTROLS, STATIC = GROUPS = (
     "base and single skills",
     "trained on the data of both skills",
     "CAT",
-    "controls: alphas not learned by us",
+    "controls: other alphas",
     "static merges",
 )
 _BY_KIND = {"base": SKILLS, "skill": SKILLS, "mix": MIX, "static": STATIC}

@@ -16,7 +16,8 @@ class Recipe:
         kind: ``base`` | ``skill`` | ``mix`` | ``learned`` | ``random`` | ``static``.
         method, on, weight: for ``static``: the merge method, what it works on, and the weight of
             every LoRA (None: 1/k each; 1.0: the released script's).
-        preset: for ``learned``: how the alphas are learned (``ours``, ``lr0``, ``released``).
+        preset: for ``learned``: how the alphas are learned (``ours``, ``global``, ``lr0``,
+            ``released``).
         main: also evaluated on the skills' own tests and on the easier and unseen templates.
     """
 
@@ -60,6 +61,7 @@ RECIPES: dict[str, Recipe] = {
         Recipe("data_mix", "DATA-MIX (rank r)", "mix", main=True),
         Recipe("data_mix_2r", "DATA-MIX (rank k r)", "mix"),
         Recipe("cat", "CAT (learned alphas)", "learned", preset="ours", main=True),
+        Recipe("cat_global", "CAT, one alpha per LoRA", "learned", preset="global", main=True),
         Recipe("cat_lr0", "CAT, lr = 0", "learned", preset="lr0"),
         Recipe("cat_random", "CAT, random alphas", "random"),
         Recipe("released", "CAT, released schedule", "learned", preset="released", main=True),
@@ -67,4 +69,3 @@ RECIPES: dict[str, Recipe] = {
     )
 }
 STATIC = tuple(name for name, recipe in RECIPES.items() if recipe.kind == "static")
-CONTROLS = ("linear@delta", "cat_lr0", "cat_random", "released")
