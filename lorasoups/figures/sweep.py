@@ -21,8 +21,9 @@ def draw(results: Mapping[str, Any]) -> Figure:
     for name, (color, marker) in _LOOKS.items():
         own = [e for e in entries if e["normalise"] == name]
         if own:
-            ax.plot([e["heldout_loss"] for e in own], [100 * e["target_accuracy"] for e in own],
-                    marker, ms=7, mfc=color, mec=style.BLACK, label=f"normalise {name}")  # fmt: skip
+            losses = [e["heldout_loss"] for e in own]
+            ax.plot(losses, [100 * e["target_accuracy"] for e in own], marker,
+                    ms=7, mfc=color, mec=style.BLACK, label=f"normalise {name}")  # fmt: skip
     for e in entries:
         if e["chosen"]:
             ax.plot(e["heldout_loss"], 100 * e["target_accuracy"], "o", ms=13, mfc="none",
@@ -33,7 +34,8 @@ def draw(results: Mapping[str, Any]) -> Figure:
     ):
         found = estimate(results, method)
         if found:
-            ax.axhline(100 * found.mean, color=style.BLACK, linestyle=line, lw=1, label=text)
+            height = 100 * found.mean
+            ax.axhline(height, color=style.BLACK, linestyle=line, lw=1, label=text)
     ax.set_xscale("log")
     ax.xaxis.set_major_formatter(ScalarFormatter())
     ax.xaxis.set_minor_formatter(NullFormatter())
