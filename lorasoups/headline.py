@@ -124,7 +124,8 @@ def comparisons(experiment: Experiment, table) -> list[dict]:
             continue
         pair = stats.paired(soup, _matrix(table, task, name))
         found.append({"task": task, "a": SOUP, "b": name, "diff": pair.diff, "lo": pair.lo,
-                      "hi": pair.hi, "p": pair.p, "wins": pair.wins})  # fmt: skip
+                      "hi": pair.hi, "p": pair.p, "wins": pair.wins,
+                      "t_lo": pair.t_lo, "t_hi": pair.t_hi})  # fmt: skip
     for entry, p in zip(found, stats.holm([e["p"] for e in found]), strict=True):
         entry["p_holm"] = p
     return found
