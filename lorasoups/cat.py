@@ -215,6 +215,8 @@ def _layer(model: nn.Module, name: str, loras: Sequence[LoRA]) -> nn.Module:
         raise SoupError(
             f"the model has no module {name!r}: LoRA of another base; check it"
         ) from None
+    if getattr(found, "merged", False):
+        raise SoupError(f"a PEFT adapter is merged into {name!r}; call unmerge_adapter() first")
     layer = getattr(found, "base_layer", found)
     if not hasattr(layer, "in_features"):
         raise SoupError(f"{name!r} is a {type(layer).__name__}: CAT adapts linear layers only")

@@ -162,6 +162,15 @@ def test_from_peft_reads_the_adapters_and_peft_comes_back():
     assert_close(logits(peft), expected["two"], "PEFT after removal")
 
 
+def test_a_merged_peft_adapter_is_refused_and_not_counted_twice():
+    config = LoraConfig(r=3, lora_alpha=6, target_modules=["q_proj"])
+    peft = get_peft_model(tiny_llama(), config, adapter_name="one")
+    fill(peft, "one", 1)
+    peft.merge_adapter()
+    with pytest.raises(SoupError, match="merged"):
+        CatModel.from_peft(peft, ["one"])
+
+
 class FourBit(torch.nn.Module):
     """Looks like bitsandbytes' Linear4bit: integer weights, a compute dtype."""
 
