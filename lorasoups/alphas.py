@@ -62,10 +62,16 @@ class Alphas(Mapping[str, Tensor]):
     def __len__(self) -> int:
         return len(self.weights)
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Alphas) and self._content() == other._content()
+
+    def _content(self) -> dict:
+        """Everything as plain numbers and names."""
+        return {**self.__dict__, "weights": {m: a.tolist() for m, a in self.weights.items()}}
+
     def to_json(self, path: str | Path) -> Path:
         """Write everything into one JSON file (``lorasoups merge --alphas`` reads it)."""
-        content = {**self.__dict__, "weights": {m: a.tolist() for m, a in self.weights.items()}}
-        return write_json_atomic(path, content)
+        return write_json_atomic(path, self._content())
 
     @classmethod
     def from_json(cls, path: str | Path) -> "Alphas":
@@ -75,6 +81,11 @@ class Alphas(Mapping[str, Tensor]):
             weights = {
                 m: torch.tensor(a, dtype=torch.float32) for m, a in content["weights"].items()
             }
+            shapes = {a.shape for a in weights.values()}
+            if len(shapes) != 1 or len(*shapes) != 1:
+                raise ValueError("every module needs one list of k alphas")
+            if not all(a.isfinite().all() for a in weights.values()):
+                raise ValueError("some alphas are not finite")
             return cls(**{**content, "weights": weights})
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise SoupError(
@@ -106,7 +117,8 @@ def learn_alphas(
         model: causal LM, see `cat.CatModel`; it comes back as it was.
         loras: k adapters.
         dataset: dicts ``input_ids``, ``labels`` (lists of int; -100 where nothing is learned): a
-            share of the skills' own training data, never the target task's.
+            share of the skills' own training data, never the target task's. Rows without any
+            label (a prompt cut off before its answer) are left out.
         eval_dataset: held-out rows; their loss before and after goes into ``losses``.
         preset: ``released`` sets normalise, init, lr, warm-up, epochs and batch size at once.
         normalise, init, granularity: see `cat.CatModel`.
@@ -126,10 +138,14 @@ def learn_alphas(
             model, loras, dataset, eval_dataset=eval_dataset, max_steps=max_steps, seed=seed,
             granularity=granularity, bf16=bf16, **PRESETS[preset],
         )  # fmt: skip
-    if not dataset:
-        raise SoupError("no data to learn alphas from: dataset is empty; give ~5 % of the skills'")
-    steps = max_steps if max_steps > 0 else math.ceil(epochs * len(dataset) / batch_size)
-    batches = LengthBatches(list(dataset), batch_size, steps, seed, model.config.pad_token_id or 0)
+    rows = _with_labels(dataset)
+    if lr < 0 or batch_size < 1 or (epochs <= 0 and max_steps <= 0):
+        raise SoupError(
+            f"bad schedule: lr {lr}, batch_size {batch_size}, epochs {epochs}; "
+            "lr must be at least 0, batch_size at least 1, epochs above 0"
+        )
+    steps = max_steps if max_steps > 0 else math.ceil(epochs * len(rows) / batch_size)
+    batches = LengthBatches(rows, batch_size, steps, seed, model.config.pad_token_id or 0)
     device = model.device.type
     options = {"normalise": normalise, "init": init, "seed": seed}
     with CatModel(model, loras, granularity=granularity, **options) as cat:
@@ -166,6 +182,18 @@ def learn_alphas(
         if eval_dataset:
             losses["end"] = heldout_loss(model, list(eval_dataset))
         return Alphas(cat.weights(), history=record.history, losses=losses, **options)
+
+
+def _with_labels(dataset: Sequence[dict]) -> list[dict]:
+    """The rows that have a token to learn (the first token is never predicted)."""
+    for at, row in enumerate(dataset):
+        if len(row["input_ids"]) != len(row["labels"]):
+            raise SoupError(f"row {at} has labels of another length than its input_ids: dataset")
+    rows = [row for row in dataset if any(label != -100 for label in row["labels"][1:])]
+    if not rows:
+        what = "dataset has no label but -100" if dataset else "dataset is empty"
+        raise SoupError(f"no data to learn alphas from: {what}; give ~5 % of the skills' rows")
+    return rows
 
 
 def _only(items: list) -> dict:

@@ -76,11 +76,65 @@ class CatLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x [..., in] -> [..., out]."""
+        alpha = self._alphas().to(x.device)
+        if self._fusable(x):
+            layer = self.layer
+            return _FrozenCat.apply(
+                x, alpha, layer.weight, layer.bias, self.A, self.B, self.owner_of
+            )
         hidden = F.linear(x.to(self.A.dtype), self.A)
-        alpha = self._alphas()[self.owner_of]
-        hidden = (hidden * alpha).to(hidden.dtype)
+        hidden = (hidden * alpha[self.owner_of]).to(hidden.dtype)
         y = self.layer(x)
         return y + F.linear(hidden, self.B).to(y.dtype)
+
+    def _fusable(self, x: Tensor) -> bool:
+        """A bare ``nn.Linear``: not quantised, no autocast, no hook that wants to see its call."""
+        layer = self.layer
+        return (
+            type(layer) is nn.Linear
+            and x.dtype == layer.weight.dtype == self.A.dtype
+            and not layer.weight.requires_grad
+            and not torch.is_autocast_enabled(x.device.type)
+            and "forward" not in vars(layer)
+            and not layer._forward_hooks
+            and not layer._forward_pre_hooks
+            and not layer._backward_hooks
+        )
+
+
+class _FrozenCat(torch.autograd.Function):
+    """``x W' + b + (x A' * alpha) B'`` with gradients for x and alpha alone.
+
+    Everything but x and alpha is frozen, so x itself need not be kept for the backward pass, only
+    the narrow ``x A'`` [tokens, sum r_i], and both gradients share the one product ``g B``.
+    """
+
+    @staticmethod
+    def forward(ctx, x, alpha, weight, bias, A, B, owner_of):
+        flat = x.reshape(-1, x.shape[-1])
+        hidden = flat @ A.T
+        ranks = alpha[owner_of]
+        y = F.linear(flat, weight, bias)
+        y.addmm_((hidden * ranks).to(y.dtype), B.T)
+        ctx.save_for_backward(hidden, ranks, weight, A, B, owner_of)
+        ctx.k, ctx.shape = alpha.shape[0], x.shape
+        return y.view(*x.shape[:-1], -1)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad):
+        hidden, ranks, weight, A, B, owner_of = ctx.saved_tensors
+        grad = grad.reshape(-1, grad.shape[-1])
+        inner = grad @ B
+        of_x = of_alpha = None
+        if ctx.needs_input_grad[1]:
+            per_rank = (inner * hidden).sum(0, dtype=ranks.dtype)
+            of_alpha = ranks.new_zeros(ctx.k).index_add_(0, owner_of, per_rank)
+        if ctx.needs_input_grad[0]:
+            of_x = grad @ weight
+            of_x.addmm_((inner * ranks).to(grad.dtype), A)
+            of_x = of_x.view(ctx.shape)
+        return of_x, of_alpha, None, None, None, None, None
 
 
 def _compute_dtype(layer: nn.Module) -> torch.dtype:
@@ -91,8 +145,8 @@ def _compute_dtype(layer: nn.Module) -> torch.dtype:
 class CatModel(nn.Module):
     """k frozen LoRAs on a frozen causal LM; the only trainable tensor is ``logits`` [groups, k].
 
-    Use it as a context manager, or call `remove`: then the model is what it was, bit for bit, and
-    its parameters require gradients as before.
+    Use it as a context manager, or call `remove`: then the model is what it was, bit for bit, its
+    parameters require gradients as before, and every module is in the mode (train, eval) it was in.
 
     Args:
         model: a causal LM with linear layers under the LoRAs' module names (float32, bfloat16, or
@@ -132,6 +186,7 @@ class CatModel(nn.Module):
         self.logits = nn.Parameter(logits.to(device, torch.promote_types(dtype, torch.float32)))
         self.model = model
         self._frozen = [(p, p.requires_grad) for p in model.parameters()]
+        self._modes = [(m, m.training) for m in model.modules()]
         self._replaced: list[tuple[nn.Module, str, nn.Module]] = []
         for parameter, _ in self._frozen:
             parameter.requires_grad_(False)
@@ -167,7 +222,10 @@ class CatModel(nn.Module):
 
     def forward(self, input_ids: Tensor, labels: Tensor | None = None, attention_mask=None):
         """The model's own output; right-padded batches need no mask."""
-        return self.model(input_ids=input_ids, labels=labels, attention_mask=attention_mask)
+        batch = {"input_ids": input_ids, "attention_mask": attention_mask}
+        if labels is not None:  # nothing is generated, so no keys and values are kept
+            batch |= {"labels": labels, "use_cache": False}
+        return self.model(**batch)
 
     def train(self, mode: bool = True) -> "CatModel":
         """Always eval mode: dropout, where the base has any, is off while alphas are learned."""
@@ -185,6 +243,8 @@ class CatModel(nn.Module):
             setattr(parent, child, original)
         for parameter, required in self._frozen:
             parameter.requires_grad_(required)
+        for module, training in self._modes:
+            module.training = training
 
     def __enter__(self) -> "CatModel":
         return self

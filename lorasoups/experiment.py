@@ -1,14 +1,14 @@
-"""The stages of the headline experiment: train skills, learn alphas, merge, evaluate.
+"""The stages of a study: train skills, learn alphas, merge, evaluate.
 
 Every stage writes an artifact whose name is the hash of everything that determines it
 (`store.Store`), so that notebooks share work, a second run reuses it and an interrupted one goes on
 where it stopped.
 """
 
-import hashlib
 import json
+import math
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -17,23 +17,24 @@ import numpy as np
 import torch
 
 from lorasoups import alphas as alphas_module
-from lorasoups import batching, cat, evaluation, programs, sandbox, scoring, training, words
+from lorasoups import batching, cat, soups, training
 from lorasoups.adapters import load_lora, save_lora
 from lorasoups.alphas import Alphas, learn_alphas
 from lorasoups.batching import heldout_loss
+from lorasoups.digests import digest, lora_digest
 from lorasoups.evaluation import folded, generate
 from lorasoups.files import write_json_atomic
+from lorasoups.judges import JUDGES
 from lorasoups.lora import LoRA
 from lorasoups.merging import merge
 from lorasoups.paths import Folders
 from lorasoups.profiles import Profile, get_profile
-from lorasoups.recipes import RECIPES, Recipe
+from lorasoups.recipes import Recipe, recipes_for
 from lorasoups.sources import Source, open_source
-from lorasoups.store import MANIFEST, Store, canonical_json
+from lorasoups.store import MANIFEST, Store
 from lorasoups.training import encode, train_lora
 
 TRAINING_CODE = (training.train_lora, training._arguments, batching.LengthBatches, batching._epoch)
-WORDS_TASKS = ("math",)  # answered in words: the last number counts; all others run a program
 
 
 @dataclass(frozen=True)
@@ -45,14 +46,15 @@ class Skill:
 
 
 class Experiment:
-    """One profile with its folders, its store and its base model.
+    """One study in one profile, with its folders, its store and its base model.
 
     Args:
         profile: name of a profile, or a `Profile`.
         seeds: how many seeds ``0 .. seeds - 1`` belong to the run.
         out: folder for results, figures and cache; empty: the project itself.
-        fresh: stages (``skill``, ``alphas``, ``evaluate``) that are built again although their
+        fresh: stages (``skill``, ``alphas``, ``evaluate``, ...) that are built again although their
             artifact is there.
+        study: which composed task, where ``profile`` is a name.
     """
 
     def __init__(
@@ -61,21 +63,32 @@ class Experiment:
         seeds: int = 1,
         out: str | Path = "",
         fresh: Sequence[str] = (),
+        study: str = "hard_math",
     ):
-        self.profile = get_profile(profile) if isinstance(profile, str) else profile
+        self.profile = get_profile(profile, study) if isinstance(profile, str) else profile
         self.seeds = tuple(range(seeds))
         self.folders = Folders(out=out)
         self.store = Store(self.folders.cache)
+        self.recipes: dict[str, Recipe] = recipes_for(self.profile.skills)
         self._fresh = set(fresh)
         self._done: set[Path] = set()
         self._skills: dict[tuple[str, int], Skill] = {}
+        self._rows: dict[tuple, list[dict]] = {}  # encoded data, shared with variants
+
+    def variant(self, **changes) -> "Experiment":
+        """The same experiment with other fields of its profile; base and artifacts are shared."""
+        other = Experiment(self.profile.override(**changes), len(self.seeds), self.folders.out)
+        other.source = self.source
+        other._fresh, other._done, other._rows = self._fresh, self._done, self._rows
+        return other
 
     @cached_property
     def source(self) -> Source:
         """Base model, tokenizer and data of the profile."""
         return open_source(self.profile, self.folders.project)
 
-    def _build(self, stage: str, inputs: dict, make, code: Sequence) -> Path:
+    def build(self, stage: str, inputs: dict, make: Callable, code: Sequence) -> Path:
+        """The folder of an artifact, made unless it is there (see `store.Store.build`)."""
         folder = self.store.path(stage, inputs, code)
         force = stage in self._fresh and folder not in self._done
         self._done.add(folder)
@@ -100,14 +113,36 @@ class Experiment:
         return config.on(self.source.model.device.type)
 
     def skill(self, name: str, seed: int) -> Skill:
-        """The LoRA of one skill, or of ``data_mix`` / ``data_mix_2r``, trained if need be."""
+        """The LoRA of one skill, or of ``data_mix`` / ``data_mix_2r``, trained if need be.
+
+        DATA-MIX takes the steps of all skills together; a skill that is trained n times as long as
+        another has its rows n times (rounded down) in the mix.
+        """
+        skills, config = self._training(name)
+        steps = {skill: self._skill_config(skill).steps for skill in skills}
+        fewest = min(steps.values())
+        rows = [row for s in skills for row in self.encoded(s) * (steps[s] // fewest)]
+        return self._trained(name, rows, config, seed)
+
+    def fresh_lora(self, seed: int) -> Skill:
+        """A new LoRA on exactly the rows, batches and steps that the alphas are learned with.
+
+        The control of "The Appeal and Reality of Recycling LoRAs" (arXiv 2602.12323).
+        """
+        rows, a = self.alpha_rows(seed), self.profile.alphas
+        steps = math.ceil(a.epochs * len(rows) / a.batch_size)
+        base = self.profile.training.on(self.source.model.device.type)
+        config = replace(base, steps=steps, batch_size=a.batch_size)
+        return self._trained("fresh", rows, config, seed)
+
+    def _trained(
+        self, name: str, rows: list[dict], config: training.SkillTraining, seed: int
+    ) -> Skill:
         if (name, seed) in self._skills:
             return self._skills[name, seed]
-        skills, config = self._training(name)
-        rows = [row for s in skills for row in self._encoded(s)]
         inputs = {
             "base": self.source.key,
-            "rows": _digest(rows),
+            "rows": digest(rows),
             "config": asdict(config),
             "seed": seed,
         }
@@ -118,62 +153,83 @@ class Experiment:
             save_lora(lora, folder / "adapter")
             write_json_atomic(folder / "log.json", log)
 
-        folder = self._build("skill", inputs, make, TRAINING_CODE)
+        folder = self.build("skill", inputs, make, TRAINING_CODE)
         log = json.loads((folder / "log.json").read_text())
         found = Skill(load_lora(folder / "adapter"), log)
         return self._skills.setdefault((name, seed), found)
 
     def pair(self, seed: int) -> list[LoRA]:
-        """The two skills' LoRAs, in the order of CAT's alphas."""
+        """The skills' LoRAs (two or more), in the order of CAT's alphas."""
         return [self.skill(name, seed).lora for name in self.profile.skills]
 
-    def _encoded(self, skill: str, split: str = "train", n: int | None = None) -> list[dict]:
-        items = self.source.items(skill, split, n or self.profile.n_train)
-        return encode(self.source.tokenizer, items)
+    def encoded(self, skill: str, split: str = "train", n: int | None = None) -> list[dict]:
+        """Training rows of a skill, as `training.encode` gives them."""
+        name = (skill, split, n or self.profile.n_train)
+        if name not in self._rows:
+            self._rows[name] = encode(self.source.tokenizer, self.source.items(*name))
+        return self._rows[name]
 
     # --- alphas ---------------------------------------------------------------------------------
 
-    def alpha_rows(self, seed: int) -> list[dict]:
-        """5 % of each skill's own training data, drawn by the seed; never the target task's."""
+    def alpha_rows(
+        self, seed: int, share: float | None = None, skills: Sequence[str] = ()
+    ) -> list[dict]:
+        """5 % of each skill's own training data, drawn by the seed; never the target task's.
+
+        Args:
+            seed: of the draw.
+            share: another share than the profile's.
+            skills: only these skills' data.
+        """
         rng = random.Random(f"alpha data {seed}")
+        share = self.profile.alphas.share if share is None else share
         rows = []
         for name in self.profile.skills:
-            own = self._encoded(name)
-            rows += rng.sample(own, max(1, round(self.profile.alphas.share * len(own))))
+            own = self.encoded(name)
+            drawn = rng.sample(own, max(1, round(share * len(own))))
+            rows += drawn if not skills or name in skills else []
         return rows
 
     @cached_property
     def held_out(self) -> dict[str, list[dict]]:
         """Validation rows of each skill: what lr, normalisation and init are chosen on."""
         n = self.profile.alphas.n_held_out
-        return {name: self._encoded(name, "validation", n) for name in self.profile.skills}
+        return {name: self.encoded(name, "validation", n) for name in self.profile.skills}
 
-    def _learn(self, seed: int, options: dict) -> tuple[Alphas, float]:
-        """Learn alphas with ``options`` and measure the mean held-out loss of the skills."""
-        rows, loras = self.alpha_rows(seed), self.pair(seed)
+    def held_out_loss(self, lora: LoRA | None) -> float:
+        """Mean over the skills of the held-out loss (nats per answer token) under an adapter."""
+        with folded(self.source.model, lora) as model:
+            losses = [heldout_loss(model, own) for own in self.held_out.values()]
+        return sum(losses) / len(losses)
+
+    def learn(
+        self, loras: Sequence[LoRA], rows: list[dict], options: dict, seed: int
+    ) -> tuple[Alphas, float]:
+        """Learn alphas of any LoRAs on any rows; also the skills' mean held-out loss under them."""
         inputs = {
             "base": self.source.key,
-            "loras": [_lora_digest(lora) for lora in loras],
-            "rows": _digest(rows),
-            "held_out": _digest(list(self.held_out.values())),
+            "loras": [lora_digest(lora) for lora in loras],
+            "rows": digest(rows),
+            "held_out": digest(list(self.held_out.values())),
             "options": options,
             "seed": seed,
         }
 
         def make(folder: Path) -> None:
-            model = self.source.model
-            learned = learn_alphas(model, loras, rows, seed=seed, **options)
-            soup = merge(loras, "cat", weights=learned)
-            with folded(model, soup):
-                losses = [heldout_loss(model, own) for own in self.held_out.values()]
+            learned = learn_alphas(self.source.model, loras, rows, seed=seed, **options)
+            loss = self.held_out_loss(merge(loras, "cat", weights=learned))
             learned.to_json(folder / "alphas.json")
-            write_json_atomic(folder / "held_out.json", {"loss": sum(losses) / len(losses)})
+            write_json_atomic(folder / "held_out.json", {"loss": loss})
 
-        folder = self._build("alphas", inputs, make, [cat, alphas_module, batching])
+        folder = self.build("alphas", inputs, make, [cat, alphas_module, batching])
         loss = json.loads((folder / "held_out.json").read_text())["loss"]
         return Alphas.from_json(folder / "alphas.json"), loss
 
-    def _options(self, normalise: str, init: str, lr: float) -> dict:
+    def _learn(self, seed: int, options: dict) -> tuple[Alphas, float]:
+        return self.learn(self.pair(seed), self.alpha_rows(seed), options, seed)
+
+    def options(self, normalise: str, init: str, lr: float) -> dict:
+        """Arguments of `learn_alphas` for one point of the grid, with the profile's schedule."""
         a = self.profile.alphas
         return {"normalise": normalise, "init": init, "lr": lr, "epochs": a.epochs,
                 "batch_size": a.batch_size}  # fmt: skip
@@ -186,7 +242,7 @@ class Experiment:
         """
         entries = []
         for normalise, init, lr in self.profile.alphas.grid:
-            _, loss = self._learn(self.seeds[0], self._options(normalise, init, lr))
+            _, loss = self._learn(self.seeds[0], self.options(normalise, init, lr))
             entries.append({"seed": self.seeds[0], "normalise": normalise, "init": init, "lr": lr,
                             "heldout_loss": loss, "chosen": False})  # fmt: skip
         min(entries, key=lambda e: e["heldout_loss"])["chosen"] = True
@@ -203,80 +259,83 @@ class Experiment:
             return {"preset": "released"}
         best = next(entry for entry in self.sweep if entry["chosen"])
         lr = 0.0 if preset == "lr0" else best["lr"]
-        options = self._options(best["normalise"], best["init"], lr)
+        options = self.options(best["normalise"], best["init"], lr)
         return options | ({"granularity": "global"} if preset == "global" else {})
 
     def swept_soup(self, entry: dict) -> LoRA:
         """The soup of one entry of the sweep, on the sweep's seed."""
-        options = self._options(entry["normalise"], entry["init"], entry["lr"])
+        options = self.options(entry["normalise"], entry["init"], entry["lr"])
         return merge(
             self.pair(entry["seed"]), "cat", weights=self._learn(entry["seed"], options)[0]
         )
 
-    # --- soups ----------------------------------------------------------------------------------
+    # --- soups and their evaluation -------------------------------------------------------------
 
     def adapter(self, name: str, seed: int) -> LoRA | None:
-        """The adapter of one row of the table; None for the base alone."""
-        recipe = RECIPES[name]
-        if recipe.kind == "base":
-            return None
-        if recipe.kind in ("skill", "mix"):
-            return self.skill(name, seed).lora
-        return self._soup(recipe, seed)
+        """The adapter of one row of the table; None for the base alone.
 
-    def _soup(self, recipe: Recipe, seed: int) -> LoRA:
-        loras = self.pair(seed)
-        if recipe.kind == "learned":
-            return merge(loras, "cat", weights=self.alphas(seed, recipe.preset))
-        if recipe.kind == "random":
-            return merge(loras, "cat", weights=random_alphas(loras, seed))
-        options = {}
-        if recipe.method not in ("linear", "svd"):
-            options["density"] = self.profile.density
-        if recipe.method.startswith("dare"):
-            options["seed"] = seed
-        weights = None if recipe.weight is None else [recipe.weight] * len(loras)
-        return merge(loras, recipe.method, weights=weights, on=recipe.on, **options)
-
-    # --- evaluation -----------------------------------------------------------------------------
+        Raises:
+            SoupError: the method is no adapter (X-LoRA, few-shot prompting).
+        """
+        return soups.adapter(self, self.recipes[name], seed)
 
     def evaluate(self, name: str, task: str, seed: int) -> list[dict]:
         """Answers and outcomes of one method on one test set, in the set's order.
 
         Returns:
-            dicts ``{text, outcome, value}`` per problem; ``outcome`` is ``ok`` where the program
-            (for ``math``: the last number in the words) gives the target.
+            dicts ``{text, outcome, value, ...}`` per problem (see `judges`); ``outcome`` is ``ok``
+            where the answer is right.
         """
-        return self.evaluate_adapter(self.adapter(name, seed), task)
+        return soups.evaluate(self, self.recipes[name], task, seed)
 
     def evaluate_adapter(self, lora: LoRA | None, task: str) -> list[dict]:
         """The same for any adapter; None is the base alone."""
-        p = self.profile
-        items = self.source.items(task, "test", p.n_test[task])
+        return self.answers(task, lora_digest(lora) if lora else None, lambda: lora)
+
+    def items(self, task: str) -> list[dict]:
+        """The test items of a task."""
+        return self.source.items(task, "test", self.profile.n_test[task])
+
+    def answers(
+        self,
+        task: str,
+        adapter: str | None,
+        get: Callable[[], LoRA | None],
+        items: list[dict] | None = None,
+        mixture: Callable | None = None,
+        more: dict | None = None,
+    ) -> list[dict]:
+        """Generate and judge, unless it is in the store.
+
+        Args:
+            task: decides the judge.
+            adapter: digest of the adapter's numbers; None for the base.
+            get: the adapter itself, asked only where there is something to generate.
+            items: other items than the test's (other prompts: few-shot).
+            mixture: a context manager that yields the model to generate with, in place of the
+                adapter folded into the base; what determines it stands in ``more``.
+            more: further inputs that name the artifact.
+        """
+        p, judge = self.profile, JUDGES[self.profile.judge(task)]
+        items = self.items(task) if items is None else items
         inputs = {
             "base": self.source.key,
-            "adapter": _lora_digest(lora) if lora else None,
-            "items": _digest([[i["prompt"], i["target"]] for i in items]),
-            "words": task in WORDS_TASKS,
+            "adapter": adapter,
+            "items": digest([[i["prompt"], i["target"]] for i in items]),
             "max_new_tokens": p.max_new_tokens,
             "batch": p.eval_batch,
-        }
+        } | judge.inputs | (more or {})  # fmt: skip
 
         def make(folder: Path) -> None:
-            with folded(self.source.model, lora) as model:
-                texts = generate(model, self.source.tokenizer, [i["prompt"] for i in items],
-                                 p.max_new_tokens, p.eval_batch)  # fmt: skip
-            judge = scoring.score_words if task in WORDS_TASKS else scoring.score
-            verdicts = judge(texts, [i["target"] for i in items])
-            lines = [
-                {"text": text, "outcome": v.outcome, "value": repr(v.value)}
-                for text, v in zip(texts, verdicts, strict=True)
-            ]
+            prompts = [i["prompt"] for i in items]
+            with mixture() if mixture else folded(self.source.model, get()) as model:
+                texts = generate(
+                    model, self.source.tokenizer, prompts, p.max_new_tokens, p.eval_batch
+                )
+            lines = judge.judge(texts, [i["target"] for i in items])
             write_json_atomic(folder / "verdicts.json", lines)
 
-        folder = self._build(
-            "evaluate", inputs, make, [evaluation, programs, sandbox, scoring, words]
-        )
+        folder = self.build("evaluate", inputs, make, judge.code)
         return json.loads((folder / "verdicts.json").read_text())
 
     def views(self, task: str) -> dict[str, np.ndarray]:
@@ -300,27 +359,11 @@ class Experiment:
             seconds[stage] = round(seconds.get(stage, 0.0) + manifest["seconds"], 3)
         return seconds
 
-
-def random_alphas(loras: Sequence[LoRA], seed: int) -> dict[str, list[float]]:
-    """Per module the softmax of standard normal numbers: where the released schedule starts."""
-    generator = torch.Generator().manual_seed(seed)
-    names = sorted({name for lora in loras for name in lora.modules})
-    return {
-        name: torch.randn(len(loras), generator=generator).softmax(0).tolist() for name in names
-    }
-
-
-def _digest(value) -> str:
-    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
-
-
-def _lora_digest(lora: LoRA) -> str:
-    """sha256 of an adapter's numbers: two ways to the same soup share their evaluation."""
-    digest = hashlib.sha256()
-    for name in sorted(lora.modules):
-        factors = lora.modules[name]
-        for tensor in (factors.A, factors.B):
-            digest.update(
-                f"{name}{tuple(tensor.shape)}".encode() + tensor.contiguous().numpy().tobytes()
-            )
-    return digest.hexdigest()
+    def artifacts(self) -> dict[str, dict[str, str]]:
+        """Stage -> name of each artifact of this run -> sha256 over its files (both shortened)."""
+        found: dict[str, dict[str, str]] = {}
+        for folder in sorted(self._done):
+            manifest = json.loads((folder / MANIFEST).read_text())
+            content = digest({name: file["sha256"] for name, file in manifest["files"].items()})
+            found.setdefault(manifest["stage"], {})[folder.name[:12]] = content[:12]
+        return found

@@ -7,6 +7,7 @@ base, no network); ``small`` is a real pretrained model with real data.
 from dataclasses import dataclass, field, replace
 
 from lorasoups.errors import SoupError
+from lorasoups.studies import STUDIES
 from lorasoups.training import SkillTraining
 
 
@@ -40,14 +41,17 @@ class AlphaTraining:
 
 @dataclass(frozen=True)
 class Profile:
-    """One size of the headline experiment.
+    """One size of one study: skills, the soup, the target that needs all of them.
 
     Attributes:
-        name: of the profile; its results are ``data/results/<name>.json``.
-        source: ``world`` (generated, embedded) or ``hub`` (real datasets).
+        name: of the profile; results are ``data/results/<name>/<study>.json``.
+        study: which composed task it is, see `STUDIES`.
+        source: ``world``, ``pages`` (generated, embedded bases) or ``hub`` (real datasets).
         base: the base model: a folder relative to the project, a GGUF file or a Hub id.
-        target: the task that needs both skills.
-        skills: the two skills, in the order of CAT's alphas.
+        target: the task that needs all skills.
+        skills: two or more, in the order of CAT's alphas.
+        tests: the test of a skill where it is not the task of the skill's own name.
+        judges: how a task is judged (`judges.JUDGES`), ``""`` for all that are not named.
         training: of one skill LoRA; DATA-MIX gets the steps of all skills together.
         by_skill: what is different for one skill, e.g. ``{"code": {"steps": 600}}``.
         n_train: training problems per skill.
@@ -58,15 +62,19 @@ class Profile:
         max_length: tokens of a training example from real data; longer ones are left out.
         methods: names of the recipes that are evaluated; empty: all. CAT, the base and the skills
             are always among them.
+        budget: evaluations of LoraHub's search.
         note: what a reader of the results must know, e.g. that a run was cut down.
         density: kept fraction of TIES, DARE and magnitude pruning (the released script's 0.75).
     """
 
     name: str
+    study: str = "hard_math"
     source: str = "world"
     base: str = "data/mini"
     target: str = "hard_math"
-    skills: tuple[str, str] = ("math", "code")
+    skills: tuple[str, ...] = ("math", "code")
+    tests: dict[str, str] = field(default_factory=dict)
+    judges: dict[str, str] = field(default_factory=lambda: {"": "program", "math": "words"})
     training: SkillTraining = SkillTraining()
     by_skill: dict[str, dict] = field(default_factory=dict)
     n_train: int = 8000
@@ -86,11 +94,20 @@ class Profile:
     density: float = 0.75
     max_length: int = 512
     methods: tuple[str, ...] = ()
+    budget: int = 20
     note: str = ""
 
     def override(self, **changes) -> "Profile":
         """The same profile with some fields changed."""
         return replace(self, **changes)
+
+    def judge(self, task: str) -> str:
+        """The name of the judge of a task."""
+        return self.judges.get(task, self.judges.get("", "program"))
+
+    def test_of(self, skill: str) -> str:
+        """The task on which a skill alone is tested."""
+        return self.tests.get(skill, skill)
 
 
 PROFILES = {
@@ -106,6 +123,7 @@ PROFILES = {
             grid=(("none", "uniform", 0.03), ("softmax", "uniform", 0.1)),
             n_held_out=8,
         ),
+        budget=4,
     ),
     "mini": Profile(
         "mini",
@@ -136,14 +154,20 @@ PROFILES = {
 }
 
 
-def get_profile(name: str) -> Profile:
-    """The profile of that name.
+def get_profile(name: str, study: str = "hard_math") -> Profile:
+    """The profile of that name, for one study.
 
     Raises:
-        SoupError: unknown name; ``paper`` is named as not built yet.
+        SoupError: unknown name or study; ``paper`` is named as not built yet; a study that the
+            profile does not have.
     """
     if name == "paper":
         raise SoupError("profile 'paper' (Llama-7B) is not part of this version; use mini or small")
     if name not in PROFILES:
         raise SoupError(f"unknown profile {name!r}: choose one of {', '.join(PROFILES)}")
-    return PROFILES[name]
+    if study not in STUDIES:
+        raise SoupError(f"unknown study {study!r}: choose one of {', '.join(STUDIES)}")
+    sizes = STUDIES[study]
+    if sizes and name not in sizes:
+        raise SoupError(f"study {study!r} has no profile {name!r}: choose one of {', '.join(sizes)}")
+    return PROFILES[name].override(study=study, **sizes.get(name, {}))

@@ -1,17 +1,23 @@
-"""Where a profile's base model and data come from: the embedded world, or real datasets."""
+"""Where a profile's base model and data come from: an embedded world, or real datasets."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from lorasoups import pages, world
 from lorasoups.base_models import load_base
 from lorasoups.devices import hardware_bf16
+from lorasoups.pages.tasks import dataset as pages_dataset
 from lorasoups.profiles import Profile
 from lorasoups.real_source import RealTasks
-from lorasoups.world.tasks import dataset
+from lorasoups.world.tasks import dataset as world_dataset
+
+WORLDS = {"world": (world_dataset, world.VERSION), "pages": (pages_dataset, pages.VERSION)}
+"""Generated languages: how their items are drawn, and the version of their generators."""
 
 
 @dataclass
@@ -23,6 +29,7 @@ class Source:
         sha256: of what the base is made of (weights and tokenizer).
         info: provenance of the base (kind, files, revision).
         name: what adapters and results call the base; no path of this machine.
+        dataset: draws items of the embedded world the base belongs to (None for real data).
     """
 
     model: Any
@@ -30,6 +37,8 @@ class Source:
     sha256: str
     info: dict
     name: str
+    dataset: Callable[[str, str, int, int], list[dict]] | None = world_dataset
+    _drawn: dict[tuple, list[dict]] = field(default_factory=dict, repr=False)
 
     @property
     def key(self) -> str:
@@ -38,14 +47,20 @@ class Source:
 
     def items(self, task: str, split: str, n: int) -> list[dict]:
         """``n`` items ``{prompt, answer, target}`` of the embedded world."""
-        return dataset(task, split, n, seed=0)
+        name = (task, split, n)
+        if name not in self._drawn:
+            self._drawn[name] = self.dataset(*name, 0)
+        return self._drawn[name]
 
     def views(self, task: str, n: int) -> dict[str, np.ndarray]:
-        """Masks over the ``n`` test items of a task; the embedded world has only ``all``."""
-        return {"all": np.ones(n, dtype=bool)}
+        """Masks over the test items of a task: ``all``, and the parts that the items name."""
+        names = [item.get("view") for item in self.items(task, "test", n)]
+        parts = dict.fromkeys(name for name in names if name)
+        masks = {name: np.array([own == name for own in names]) for name in parts}
+        return {"all": np.ones(len(names), dtype=bool)} | (masks if len(masks) > 1 else {})
 
     def data(self) -> list[dict]:
-        """Provenance of the data files that were read; the embedded world has none."""
+        """Provenance of the data files that were read; the embedded worlds have none."""
         return []
 
 
@@ -53,7 +68,7 @@ class Source:
 class RealSource(Source):
     """A pretrained model and real datasets, from the Hub or a mirror (see `hub`)."""
 
-    tasks: RealTasks
+    tasks: RealTasks | None = None
 
     @property
     def key(self) -> str:
@@ -83,14 +98,15 @@ def open_source(profile: Profile, project: Path) -> Source:
     """
     inside = project / profile.base
     spec = str(inside) if inside.exists() else profile.base
-    if profile.source == "world":
+    if profile.source in WORLDS:
         model, tokenizer, info = load_base(spec, attn_implementation="eager")
         model.eval().requires_grad_(False)
-        return Source(model, tokenizer, info["sha256"], info, profile.base)
+        draw = WORLDS[profile.source][0]
+        return Source(model, tokenizer, info["sha256"], info, profile.base, draw)
     gpu = torch.cuda.is_available()
     model, tokenizer, info = load_base(
         spec, dtype="bfloat16" if gpu and hardware_bf16("cuda") else "float32"
     )
     model.to("cuda" if gpu else "cpu").eval().requires_grad_(False)
     tasks = RealTasks(tokenizer, profile.max_length)
-    return RealSource(model, tokenizer, info["sha256"], info, info["name"], tasks)
+    return RealSource(model, tokenizer, info["sha256"], info, info["name"], None, tasks=tasks)

@@ -69,6 +69,7 @@ def save_adapter(folder, seed=1, layers=2, **config):
     return folder, model.eval()
 
 
+LEAVES = ("self_attn.q_proj", "mlp.up_proj", "mlp.down_proj")
 TOKENS = torch.arange(20).view(2, 10)
 
 
@@ -80,3 +81,19 @@ def logits(model):
 def reload(folder, layers=2):
     """The adapter on a fresh base, by stock PEFT alone."""
     return PeftModel.from_pretrained(tiny_llama(layers), folder).eval()
+
+
+def llama_lora(seed, rank, leaves=LEAVES, layers=2):
+    """A random adapter for `tiny_llama`."""
+    model, modules = tiny_llama(layers), {}
+    for position, name in enumerate(n for n, _ in model.named_modules() if n.endswith(leaves)):
+        weight = model.get_submodule(name).weight
+        modules[name] = random_factors(*weight.shape, rank, seed=100 * seed + position)
+    return LoRA(modules, "tiny")
+
+
+def llama_pair(equal_ranks=False):
+    """Two adapters; ranks differ and the second lacks a module, unless ``equal_ranks``."""
+    if equal_ranks:
+        return [llama_lora(1, 2), llama_lora(2, 2)]
+    return [llama_lora(1, 3), llama_lora(2, 2, ("self_attn.q_proj", "mlp.up_proj"))]

@@ -99,13 +99,14 @@ def test_json_round_trip_and_damage(tmp_path):
     path = learned.to_json(tmp_path / "alphas.json")
     again = Alphas.from_json(path)
     assert all(torch.equal(again[m], learned[m]) for m in learned)
-    assert again.history == learned.history
+    assert again == learned
     path.write_text(path.read_text()[:50])
     with pytest.raises(SoupError, match=r"alphas\.json"):
         Alphas.from_json(path)
-    path.write_text(json.dumps({"weights": []}))
-    with pytest.raises(SoupError, match=r"alphas\.json"):
-        Alphas.from_json(path)
+    for weights in ([], {}, {"m": 1.0}, {"m": [1.0], "n": [1.0, 2.0]}, {"m": [float("nan")]}):
+        path.write_text(json.dumps({"weights": weights}))
+        with pytest.raises(SoupError, match=r"alphas\.json"):
+            Alphas.from_json(path)
 
 
 def test_bad_input_is_refused():
@@ -113,6 +114,19 @@ def test_bad_input_is_refused():
         learn_alphas(tiny_llama(), pair(), [])
     with pytest.raises(SoupError, match="unknown preset"):
         learn_alphas(tiny_llama(), pair(), rows(), preset="ours")
+    with pytest.raises(SoupError, match="row 0"):
+        learn_alphas(tiny_llama(), pair(), [{"input_ids": [1, 2, 3], "labels": [1]}])
+    with pytest.raises(SoupError, match="no label"):
+        learn_alphas(tiny_llama(), pair(), [{"input_ids": [1, 2], "labels": [1, -100]}])
+    for schedule in ({"lr": -1.0}, {"batch_size": 0}, {"epochs": 0}):
+        with pytest.raises(SoupError, match="bad schedule"):
+            learn_alphas(tiny_llama(), pair(), rows(), **schedule)
+
+
+def test_rows_without_labels_change_nothing():
+    silent = [{"input_ids": [1, 2, 3], "labels": [-100] * 3}] * 20
+    one, other = (learn_alphas(tiny_llama(), pair(), d) for d in (rows(), silent + rows()))
+    assert one == other
 
 
 def test_a_diverging_loss_stops_with_its_step():

@@ -95,6 +95,43 @@ def test_gradient_of_every_alpha_against_finite_differences(normalise):
     assert (gradient != 0).any(dim=0).all()
 
 
+def two_layers():
+    """A float64 network of two linear layers, and LoRAs for it: no step of it rounds to float32."""
+    torch.manual_seed(1)
+    net = torch.nn.Sequential(torch.nn.Linear(6, 9), torch.nn.Tanh(), torch.nn.Linear(9, 4))
+    loras = [
+        LoRA({"0": random_factors(9, 6, 3, seed=1), "2": random_factors(4, 9, 2, seed=2)}),
+        LoRA({"2": random_factors(4, 9, 4, seed=3)}),
+    ]
+    return net.double(), loras, torch.randn(5, 3, 6, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("normalise", ["none", "softmax", "sigmoid"])
+def test_gradients_are_exact_in_float64(normalise):
+    """Of the alphas, and of the input (which is what lower layers' alphas learn from)."""
+    net, loras, x = two_layers()
+    with with_alphas(CatModel(net, loras, normalise=normalise)) as cat:
+        inputs = (cat.logits, x.requires_grad_(True))
+        assert torch.autograd.gradcheck(lambda logits, x: net(x), inputs)  # perturbs in place
+
+
+def test_every_path_gives_the_same_output_and_gradients():
+    """The fused step for a plain linear layer against the one for layers that must be called."""
+    found = []
+    for fused in (True, False):
+        model = tiny_llama()
+        with with_alphas(CatModel(model, pair(), normalise="softmax")) as cat:
+            if not fused:
+                for module in model.modules():
+                    if hasattr(module, "owner_of"):
+                        module.layer.register_forward_hook(lambda module, args, out: None)
+            output = cat(TOKENS, labels=LABELS)
+            output.loss.backward()
+            found.append((output.logits.detach(), cat.logits.grad))
+    assert_close(found[0][0], found[1][0], "fused output")
+    assert_close(found[0][1], found[1][1], "fused gradients")
+
+
 def test_only_the_alphas_get_gradients_and_nothing_else_is_trainable():
     with CatModel(tiny_llama(), pair()) as cat:
         cat(TOKENS, labels=LABELS).loss.backward()
@@ -114,6 +151,16 @@ def test_removal_gives_the_base_back_bit_for_bit():
     assert all(torch.equal(after[name], before[name]) for name in before)
     assert torch.equal(logits(model), out)
     assert all(p.requires_grad for p in model.parameters())
+
+
+def test_removal_gives_every_module_its_mode_back():
+    model = tiny_llama().train()
+    model.model.layers[0].eval()
+    before = [module.training for module in model.modules()]
+    with CatModel(model, pair()) as cat:
+        cat.train()
+        assert not any(module.training for module in model.modules())
+    assert [module.training for module in model.modules()] == before
 
 
 def test_one_concatenated_pair_equals_the_loop_over_adapters():

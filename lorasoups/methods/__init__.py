@@ -1,6 +1,6 @@
 """The merge methods, by name. A new method is one file here and one entry below."""
 
-from lorasoups.methods import cat, dare, linear, magnitude_prune, svd, ties
+from lorasoups.methods import cat, dare, knots, lego, linear, magnitude_prune, svd, ties
 from lorasoups.methods.base import Method, Option
 
 METHODS: dict[str, Method] = {
@@ -13,6 +13,8 @@ METHODS: dict[str, Method] = {
         dare.DARE_TIES,
         svd.METHOD,
         magnitude_prune.METHOD,
+        knots.METHOD,
+        lego.METHOD,
     )
 }
 

@@ -1,6 +1,7 @@
 """Output forms: one problem, written down in different languages.
 
-Eight forms belong to the base's grid; ``python`` is what the code skill teaches.
+Eight forms belong to the base's grid; ``python`` is what the code skill
+teaches, ``line`` what the fourth skill teaches.
 """
 
 from collections.abc import Callable
@@ -75,6 +76,11 @@ def python(p: Problem) -> str:
     return "\n".join([*lines, f"    return {NAMES[len(p.steps)]}"])
 
 
+def line(p: Problem) -> str:
+    """`` 12; plus 5; times 3;`` (the form of the fourth skill)."""
+    return f" {p.start};" + "".join(f" {_WORDS[op]} {n};" for op, n in p.steps)
+
+
 BASE_FORMS: dict[str, Callable[[Problem], str]] = {
     "expression": expression,
     "let": let,
@@ -97,5 +103,6 @@ FORM_NAMES = {
     "sentence": ("a sentence", "plain words"),
     "worked": ("worked steps", "the steps"),
     "python": ("Python", "a Python function"),
+    "line": ("a line", "one line"),
 }
 CARRIERS = ("Use {}.", "Write {}.", "Answer with {}.", "Give {}.", "Reply in {}.")

@@ -8,11 +8,18 @@ code                explicit, named steps      Python       mixed    skill
 hard_math           story, new wordings        Python       large    target
 hard_math_easy      story, known wordings      Python       large    reported apart
 hard_math_unseen    story, unseen syntax       Python       large    reported apart
+backward            explicit, numbers written  known forms  mixed    third skill
+                    backward, digit by digit
+line                explicit, named steps      one line     mixed    fourth skill
+hard_math_backward  story, new wordings,       Python       large    target of three
+                    numbers written backward
 ==================  =========================  ===========  =======  ==============
 
-No skill example answers a story in code.
+No skill example answers a story in code. ``backward`` and ``line`` serve the question what more
+than two skills do (issue 3, section 3).
 """
 
+import re
 from random import Random
 
 from lorasoups.errors import SoupError
@@ -23,19 +30,23 @@ from lorasoups.world.problems import Problem, sample
 SKILLS = ("math", "code")
 TARGET = "hard_math"
 VIEWS = {"hard_math": "new", "hard_math_easy": "easy", "hard_math_unseen": "unseen"}
+MORE = ("backward", "line", "hard_math_backward")
 _WORDING = {
     "math": "new",
+    "hard_math_backward": "new",
     "hard_math": "new",
     "hard_math_easy": "known",
     "hard_math_unseen": "unseen",
 }
+_READ_OUT = ("expression", "let", "table", "calls", "machine")
 _EXPLICIT = (explicit.steps, explicit.formal, explicit.phrase, explicit.ledger)
 
 
 def _problem(task: str, rng: Random, split: str) -> Problem:
     if task == "math":
         return _shrink(rng, split)
-    return sample(rng, split, large=task != "code" or rng.random() < 0.5)
+    large = task not in ("code", "backward", "line") or rng.random() < 0.5
+    return sample(rng, split, large=large)
 
 
 def _shrink(rng: Random, split: str) -> Problem:
@@ -57,20 +68,34 @@ def example(task: str, rng: Random, split: str) -> dict:
     Raises:
         SoupError: for an unknown task.
     """
-    if task not in (*SKILLS, *VIEWS):
-        raise SoupError(f"unknown task {task!r}: choose one of {', '.join((*SKILLS, *VIEWS))}")
+    known = (*SKILLS, *VIEWS, *MORE)
+    if task not in known:
+        raise SoupError(f"unknown task {task!r}: choose one of {', '.join(known)}")
     p = _problem(task, rng, split)
-    if task == "code":
-        content = rng.choice(_EXPLICIT)(p, rng)
-    else:
+    if task in _WORDING:
         content = stories.story(p, rng, _WORDING[task])
-    form = "worked" if task == "math" else "python"
+    else:
+        content = rng.choice(_EXPLICIT)(p, rng)
+    if task in ("backward", "hard_math_backward"):
+        content = backward(content)
+    form = _form(task, rng)
     return {
         "prompt": prompt(content, form, rng),
         "answer": getattr(forms, form)(p),
         "target": p.answer,
         "key": (p.start, p.steps),
     }
+
+
+def _form(task: str, rng: Random) -> str:
+    if task == "backward":
+        return rng.choice(_READ_OUT)
+    return {"math": "worked", "line": "line"}.get(task, "python")
+
+
+def backward(text: str) -> str:
+    """Every number digit by digit from its end: ``352`` becomes ``2 5 3``."""
+    return re.sub(r"\d+", lambda found: " ".join(reversed(found[0])), text)
 
 
 def dataset(task: str, split: str, n: int, seed: int) -> list[dict]:

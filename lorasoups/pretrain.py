@@ -1,7 +1,13 @@
-"""Pretrain the embedded base: ``python -m lorasoups pretrain-mini`` rebuilds ``data/mini/``."""
+"""Pretrain an embedded base on a generated language: ``python -m lorasoups pretrain-mini``.
+
+``data/mini`` reads the world of hard math (`lorasoups.world`), ``data/pages`` the world of pages
+(`lorasoups.pages`). Both are Llamas of the same shape.
+"""
 
 import tempfile
 import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
@@ -9,11 +15,10 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainerCallback, TrainingArguments
 
 from lorasoups.batching import Collate
+from lorasoups.errors import SoupError
 from lorasoups.evaluation import generate
 from lorasoups.files import ensure_folder, write_json_atomic
 from lorasoups.store import libraries
-from lorasoups.world import VERSION, corpus
-from lorasoups.world.tokenizer import mini_tokenizer
 
 CONFIG = {
     "hidden_size": 160,
@@ -29,6 +34,50 @@ BATCH, POOL = 80, 8
 PROMPT_LOSS_SHARE = 0.2  # of the documents also teach their prompt; all teach their answer
 
 
+@dataclass(frozen=True)
+class Language:
+    """A generated language that a base can be pretrained on.
+
+    Attributes:
+        what: one line for the card.
+        module: where its generator lies, for the card.
+        version: of its generators.
+        document: ``rng -> (prompt, continuation)``; plain text has an empty prompt.
+        tokenizer: builds its tokenizer.
+        example: ``(content, form, rng, split) -> {prompt, answer, target}`` of one grid cell.
+        grid, held_out: the cells (content, form) that documents show, and those they never show.
+        steps, lr: of the committed base.
+    """
+
+    what: str
+    module: str
+    version: int
+    document: Callable
+    tokenizer: Callable
+    example: Callable
+    grid: tuple[tuple[str, str], ...]
+    held_out: frozenset[tuple[str, str]]
+    steps: int
+    lr: float
+
+
+def language(name: str) -> Language:
+    """The language of a name: ``mini`` or ``pages``.
+
+    Raises:
+        SoupError: unknown name.
+    """
+    if name == "mini":
+        from lorasoups.world.language import MINI
+
+        return MINI
+    if name == "pages":
+        from lorasoups.pages.language import PAGES
+
+        return PAGES
+    raise SoupError(f"unknown world {name!r}: choose mini or pages")
+
+
 class GridBatches(torch.utils.data.Dataset):
     """Batch ``i`` of the endless corpus, a function of (seed, i) alone.
 
@@ -36,8 +85,9 @@ class GridBatches(torch.utils.data.Dataset):
     are served in shuffled order within themselves.
     """
 
-    def __init__(self, tokenizer, steps: int, seed: int):
-        self.tokenizer, self.steps, self.seed = tokenizer, steps, seed
+    def __init__(self, document: Callable, tokenizer, steps: int, seed: int):
+        self.document, self.tokenizer = document, tokenizer
+        self.steps, self.seed = steps, seed
         self.collate = Collate(tokenizer.pad_token_id)
         self._pool: tuple[int, list] = (-1, [])
 
@@ -48,7 +98,7 @@ class GridBatches(torch.utils.data.Dataset):
         rng = Random(f"pretrain/{self.seed}/{number}")
         docs = []
         for _ in range(BATCH * POOL):
-            prompt, answer = corpus.document(rng)
+            prompt, answer = self.document(rng)
             head = self.tokenizer(prompt).input_ids
             tail = self.tokenizer(answer, add_special_tokens=False).input_ids
             tail.append(self.tokenizer.eos_token_id)
@@ -66,12 +116,12 @@ class GridBatches(torch.utils.data.Dataset):
         return self.collate(self._pool[1][i % POOL])
 
 
-def cell_accuracy(model, tokenizer, cells, per_cell: int = 30, seed: int = 1) -> dict[str, float]:
+def cell_accuracy(
+    model, tokenizer, example: Callable, cells: Iterable, per_cell: int = 30, seed: int = 1
+) -> dict[str, float]:
     """Exact match of greedy answers on validation problems, per grid cell ``content/form``."""
     rng = Random(seed)
-    items = [
-        (c, corpus.cell_example(*c, rng, "validation")) for c in cells for _ in range(per_cell)
-    ]
+    items = [(c, example(*c, rng, "validation")) for c in cells for _ in range(per_cell)]
     texts = generate(model, tokenizer, [e["prompt"] for _, e in items], max_new_tokens=80)
     hits: dict[str, list[bool]] = {}
     for ((content, form), item), text in zip(items, texts, strict=True):
@@ -82,15 +132,16 @@ def cell_accuracy(model, tokenizer, cells, per_cell: int = 30, seed: int = 1) ->
 class _HeldOutCells(TrainerCallback):
     """Every ``every`` steps: accuracy on held-out and on trained cells, into the log."""
 
-    def __init__(self, tokenizer, every: int, log: list):
-        self.tokenizer, self.every, self.log = tokenizer, every, log
-        self.trained = tuple(sorted(corpus.GRID))[::5]
+    def __init__(self, world: Language, tokenizer, every: int, log: list):
+        self.world, self.tokenizer, self.every, self.log = world, tokenizer, every, log
+        self.trained = tuple(sorted(world.grid))[:: max(1, len(world.grid) // 10)]
 
     def on_step_end(self, args, state, control, model=None, **_):
         if state.global_step % self.every and state.global_step != state.max_steps:
             return
-        held = cell_accuracy(model, self.tokenizer, sorted(corpus.HELD_OUT_CELLS))
-        seen = cell_accuracy(model, self.tokenizer, self.trained)
+        example = self.world.example
+        held = cell_accuracy(model, self.tokenizer, example, sorted(self.world.held_out))
+        seen = cell_accuracy(model, self.tokenizer, example, self.trained)
         loss = next((e["loss"] for e in reversed(state.log_history) if "loss" in e), None)
         self.log.append({"step": state.global_step, "loss": loss, "held_out_cells": held,
                          "trained_cells": seen})  # fmt: skip
@@ -108,19 +159,29 @@ def corpus_tokens(data: GridBatches, batches: int) -> int:
     return sum(int((data[i]["input_ids"] != pad).sum()) for i in range(batches))
 
 
-def main(out: str | Path, steps: int = 6000, seed: int = 0, lr: float = 2e-3, every: int = 500):
+def main(
+    out: str | Path,
+    steps: int = 0,
+    seed: int = 0,
+    lr: float = 0.0,
+    every: int = 500,
+    world: str = "mini",
+):
     """Pretrain, then write model, tokenizer and ``card.json`` into ``out``.
 
     Args:
         out: folder; created, its files replaced at the end.
-        steps: batches of ``BATCH`` documents.
+        steps: batches of ``BATCH`` documents; 0: the language's own number.
         seed: of the corpus and the initialisation.
-        lr: peak learning rate (cosine decay, 100 steps of warm-up).
+        lr: peak learning rate (cosine decay, 100 steps of warm-up); 0: the language's own.
         every: steps between two measurements on held-out cells.
+        world: ``mini`` or ``pages``, see `language`.
     """
+    spoken = language(world)
+    steps, lr = steps or spoken.steps, lr or spoken.lr
     out = ensure_folder(out)
     torch.manual_seed(seed)
-    tokenizer = mini_tokenizer()
+    tokenizer = spoken.tokenizer()
     model = LlamaForCausalLM(
         LlamaConfig(
             vocab_size=len(tokenizer),
@@ -130,7 +191,7 @@ def main(out: str | Path, steps: int = 6000, seed: int = 0, lr: float = 2e-3, ev
             **CONFIG,
         )
     )
-    data = GridBatches(tokenizer, steps, seed)
+    data = GridBatches(spoken.document, tokenizer, steps, seed)
     log: list[dict] = []
     started = time.time()
     with tempfile.TemporaryDirectory() as folder:
@@ -139,7 +200,7 @@ def main(out: str | Path, steps: int = 6000, seed: int = 0, lr: float = 2e-3, ev
             args=_arguments(folder, steps, seed, lr),
             train_dataset=data,
             data_collator=lambda items: items[0],
-            callbacks=[_HeldOutCells(tokenizer, every, log)],
+            callbacks=[_HeldOutCells(spoken, tokenizer, every, log)],
         )
         trainer._get_train_sampler = lambda *_: torch.utils.data.SequentialSampler(data)
         trainer.train()
@@ -148,10 +209,10 @@ def main(out: str | Path, steps: int = 6000, seed: int = 0, lr: float = 2e-3, ev
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
     card = {
-        "what": "base model of the mini world: a Llama pretrained on a generated corpus",
-        "corpus": "lorasoups.world.corpus, a grid of contents x output forms, plus plain text",
-        "command": "python -m lorasoups pretrain-mini",
-        "world_version": VERSION,
+        "what": spoken.what,
+        "corpus": spoken.module,
+        "command": f"python -m lorasoups pretrain-mini --world {world}",
+        "world_version": spoken.version,
         "config": CONFIG,
         "parameters": sum(p.numel() for p in model.parameters()),
         "tokens": corpus_tokens(data, steps),
@@ -164,7 +225,7 @@ def main(out: str | Path, steps: int = 6000, seed: int = 0, lr: float = 2e-3, ev
         "device": f"{model.device.type}, {torch.get_num_threads()} threads",
         "versions": libraries(),
         "licence": "Apache-2.0, as the code that generated the corpus",
-        "held_out_cells": sorted("/".join(cell) for cell in corpus.HELD_OUT_CELLS),
+        "held_out_cells": sorted("/".join(cell) for cell in spoken.held_out),
         "log": log,
     }
     write_json_atomic(out / "card.json", card)

@@ -1,0 +1,75 @@
+"""KnOTS against a dense version written here, and what it must not depend on."""
+
+import pytest
+import torch
+from soup_helpers import assert_close, random_lora
+
+from lorasoups.lora import Factors, LoRA
+from lorasoups.merging import merge
+
+
+def dense(loras, weights, density=1.0, lam=1.0):
+    """The recipe with the dense SVD of all deltas side by side; dense deltas by module."""
+    names = sorted(loras[0].modules)
+    parts, rows = {}, [[] for _ in loras]
+    for name in names:
+        deltas = [lora.delta(name).double() for lora in loras]
+        u, s, vh = torch.linalg.svd(torch.cat(deltas, dim=1), full_matrices=False)
+        kept = s > 1e-5 * s[0]
+        blocks = (s[kept, None] * vh[kept]).chunk(len(loras), dim=1)
+        parts[name] = (u[:, kept], blocks)
+        for own, block in zip(rows, blocks, strict=True):
+            own.append(block.abs().flatten())
+    least = []
+    for own in rows:
+        values = torch.cat(own).sort(descending=True).values
+        least.append(values[max(1, int(density * len(values))) - 1] if density < 1 else 0.0)
+    found = {}
+    for name, (u, blocks) in parts.items():
+        cut = torch.stack([b * (b.abs() >= t) for b, t in zip(blocks, least, strict=True)])
+        sign = torch.where(cut.sum(0) >= 0, 1.0, -1.0)
+        agree = cut.sign() == sign
+        w = torch.tensor(weights, dtype=torch.float64).view(-1, 1, 1)
+        found[name] = lam * u @ ((w * cut * agree).sum(0) / agree.sum(0).clamp(min=1))
+    return found
+
+
+@pytest.mark.parametrize("options", [{}, {"density": 0.3}, {"density": 0.6, "lam": 0.5}])
+@pytest.mark.parametrize("weights", [[1.0, 1.0], [0.7, 0.3]])
+def test_it_is_the_dense_recipe(options, weights):
+    loras = [random_lora(3, seed=1), random_lora(2, scale=2.0, seed=2)]
+    merged = merge(loras, "knots", weights=weights, **options)
+    for name, expected in dense(loras, weights, **options).items():
+        assert_close(merged.delta(name), expected.float(), f"knots {options}, {name}")
+
+
+def test_the_rank_is_at_most_the_sum_of_ranks():
+    merged = merge([random_lora(3, seed=1), random_lora(2, seed=2)], "knots")
+    assert all(f.rank <= 5 for f in merged.modules.values())
+
+
+def test_it_does_not_depend_on_the_order_or_on_how_a_delta_is_factored():
+    a, b = random_lora(3, seed=1), random_lora(2, seed=2)
+    turn = torch.linalg.qr(torch.randn(3, 3, generator=torch.Generator().manual_seed(3)))[0]
+    again = LoRA({n: Factors(3 * turn @ f.A, f.B @ turn.T / 3) for n, f in a.modules.items()})
+    expected = merge([a, b], "knots", density=0.5)
+    for name, loras in {"order": [b, a], "factors": [again, b]}.items():
+        other = merge(loras, "knots", density=0.5)
+        for module in expected.modules:
+            assert_close(other.delta(module), expected.delta(module), f"knots, other {name}")
+
+
+def test_equal_loras_average_to_themselves():
+    lora = random_lora(3, seed=1)
+    merged = merge([lora, lora], "knots", weights=[1.0, 1.0])
+    for name in lora.modules:
+        assert_close(merged.delta(name), lora.delta(name), "knots of two equal LoRAs")
+
+
+def test_a_zero_lora_and_a_missing_module():
+    lora = random_lora(3, seed=1)
+    name = sorted(lora.modules)[0]
+    zero = LoRA({n: Factors(f.A, 0 * f.B) for n, f in lora.modules.items() if n != name})
+    merged = merge([lora, zero], "knots", weights=[1.0, 1.0])
+    for module in lora.modules:
+        assert_close(merged.delta(module), lora.delta(module), "knots with nothing")
