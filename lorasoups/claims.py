@@ -37,8 +37,8 @@ def against(results: Results, method: str) -> str:
     """One sentence: CAT against one other method."""
     entry = comparison(results, method)
     if entry is None:
-        return f"CAT was not compared with {label(method)}."
-    return f"CAT is {verdict(entry)} {label(method)}: {_difference(entry)}."
+        return f"CAT was not compared with {label(method, results)}."
+    return f"CAT is {verdict(entry)} {label(method, results)}: {_difference(entry)}."
 
 
 def _difference(entry: Mapping[str, Any]) -> str:
@@ -68,9 +68,9 @@ def against_static(results: Results) -> str:
     told = {v: [m for m in names if verdict(entries[m]) == v] for v in (ABOVE, OPEN, BELOW)}
     best = max(names, key=lambda m: estimate(results, m).mean)
     text = f"Of {len(names)} static merges, CAT is above {len(told[ABOVE])}"
-    text += f", not told apart from {len(told[OPEN])}{_names(told[OPEN])}"
-    text += f", below {len(told[BELOW])}{_names(told[BELOW])}."
-    text += f" The best of them, {label(best)}, solves {percent(estimate(results, best).mean)} %"
+    text += f", not told apart from {len(told[OPEN])}{_names(results, told[OPEN])}"
+    text += f", below {len(told[BELOW])}{_names(results, told[BELOW])}."
+    text += f" The best of them, {label(best, results)}, solves {percent(estimate(results, best).mean)} %"
     text += f"; CAT minus it is {_difference(entries[best])}."
     if not told[ABOVE]:
         return text
@@ -79,8 +79,8 @@ def against_static(results: Results) -> str:
     return f"{text} After Holm's correction for all comparisons {kept} of {len(ps)} wins remain."
 
 
-def _names(methods: Iterable[str], most: int = 4) -> str:
-    names = [label(m) for m in methods]
+def _names(results: Results, methods: Iterable[str], most: int = 4) -> str:
+    names = [label(m, results) for m in methods]
     more = f", and {len(names) - most} more" if len(names) > most else ""
     return f" ({'; '.join(names[:most])}{more})" if names else ""
 
@@ -91,11 +91,17 @@ def against_data_mix(results: Results) -> str:
     return " ".join(against(results, m) for m in names) or "DATA-MIX was not evaluated."
 
 
+def against_searched(results: Results) -> str:
+    """CAT against what else learns on the same data: LoraHub's search, X-LoRA's gate; few-shot."""
+    names = [*reading.methods(results).get(reading.SEARCH, []), "few_shot"]
+    return " ".join(against(results, m) for m in names if comparison(results, m))
+
+
 def super_linear(results: Results) -> str:
-    """Whether the soup's gain over the base is more than the sum of its skills' gains."""
+    """Whether the soup's gain over the base is more than the sum of its two skills' gains."""
     found = results["superlinearity"]
     if not found:
-        return "Super-linearity was not measured."
+        return "Super-linearity is asked of two skills only."
     gains = (
         f"the soup gains {100 * found['gain_soup']:+.1f} points over the base, its skills "
         f"{100 * found['sum_of_gains']:+.1f} together; the difference is {_difference(found)}"
@@ -109,13 +115,13 @@ def super_linear(results: Results) -> str:
 
 
 def controls(results: Results) -> str:
-    """Whether learning the alphas is what helps."""
+    """Whether learning the alphas is what helps: other alphas, and a new LoRA on the same data."""
     names = ["linear@delta", *reading.methods(results).get(reading.CONTROLS, [])]
     names = [m for m in names if comparison(results, m)]
     if not names:
         return "No control was evaluated."
     entries = {m: comparison(results, m) for m in names}
-    shown = "; ".join(f"{label(m)} {_difference(e)}" for m, e in entries.items())
+    shown = "; ".join(f"{label(m, results)} {_difference(e)}" for m, e in entries.items())
     beaten = sum(verdict(e) == ABOVE for e in entries.values())
     return f"Learned alphas are above {beaten} of {len(names)} controls; CAT minus each: {shown}."
 
@@ -164,8 +170,9 @@ def skills_kept(results: Results) -> str:
     """On each skill's own test: its LoRA alone, CAT and DATA-MIX."""
     sentences = []
     for skill in reading.skills(results):
-        found = {m: estimate(results, m, skill) for m in (skill, "cat", "data_mix", "released")}
-        shown = [f"{label(m)} {percent(e.mean)} %" for m, e in found.items() if e]
+        test = reading.test_of(results, skill)
+        found = {m: estimate(results, m, test) for m in (skill, "cat", "data_mix", "released")}
+        shown = [f"{label(m, results)} {percent(e.mean)} %" for m, e in found.items() if e]
         if shown:
             sentences.append(f"On the {skill} skill's own test: {', '.join(shown)}.")
     return " ".join(sentences)
@@ -175,11 +182,15 @@ def holds(results: Results) -> dict[str, bool]:
     """The parts of the paper's claim, each true only where its paired interval excludes 0."""
     skills = [comparison(results, m) for m in reading.skills(results)]
     static = [comparison(results, m) for m in static_methods(results)]
-    return {
+    mix = [comparison(results, "data_mix")]
+    parts = {
         "CAT above each single skill": _all_above(skills),
         "CAT above every static merge": _all_above(static),
-        "super-linear gain": _all_above([results["superlinearity"] or None]),
+        "CAT above data mixing": _all_above(mix),
     }
+    if results["superlinearity"]:
+        parts["super-linear gain"] = _all_above([results["superlinearity"]])
+    return parts
 
 
 def _all_above(entries: list[Mapping[str, Any] | None]) -> bool:
@@ -214,7 +225,7 @@ def caveats(results: Results) -> list[str]:
         found.append(f"{seeds} seeds: the bootstrap over seeds is itself rough.")
     if n < FEW_PROBLEMS:
         found.append(f"Only {n} problems: small differences cannot be seen.")
-    if results["config"].get("source") == "world":
+    if results["config"].get("source") in ("world", "pages"):
         found.append(
             "The mini world is generated and its base is tiny: the mechanism is shown, not its "
             "size in a large language model."
@@ -232,6 +243,7 @@ def all_claims(results: Results) -> str:
         against_skills(results),
         against_static(results),
         against_data_mix(results),
+        against_searched(results),
         super_linear(results),
         controls(results),
         alphas_moved(results),

@@ -23,6 +23,8 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_reproduce(commands)
     add_commands(commands)
+    _add_ablate(commands)
+    _add_check(commands)
     _add_pretrain_mini(commands)
     return parser
 
@@ -132,22 +134,61 @@ def _import_runner():
     return runner
 
 
+def _add_ablate(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser(
+        "ablate",
+        help="run the controls and ablations of notebook 07 (hours with all seeds; resumable)",
+    )
+    command.add_argument("names", nargs="*", metavar="NAME", help="default: all of them")
+    command.add_argument("--profile", default="mini", help="smoke or mini")
+    command.add_argument("--seeds", type=int, default=5, metavar="N", help="default 5")
+    command.add_argument("--out", metavar="DIR", help="write here instead of into the project")
+    command.set_defaults(run=_ablate)
+
+
+def _ablate(arguments: argparse.Namespace) -> None:
+    from lorasoups.ablate import run_all
+    from lorasoups.experiment import Experiment
+
+    if arguments.seeds < 1:
+        raise SoupError(f"no seeds: --seeds {arguments.seeds}; give at least 1")
+    experiment = Experiment(arguments.profile, arguments.seeds, arguments.out or "")
+    run_all(experiment, arguments.names)
+
+
+def _add_check(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser(
+        "check", help="derive every claim again from the results files; exit code 1 if one fails"
+    )
+    command.add_argument("--profile", default="mini", help="default mini")
+    command.set_defaults(run=_check)
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from lorasoups.check import report
+
+    return report(arguments.profile)
+
+
 def _add_pretrain_mini(commands: argparse._SubParsersAction) -> None:
     command = commands.add_parser(
-        "pretrain-mini", help="build the embedded base model and its tokenizer again (an hour)"
+        "pretrain-mini", help="build an embedded base model and its tokenizer again (an hour)"
     )
-    command.add_argument("--out", metavar="DIR", help="default: data/mini of the project")
+    command.add_argument("--world", default="mini", help="mini (hard math) or pages (all others)")
+    command.add_argument("--out", metavar="DIR", help="default: data/<world> of the project")
     command.add_argument("--steps", type=int, metavar="N", help="default: as committed")
     command.add_argument("--seed", type=int, metavar="N", help="default: as committed")
     command.set_defaults(run=_pretrain_mini)
 
 
 def _pretrain_mini(arguments: argparse.Namespace) -> None:
+    from lorasoups import pretrain
     from lorasoups.paths import Folders
-    from lorasoups.world import pretrain
 
     given = {"steps": arguments.steps, "seed": arguments.seed}
+    pretrain.language(arguments.world)  # refuses unknown names before a folder is made of them
     pretrain.main(
-        arguments.out or Folders().data / "mini",
+        arguments.out or Folders().data / arguments.world,
         **{name: value for name, value in given.items() if value is not None},
+        world=arguments.world,
     )

@@ -73,7 +73,7 @@ def _numbers(results: Results) -> list[tuple[str, str, str, str]]:
     for method, accuracy in GSM_HARD.items():
         found = estimate(results, method)
         own = f"{percent(found.mean)} [{percent(found.lo)}, {percent(found.hi)}]" if found else "-"
-        lines.append((f"{reading.label(method)}, % solved", f"{accuracy}*", own, why))
+        lines.append((f"{reading.label(method, results)}, % solved", f"{accuracy}*", own, why))
     mix, soup = estimate(results, "data_mix"), estimate(results, "cat")
     lines.append(
         (

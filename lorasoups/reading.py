@@ -7,37 +7,42 @@ from typing import Any
 import numpy as np
 
 from lorasoups import stats
-from lorasoups.recipes import RECIPES
+from lorasoups.recipes import (
+    CAT,
+    CONTROLS,
+    GROUPS,
+    MIX,
+    RECIPES,
+    SEARCH,
+    SKILLS,
+    STATIC_MERGES,
+)
 from lorasoups.results import find, unpack_verdicts
 
 Results = Mapping[str, Any]
+STATIC = STATIC_MERGES
+__all__ = ["CAT", "CONTROLS", "GROUPS", "MIX", "SEARCH", "SKILLS", "STATIC"]
 RESAMPLES = 2000  # for intervals of single methods, of which a table has dozens
-
-SKILLS, MIX, CAT, CONTROLS, STATIC = GROUPS = (
-    "base and single skills",
-    "trained on the data of both skills",
-    "CAT",
-    "controls: other alphas",
-    "static merges",
-)
-_BY_KIND = {"base": SKILLS, "skill": SKILLS, "mix": MIX, "static": STATIC}
-
 
 def percent(share: float) -> str:
     """``62.4``, of a share of 1."""
     return f"{100 * share:.1f}"
 
 
-def label(method: str) -> str:
-    """What a figure or table calls a method."""
+def label(method: str, results: Results | None = None) -> str:
+    """What a figure or table calls a method: what the results say, else its recipe, else its id."""
+    labels = results.get("config", {}).get("labels", {}) if results else {}
+    if method in labels:
+        return labels[method]
     return RECIPES[method].label if method in RECIPES else method
 
 
-def group(method: str) -> str:
+def group(method: str, results: Results | None = None) -> str:
     """The group of `GROUPS` that a method belongs to; unknown ones count as static merges."""
-    if method == "cat":
-        return CAT
-    return _BY_KIND.get(RECIPES[method].kind, CONTROLS) if method in RECIPES else STATIC
+    groups = results.get("config", {}).get("groups", {}) if results else {}
+    if method in groups:
+        return groups[method]
+    return RECIPES[method].group if method in RECIPES else STATIC_MERGES
 
 
 def target(results: Results) -> str:
@@ -50,6 +55,11 @@ def skills(results: Results) -> list[str]:
     return list(results["config"]["skills"])
 
 
+def test_of(results: Results, skill: str) -> str:
+    """The task on which a skill alone is tested (its own name, where nothing else is said)."""
+    return results["config"].get("tests", {}).get(skill, skill)
+
+
 def rows(results: Results, **filters: Any) -> list[Mapping[str, Any]]:
     """Rows of the target on all its problems, or of what ``filters`` say."""
     return find(results["rows"], **{"task": target(results), "view": "all"} | filters)
@@ -58,8 +68,9 @@ def rows(results: Results, **filters: Any) -> list[Mapping[str, Any]]:
 def methods(results: Results, **filters: Any) -> dict[str, list[str]]:
     """The methods that have such rows, by group, both in their fixed order."""
     present = dict.fromkeys(row["method"] for row in rows(results, **filters))
-    ordered = [m for m in RECIPES if m in present] + [m for m in present if m not in RECIPES]
-    grouped = {name: [m for m in ordered if group(m) == name] for name in GROUPS}
+    order = list(results["config"].get("labels", RECIPES))
+    ordered = [m for m in order if m in present] + [m for m in present if m not in order]
+    grouped = {name: [m for m in ordered if group(m, results) == name] for name in GROUPS}
     return {name: members for name, members in grouped.items() if members}
 
 

@@ -1,4 +1,4 @@
-"""The results file ``data/results/<profile>.json``: its form, its checks, and reading from it.
+"""Results files ``data/results/<profile>/<experiment>.json``: form, checks, and reading from them.
 
 Every number in a figure or in a notebook's prose comes from here, so the file is checked when it
 is written and when it is read. ``complete`` is true only once everything is in it.
@@ -217,9 +217,12 @@ def _check_items(results: Mapping[str, Any], where: str) -> None:
 # --- files --------------------------------------------------------------------------------------
 
 
-def results_path(profile: str, root: Path | str | None = None) -> Path:
-    """``<root>/data/results/<profile>.json``; root: ``--out``'s folder, default the project."""
-    return Folders(out=root).results / f"{profile}.json"
+def results_path(
+    profile: str, experiment: str = "hard_math", root: Path | str | None = None
+) -> Path:
+    """``<root>/data/results/<profile>/<experiment>.json``; root: ``--out``'s folder, default the
+    project. An experiment is a study (`studies.STUDIES`) or an ablation."""
+    return Folders(out=root).results / profile / f"{experiment}.json"
 
 
 def write_results(path: Path | str, results: dict[str, Any]) -> Path:
@@ -234,27 +237,30 @@ def read_results(path: Path | str) -> dict[str, Any]:
         results = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise SoupError(
-            f"no results file: {path}; run `lorasoups reproduce --profile {path.stem}` first"
+            f"no results file: {path}; run `lorasoups reproduce --profile {path.parent.name}` first"
         ) from None
     except (OSError, ValueError) as error:
         raise SoupError(
             f"results file cannot be read ({error}): {path}; "
-            f"delete it and run `lorasoups reproduce --profile {path.stem}`"
+            f"delete it and run `lorasoups reproduce --profile {path.parent.name}`"
         ) from error
     return validate(results, path.name)
 
 
-def load_results(profile: str, root: Path | str | None = None) -> dict[str, Any]:
-    """The complete results of a profile.
+def load_results(
+    profile: str, experiment: str = "hard_math", root: Path | str | None = None
+) -> dict[str, Any]:
+    """The complete results of one experiment in a profile.
 
     Args:
         profile: e.g. ``"mini"``.
+        experiment: e.g. ``"hard_math"``, ``"manual_qa"``, ``"lr_sweep"``.
         root: the folder that holds ``data/results`` (what was ``--out``); default the project.
 
     Raises:
         SoupError: missing, unreadable, not of the schema, or not complete.
     """
-    path = results_path(profile, root)
+    path = results_path(profile, experiment, root)
     results = read_results(path)
     if not results["complete"]:
         raise SoupError(

@@ -3,7 +3,7 @@
 The notebooks ``notebooks/NN_name.ipynb`` run in order through papermill's Python API, each in a
 fresh kernel of this interpreter whose working folder is the project's root. A notebook has run if
 no exception came, every code cell has an execution count, and no output is an error; the series
-has run if, after notebook 03 or a later one, the results file is complete too. (Papermill's own
+has run if the results files that its notebooks write are complete too. (Papermill's own
 metadata is not asked: after a crash it calls cells completed that never ran.) An executed notebook
 takes its place by a rename; what a failed one wrote is kept beside it as ``NN_name.failed.ipynb``.
 """
@@ -37,10 +37,9 @@ from lorasoups.notebook_files import (
 )
 from lorasoups.paths import Folders
 from lorasoups.results import load_results, results_path
-from lorasoups.series import Task, choose, find_series, plan
+from lorasoups.series import RESULTS_OF, Task, choose, find_series, plan
 
 HUB_MIRROR = "LORASOUPS_HUB_MIRROR"
-RESULTS_FROM = 3  # notebook 03 evaluates: from there on the results file must be complete
 OFFLINE_PROFILES = ("smoke", "mini")  # they need nothing but the clone
 
 
@@ -102,8 +101,9 @@ def reproduce(
             _keep_time(folders, profile, seeds, task.name, times[task.name])
     if progress:
         print(time_table(times))
-    if any(task.number >= RESULTS_FROM for task in tasks):
-        _check_results(folders, profile, seeds)
+    for task in tasks:
+        for experiment in RESULTS_OF.get(task.number, ()):
+            _check_results(folders, profile, experiment, seeds)
     return times
 
 
@@ -226,11 +226,11 @@ def _keep_time(folders: Folders, profile: str, seeds: int, name: str, seconds: f
     )
 
 
-def _check_results(folders: Folders, profile: str, seeds: int) -> None:
-    results = load_results(profile, folders.base)
+def _check_results(folders: Folders, profile: str, experiment: str, seeds: int) -> None:
+    results = load_results(profile, experiment, folders.base)
     found = {row["seed"] for row in results["rows"]} - {None}
     if len(found) < seeds:
         raise SoupError(
             f"results of {len(found)} seeds, {seeds} were asked for: "
-            f"{results_path(profile, folders.base)}; run again from notebook 01"
+            f"{results_path(profile, experiment, folders.base)}; run again from notebook 01"
         )

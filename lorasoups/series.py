@@ -11,6 +11,15 @@ from typing import Any
 from lorasoups.errors import SoupError
 from lorasoups.notebook_files import declared_parameters, read_notebook
 
+RESULTS_OF: dict[int, tuple[str, ...]] = {
+    3: ("hard_math",),
+    4: ("manual_qa",),
+    5: ("reading",),
+    6: ("formats",),
+    7: ("alphas", "random_loras"),
+    9: ("hard_math",),
+}
+"""Notebook number -> the experiments whose results files it must leave complete."""
 COMMON_PARAMETERS = ("profile", "seeds", "out", "force")
 
 

@@ -75,7 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
     experiment = Experiment(profile, arguments.seeds, arguments.out or "", fresh)
     results = headline.run(experiment)
     print(summary(results))
-    print(f"written: {results_path(profile.name, experiment.folders.base)}")
+    print(f"written: {results_path(profile.name, root=experiment.folders.base)}")
     return 0
 
 

@@ -13,7 +13,8 @@ from lorasoups.errors import SoupError
 from lorasoups.files import write_text_atomic
 from lorasoups.paths import Folders
 from lorasoups.reading import Estimate, Results, estimate, label, percent
-from lorasoups.results import load_results
+from lorasoups.results import load_results, read_results
+from lorasoups.studies import STUDIES
 
 BEGIN, END = "<!-- results:", "<!-- end of results -->"  # around what is written into the README
 
@@ -29,7 +30,7 @@ def headline(results: Results) -> pd.DataFrame:
     ``kind`` stands only with the first method of its kind.
     """
     return pd.DataFrame(
-        {"kind": name if method == members[0] else "", "method": label(method)}
+        {"kind": name if method == members[0] else "", "method": label(method, results)}
         | _numbers(estimate(results, method))
         for name, members in reading.methods(results).items()
         for method in members
@@ -51,7 +52,7 @@ def comparisons(results: Results) -> pd.DataFrame:
     """CAT minus every other method, paired over seeds and problems; p also after Holm."""
     return pd.DataFrame(
         {
-            "CAT minus": label(e["b"]),
+            "CAT minus": label(e["b"], results),
             "points": f"{100 * e['diff']:+.1f}",
             "95 % interval": interval(e["lo"], e["hi"], "+"),
             "p": _p(e["p"]),
@@ -79,7 +80,7 @@ def tasks(results: Results) -> pd.DataFrame:
                 cells = {
                     t: f"{percent(e.mean)} {interval(e.lo, e.hi)}" for t, e in found.items() if e
                 }
-                lines.append({"method": label(method)} | cells)
+                lines.append({"method": label(method, results)} | cells)
     return pd.DataFrame(lines).fillna("-")
 
 
@@ -97,7 +98,7 @@ def views(results: Results) -> pd.DataFrame:
                 for view, e in found.items()
                 if e
             }
-            lines.append({"method": label(method)} | cells)
+            lines.append({"method": label(method, results)} | cells)
     return pd.DataFrame(lines).fillna("-")
 
 
@@ -122,7 +123,7 @@ def training(results: Results) -> pd.DataFrame:
     means = frame.groupby("name", sort=False)[["steps", "loss", "seconds", "tokens_per_s"]].mean()
     return pd.DataFrame(
         {
-            "LoRA": [label(name) for name in means.index],
+            "LoRA": [label(name, results) for name in means.index],
             "steps": [f"{x:.0f}" for x in means["steps"]],
             "last loss": [f"{x:.4f}" for x in means["loss"]],
             "seconds": [f"{x:.1f}" for x in means["seconds"]],
@@ -176,12 +177,42 @@ def short(results: Results, best: int = 3) -> pd.DataFrame:
     static = groups.get(reading.STATIC, [])
     kept = sorted(static, key=lambda m: -estimate(results, m).mean)[:best]
     frame = headline(results)
-    dropped = [label(m) for m in static if m not in kept]
+    dropped = [label(m, results) for m in static if m not in kept]
     return frame[~frame["method"].isin(dropped)].drop(columns=["kind", "problems"])
 
 
-def into_readme(text: str, results: Results) -> str:
+def studies(known: Mapping[str, Results]) -> pd.DataFrame:
+    """CAT beside its main rivals, one line per study: mean and 95 % interval in percent.
+
+    Args:
+        known: results by experiment; those that are no studies are passed over.
+    """
+    shown = ("base", "data_mix", "data_mix_2r", "fresh", "lorahub@delta", "xlora", "linear@delta",
+             "linear@delta/w1", "ties@delta/w1", "knots@delta/w1", "lego@delta/w1", "cat")  # fmt: skip
+    lines = []
+    for name in STUDIES:
+        if name not in known:
+            continue
+        results, line = known[name], {"study": name.replace("_", " ")}
+        best = max((estimate(results, s).mean for s in reading.skills(results)), default=0.0)
+        for method in shown:
+            found = estimate(results, method)
+            if found:
+                line[label(method)] = f"{percent(found.mean)} {interval(found.lo, found.hi)}"
+            if method == "base":
+                line["best single skill"] = percent(best)
+        lines.append(line)
+    frame = pd.DataFrame(lines).fillna("-").set_index("study").T
+    return frame.rename_axis("method").reset_index()
+
+
+def into_readme(text: str, results: Results, known: Mapping[str, Results] | None = None) -> str:
     """The README's text with the results between its two marks.
+
+    Args:
+        text: of the README.
+        results: of hard math.
+        known: results of all experiments, for the table of the studies.
 
     Raises:
         SoupError: a mark is missing.
@@ -192,21 +223,32 @@ def into_readme(text: str, results: Results) -> str:
     if not first or not last:
         raise SoupError(f"no place for the results: README.md; it needs {BEGIN} ... --> and {END}")
     statics = len(reading.methods(results).get(reading.STATIC, []))
+    own = known or {"hard_math": results}
+    summaries = [
+        f"- **{name.replace('_', ' ')}**: {claims.summary(own[name])}"
+        for name in STUDIES
+        if name in own
+    ]
     block = (
-        f"**{claims.summary(results)}**",
+        "### All studies",
+        "\n".join(summaries),
+        markdown(studies(own)),
+        "### Hard math in detail",
         markdown(short(results)),
         f"Of {statics} static merges the best three are shown; all are in the "
         "[report](notebooks/09_report.ipynb).",
-        claims.all_claims(results).partition("\n")[2],
+        claims.all_claims(results),
     )
     return f"{before}{BEGIN}{mark}\n" + "\n\n".join(block) + f"\n{END}{after}"
 
 
 def main() -> None:
     """Write the results of profile ``mini`` into the README."""
-    readme = Folders().project / "README.md"
+    folders = Folders()
+    readme = folders.project / "README.md"
+    known = {path.stem: read_results(path) for path in (folders.results / "mini").glob("*.json")}
     text = readme.read_text(encoding="utf-8")
-    write_text_atomic(readme, into_readme(text, load_results("mini")))
+    write_text_atomic(readme, into_readme(text, load_results("mini"), known))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,13 @@ from lorasoups import reading
 from lorasoups.figures import style
 from lorasoups.reading import estimate
 
+_TITLES = {
+    "hard_math": "Word problems answered by a program that runs",
+    "gsm_hard": "Word problems answered by a program that runs",
+    "manual_qa": "Questions on a manual, answered from memory in brackets",
+    "technical_qa": "Questions on technical passages, answered in brackets",
+    "formats": "Counting words in prompt formats that were never trained",
+}
 ROW, HEAD = 0.19, 0.33  # inches per method and per group title
 
 
@@ -31,7 +38,7 @@ def draw(results: Mapping[str, Any]) -> Figure:
         f"solved, % of {n} problems ({task})\n"
         f"bar: mean; circles: {reading.seeds_text(results)}; line: 95 % interval"
     )
-    style.title(figure, "Word problems answered by a program that runs")
+    style.title(figure, _TITLES.get(task, f"Solved problems of {task}"))
     return figure
 
 
@@ -45,7 +52,7 @@ def _group(ax: Axes, results: Mapping[str, Any], name: str, members: list[str]) 
         dots = [100 * x for x in found.per_seed]
         ax.plot(dots, [y] * len(dots), "o", ms=3.2, mfc=style.WHITE, mec=style.BLACK, mew=0.7)
         ax.text(max(hi, *dots, mean) + 1.5, y, f"{mean:.1f}", va="center", fontsize=8.5)
-    ax.set_yticks(range(len(members)), [reading.label(m) for m in members])
+    ax.set_yticks(range(len(members)), [reading.label(m, results) for m in members])
     ax.set_ylim(len(members) - 0.4, -0.6)  # the first on top; span: members + 0.2
     ax.set_xlim(0, 109)
     ax.set_xticks(range(0, 101, 20))

@@ -71,7 +71,7 @@ def _bars(ax: Axes, members: list[str], found: Mapping[str, Mapping[str, float]]
             ax.barh(y, 100 * share, left=left, height=0.74, color=fill, hatch=hatch, label=text,
                     edgecolor=style.BLACK, linewidth=0.5, clip_on=False)  # fmt: skip
             left += 100 * share
-    ax.set_yticks(range(len(members)), [reading.label(m) for m in members])
+    ax.set_yticks(range(len(members)), [reading.label(m, results) for m in members])
     ax.set_ylim(len(members) - 0.4, -0.6)  # the first on top; span: members + 0.2
     ax.set_xlim(0, 100)
     ax.tick_params(axis="y", length=0)

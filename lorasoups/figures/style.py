@@ -21,6 +21,7 @@ GROUPS = {
     reading.SKILLS: (SKY, ""),
     reading.MIX: (ORANGE, "///"),
     reading.CAT: (BLUE, ""),
+    reading.SEARCH: (GREEN, "xx"),
     reading.CONTROLS: (PURPLE, "\\\\\\"),
     reading.STATIC: (GREY, "..."),
 }
