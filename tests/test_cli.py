@@ -40,7 +40,7 @@ def python(*arguments, **options):
 
 def test_commands_are_there():
     text = cli.build_parser().format_help()
-    for command in ("reproduce", "merge", "methods", "pretrain-mini"):
+    for command in ("reproduce", "ablate", "check", "merge", "methods", "pretrain-mini"):
         assert command in text
 
 
@@ -146,12 +146,12 @@ def test_missing_notebook_packages_are_told_with_the_command(monkeypatch, capsys
 @pytest.mark.parametrize(
     "line, expected",
     [
-        ("pretrain-mini --out o --steps 3", {"steps": 3}),
-        ("pretrain-mini --out o --seed 4", {"seed": 4}),
+        ("pretrain-mini --out o --steps 3", {"steps": 3, "world": "mini"}),
+        ("pretrain-mini --out o --seed 4 --world pages", {"seed": 4, "world": "pages"}),
     ],
 )
 def test_pretraining_gets_only_what_was_given(monkeypatch, line, expected):
-    from lorasoups.world import pretrain
+    from lorasoups import pretrain
 
     calls = []
     monkeypatch.setattr(pretrain, "main", lambda out, **k: calls.append((out, k)))

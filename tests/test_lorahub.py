@@ -1,64 +1,111 @@
-"""LoraHub for causal LMs: the search, its objective, and the base untouched."""
+"""LoraHub's search over one weight per LoRA (issue 3, section 2)."""
+
+import threading
 
 import pytest
 import torch
-from soup_helpers import llama_pair as pair
-from soup_helpers import tiny_llama
+from soup_helpers import assert_close, tiny_llama
+from test_alphas import rows, sharp_llama, with_planted_texts
+from test_cat import llama_lora, pair
 
+from lorasoups import lorahub as module
 from lorasoups.batching import heldout_loss
 from lorasoups.errors import SoupError
 from lorasoups.evaluation import folded
-from lorasoups.lorahub import combine, lorahub
-from lorasoups.merging import merge
-
-ROWS = [{"input_ids": [1, 5, 9, 7, 3], "labels": [-100, -100, 9, 7, 3]}] * 4
+from lorasoups.lorahub import lorahub
 
 
-def test_the_search_lowers_its_objective_and_keeps_its_bounds():
-    found = lorahub(tiny_llama(), pair(), ROWS, budget=30, seed=1)
-    first, best = found.history[0], min(e["objective"] for e in found.history)
-    assert first["weights"] == [0.0, 0.0]
-    assert best < first["objective"]
-    assert all(abs(w) <= 1.5 for e in found.history for w in e["weights"])
-    chosen = next(e for e in found.history if e["weights"] == found.weights)
-    assert chosen["objective"] == best
+def equal_ranks():
+    return [llama_lora(1, 3), llama_lora(2, 3, ("self_attn.q_proj", "mlp.up_proj"))]
 
 
-def test_the_objective_is_loss_plus_penalty_of_the_merged_adapter():
-    model = tiny_llama()
-    found = lorahub(model, pair(), ROWS, budget=5, seed=0)
-    for entry in found.history:
-        with folded(model, combine(pair(), entry["weights"], "delta")):
-            loss = heldout_loss(model, ROWS)
-        assert entry["loss"] == pytest.approx(loss, rel=1e-6)
-        penalty = 0.05 * sum(abs(w) for w in entry["weights"]) / 2
-        assert entry["objective"] == pytest.approx(loss + penalty)
+def test_the_search_finds_the_planted_weights_and_leaves_the_model_alone():
+    model = sharp_llama()
+    before = {name: t.clone() for name, t in model.state_dict().items()}
+    hub = lorahub(model, pair(), with_planted_texts(model), budget=40)
+    assert hub.weights == pytest.approx([1.0, 0.3], abs=0.15)
+    assert all(torch.equal(t, before[name]) for name, t in model.state_dict().items())
 
 
-def test_the_seed_decides_and_the_base_comes_back():
-    model = tiny_llama()
-    before = {k: v.clone() for k, v in model.state_dict().items()}
-    one, two = (lorahub(model, pair(), ROWS, budget=8, seed=3) for _ in range(2))
-    assert one.weights == two.weights
-    assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
+@pytest.mark.parametrize("on", ["delta", "factors"])
+def test_history_starts_at_the_base_and_the_best_evaluation_is_returned(on):
+    model, data, loras = tiny_llama(), rows(), equal_ranks()
+    hub = lorahub(model, loras, data, on=on, budget=9)
+    start = hub.history[0]
+    assert start["weights"] == [0.0, 0.0]
+    assert start["loss"] == start["objective"] == pytest.approx(heldout_loss(model, data))
+    assert [e["step"] for e in hub.history] == list(range(1, 10))
+    best = min(hub.history, key=lambda e: e["objective"])
+    assert hub.weights == best["weights"]
+    with folded(model, hub.lora):
+        assert heldout_loss(model, data) == pytest.approx(best["loss"])
+    penalty = 0.05 * sum(map(abs, hub.weights)) / 2
+    assert best["objective"] == pytest.approx(best["loss"] + penalty)
+    assert hub.lora.provenance["weights"] == hub.weights
 
 
-def test_delta_is_the_exact_sum_and_factors_have_cross_terms():
-    loras = pair(equal_ranks=True)
-    name = sorted(loras[0].modules)[0]
-    a, b = (lora.modules[name] for lora in loras)
-    exact = combine(loras, [0.5, -1.0], "delta").delta(name)
-    assert torch.allclose(exact, merge(loras, "cat", weights=[0.5, -1.0]).delta(name))
-    mixed = combine(loras, [0.5, -1.0], "factors").delta(name)
-    assert torch.allclose(mixed, (0.5 * a.B - b.B) @ (0.5 * a.A - b.A), atol=1e-6)
-    alone = combine(loras[:1], [-1.0], "factors").delta(name)
-    assert torch.allclose(alone, a.delta(), atol=1e-6)  # the sign is lost: w enters squared
+def test_delta_is_the_true_sum_and_factors_have_the_cross_terms():
+    loras, w = equal_ranks(), [0.7, -1.2]
+    shared = next(name for name in loras[0].modules if name in loras[1].modules)
+    alone = next(name for name in loras[0].modules if name not in loras[1].modules)
+    first, second = (lora.modules[shared] for lora in loras)
+    true = w[0] * first.delta() + w[1] * second.delta()
+    assert_close(module._merged(loras, w, "delta").delta(shared), true, "delta")
+    squares = w[0] ** 2 * first.delta() + w[1] ** 2 * second.delta()
+    cross = w[0] * w[1] * (first.B @ second.A + second.B @ first.A)
+    factors = module._merged(loras, w, "factors")
+    assert_close(factors.delta(shared), squares + cross, "factors")
+    assert_close(factors.delta(alone), w[0] ** 2 * loras[0].delta(alone), "a lone LoRA, squared")
 
 
-def test_bad_input():
-    with pytest.raises(SoupError, match="nothing to search"):
+def test_weights_stay_within_the_bound():
+    model = sharp_llama()
+    planted = with_planted_texts(model)
+    hub = lorahub(model, pair(), planted, budget=20, bound=0.5)
+    assert max(abs(w) for e in hub.history for w in e["weights"]) <= 0.5
+    assert hub.weights[0] == pytest.approx(0.5, abs=0.05)  # 1.0 is out of reach
+
+
+def test_the_penalty_keeps_weights_small():
+    model = sharp_llama()
+    planted = with_planted_texts(model)
+    hub = lorahub(model, pair(), planted, budget=20, regularisation=1000.0)
+    assert max(map(abs, hub.weights)) < 0.05
+
+
+def test_the_same_call_gives_the_same_weights():
+    first, again = (lorahub(tiny_llama(), pair(), rows(), budget=8) for _ in range(2))
+    assert first.history == again.history
+
+
+def test_an_error_midway_restores_the_model_and_ends_nevergrads_thread(monkeypatch):
+    model, calls = tiny_llama(), []
+    before = {name: t.clone() for name, t in model.state_dict().items()}
+
+    def third_fails(soup, data):
+        calls.append(0)
+        return float("nan") if len(calls) == 3 else heldout_loss(soup, data)
+
+    monkeypatch.setattr(module, "heldout_loss", third_fails)
+    threads = set(threading.enumerate())
+    with pytest.raises(SoupError, match="loss is nan"):
+        lorahub(model, pair(), rows(), budget=10)
+    for thread in set(threading.enumerate()) - threads:
+        thread.join(timeout=10)
+    assert set(threading.enumerate()) <= threads  # it is no daemon: Python would never exit
+    assert all(torch.equal(t, before[name]) for name, t in model.state_dict().items())
+
+
+def test_bad_input_is_refused():
+    with pytest.raises(SoupError, match=r"ranks differ \[2, 3\].*on=\"delta\""):
+        lorahub(tiny_llama(), pair(), rows(), on="factors")
+    with pytest.raises(SoupError, match="no LoRA given"):
+        lorahub(tiny_llama(), [], rows())
+    with pytest.raises(SoupError, match="rows is empty"):
         lorahub(tiny_llama(), pair(), [])
-    with pytest.raises(SoupError, match="unknown on"):
-        combine(pair(), [1, 1], "weights")
-    with pytest.raises(SoupError, match="ranks differ"):
-        combine(pair(), [1, 1], "factors")
+    with pytest.raises(SoupError, match="does not work on 'both'"):
+        lorahub(tiny_llama(), pair(), rows(), on="both")
+    with pytest.raises(SoupError, match="give 1 to 100"):
+        lorahub(tiny_llama(), pair(), rows(), budget=101)
+    with pytest.raises(SoupError, match="no module"):
+        lorahub(tiny_llama(layers=1), pair(), rows(), budget=2)

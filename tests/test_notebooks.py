@@ -119,5 +119,5 @@ def test_whole_series_runs_in_profile_smoke(tmp_path):
     for path in NOTEBOOKS:
         executed = read(tmp_path / "notebooks" / path.name)
         assert not unexecuted(executed) and error_in(executed) is None
-    assert load_results("smoke", tmp_path)["complete"]
+    assert load_results("smoke", root=tmp_path)["complete"]
     assert before == {p: hashlib.sha256(p.read_bytes()).hexdigest() for p in NOTEBOOKS}

@@ -102,10 +102,10 @@ def fields(value, path=()):
 
 
 def test_good_file_survives_writing_and_reading(good, tmp_path):
-    path = R.results_path("smoke", tmp_path)
+    path = R.results_path("smoke", root=tmp_path)
     R.write_results(path, good)
-    assert R.load_results("smoke", tmp_path) == good
-    assert path == tmp_path / "data" / "results" / "smoke.json"
+    assert R.load_results("smoke", root=tmp_path) == good
+    assert path == tmp_path / "data" / "results" / "smoke" / "hard_math.json"
 
 
 def test_every_missing_field_is_named(good):
@@ -173,28 +173,28 @@ def test_other_schema_and_empty_complete_file_are_refused(good):
 
 
 def test_incomplete_file_can_be_read_but_not_loaded(good, tmp_path):
-    path = R.results_path("smoke", tmp_path)
+    path = R.results_path("smoke", root=tmp_path)
     R.write_results(path, good | {"complete": False, "rows": [], "items": {}})
     assert R.read_results(path)["rows"] == []
     with pytest.raises(SoupError, match="not complete.*--profile smoke"):
-        R.load_results("smoke", tmp_path)
+        R.load_results("smoke", root=tmp_path)
 
 
 def test_missing_and_unreadable_files_are_told_with_the_way_out(tmp_path):
     with pytest.raises(SoupError, match="no results file.*reproduce --profile smoke"):
-        R.load_results("smoke", tmp_path)
-    path = R.results_path("smoke", tmp_path)
+        R.load_results("smoke", root=tmp_path)
+    path = R.results_path("smoke", root=tmp_path)
     path.parent.mkdir(parents=True)
     path.write_text('{"schema": 1, "prof')
     with pytest.raises(SoupError, match="cannot be read"):
-        R.load_results("smoke", tmp_path)
+        R.load_results("smoke", root=tmp_path)
     path.write_text("[]")
     with pytest.raises(SoupError, match="not a JSON object"):
-        R.load_results("smoke", tmp_path)
+        R.load_results("smoke", root=tmp_path)
 
 
 def test_bad_results_do_not_replace_good_ones(good, tmp_path):
-    path = R.results_path("smoke", tmp_path)
+    path = R.results_path("smoke", root=tmp_path)
     R.write_results(path, good)
     before = path.read_bytes()
     with pytest.raises(SoupError, match="not representable in JSON"):

@@ -162,7 +162,7 @@ def test_out_takes_everything_and_leaves_the_project_alone(project, tmp_path):
     assert path.read_bytes() == before
     assert sorted(p.name for p in project.iterdir()) == ["notebooks", "pyproject.toml"]
     assert (out / "notebooks" / "03_hard.ipynb").exists()
-    assert results_path("smoke", out).exists()
+    assert results_path("smoke", root=out).exists()
 
 
 def test_only_and_from_choose_notebooks(project):

@@ -68,7 +68,7 @@ def command(base, mirror, out, *more):
 
 
 def test_the_run_writes_complete_results(out):
-    results = load_results("small", out)
+    results = load_results("small", root=out)
     methods = {"base", "math", "code", "cat", "linear@delta"}
     rows = {(row["task"], row["view"], row["method"]): row for row in results["rows"]}
     assert set(rows) == {(task, "all", m) for task in ("gsm_hard", "math") for m in methods}
@@ -79,7 +79,7 @@ def test_the_run_writes_complete_results(out):
 
 
 def test_the_results_say_what_they_are_worth(out):
-    config = load_results("small", out)["config"]
+    config = load_results("small", root=out)["config"]
     assert config["note"] == CPU_NOTE
     notes = {data["repo"]: data["note"] for data in config["data"]}
     assert notes["sahil2801/CodeAlpaca-20k"] == "STAND-IN: 120 rows"
@@ -89,7 +89,7 @@ def test_the_results_say_what_they_are_worth(out):
 
 
 def test_the_results_hold_no_path_of_this_machine(out, base, mirror):
-    results = load_results("small", out)
+    results = load_results("small", root=out)
     assert results["config"]["base"] == "tiny-llama"
     assert results["provenance"]["world_version"] is None
     text = json.dumps(results)
@@ -103,11 +103,11 @@ def test_the_results_hold_no_path_of_this_machine(out, base, mirror):
 def test_a_second_run_reuses_everything_and_says_the_same(out, base, mirror, monkeypatch, capsys):
     monkeypatch.setenv(MIRROR_VARIABLE, "")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    first = load_results("small", out)
+    first = load_results("small", root=out)
     stamps = {path: path.stat().st_mtime_ns for path in out.rglob("MANIFEST.json")}
     assert cli.main(command(base, mirror, out)) == 0
     assert {path: path.stat().st_mtime_ns for path in out.rglob("MANIFEST.json")} == stamps
-    second = load_results("small", out)
+    second = load_results("small", root=out)
     assert second["rows"] == first["rows"] and second["timings"] == first["timings"]
     told = capsys.readouterr().out
     assert CPU_NOTE in told and "NOT THE WHOLE SET: STAND-IN: 120 rows" in told

@@ -12,7 +12,7 @@ from lorasoups.errors import SoupError
 from lorasoups.paths import project_root
 from lorasoups.sandbox import run_programs
 from lorasoups.world import corpus, forms, stories
-from lorasoups.world.pretrain import GridBatches, cell_accuracy, corpus_tokens
+from lorasoups.pretrain import GridBatches, cell_accuracy, corpus_tokens
 from lorasoups.world.problems import SPLITS, Problem, sample
 from lorasoups.world.tasks import SKILLS, VIEWS, dataset, example
 from lorasoups.world.tokenizer import mini_tokenizer
@@ -160,7 +160,7 @@ def test_the_base_generalises_to_held_out_cells_and_has_neither_skill(base):
     """What makes composition possible: content and form are separate factors for it."""
     model, tokenizer = base
     cells = sorted(corpus.HELD_OUT_CELLS)[::3]
-    accuracy = cell_accuracy(model, tokenizer, cells, per_cell=10)
+    accuracy = cell_accuracy(model, tokenizer, corpus.cell_example, cells, per_cell=10)
     assert sum(accuracy.values()) / len(accuracy) > 0.9, accuracy
 
 
@@ -173,12 +173,12 @@ def test_the_base_is_small_and_loads_in_float32(base):
 
 def test_pretraining_batches_are_a_function_of_seed_and_index():
     tokenizer = mini_tokenizer()
-    data, again = GridBatches(tokenizer, 10, seed=0), GridBatches(tokenizer, 10, seed=0)
+    data, again = (GridBatches(corpus.document, tokenizer, 10, seed=0) for _ in range(2))
     late = again[9]["input_ids"]  # in another order
     for i in (0, 9):
         batch = data[i]
     assert torch.equal(batch["input_ids"], late)
-    assert not torch.equal(GridBatches(tokenizer, 10, seed=1)[0]["input_ids"][:, :5],
+    assert not torch.equal(GridBatches(corpus.document, tokenizer, 10, seed=1)[0]["input_ids"][:, :5],
                            data[0]["input_ids"][:, :5])  # fmt: skip
     assert corpus_tokens(data, 2) == int((data[0]["input_ids"] != 0).sum()
                                          + (data[1]["input_ids"] != 0).sum())  # fmt: skip

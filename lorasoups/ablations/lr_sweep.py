@@ -3,7 +3,7 @@
 from lorasoups.ablations.base import OUR_CAT, Ablation, Variant, learned
 from lorasoups.experiment import Experiment
 
-RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)
+RATES = (1e-4, 1e-3, 1e-2, 3e-2, 1e-1, 1.0)
 NORMALISE = ("none", "softmax")
 
 
@@ -23,7 +23,7 @@ def _variants(experiment: Experiment) -> list[Variant]:
         *(
             Variant(f"{n}/{lr:g}", f"{n}, lr {lr:g}", _at(n, lr), curve=n, x=lr)
             for n in NORMALISE
-            for lr in (rates if n == "none" else rates[::2])
+            for lr in (rates if n == "none" else rates[1:6:2])
         ),
     ]
 

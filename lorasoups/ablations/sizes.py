@@ -5,7 +5,7 @@ from dataclasses import replace
 from lorasoups.ablations.base import OURS, Ablation, Soup, Variant, ours, weighted
 from lorasoups.experiment import Experiment
 
-RANKS = (2, 4, 8, 16, 32)
+RANKS = (2, 8, 32)
 LENGTHS = (0.125, 0.25, 0.5, 1.0)
 
 

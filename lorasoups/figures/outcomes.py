@@ -1,4 +1,4 @@
-"""Why programs fail: what became of every answer on the target, by method."""
+"""Why answers fail: what became of every answer on the target, by method."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -15,13 +15,17 @@ ROW, HEAD = 0.19, 0.33  # inches per method and per group title
 # outcome -> what it means, fill, hatch; neighbours differ in brightness or hatch
 LOOKS = {
     "ok": ("right", style.BLUE, ""),
-    "wrong": ("runs, wrong number", style.SKY, "///"),
+    "wrong": ("wrong number or value", style.SKY, "///"),
     "no_solution": ("no program", style.WHITE, ""),
     "syntax": ("syntax error", style.ORANGE, "..."),
     "exception": ("exception", style.VERMILION, "xxx"),
     "bad_type": ("no number returned", style.YELLOW, "\\\\\\"),
     "timeout": ("timeout", style.PURPLE, ""),
     "memory": ("out of memory", style.GREEN, "///"),
+    "wrong_form": ("wrong, not in the form", style.GREY, "---"),
+    "abstained": ("wrongly abstained", style.YELLOW, "+++"),
+    "no_abstention": ("answered the unanswerable", style.PURPLE, "ooo"),
+    "diverged": ("training diverged", style.BLACK, "**"),
     "refused": ("refused by the sandbox", style.BLACK, ""),
 }
 
@@ -46,7 +50,7 @@ def draw(results: Mapping[str, Any]) -> Figure:
     axes = figure.subplots(len(groups), 1, sharex=True, squeeze=False, height_ratios=spans)[:, 0]
     for ax, (name, members) in zip(axes, groups.items(), strict=True):
         ax.set_title(name, fontweight="bold")
-        _bars(ax, members, found)
+        _bars(ax, results, members, found)
     axes[-1].set_xlabel(
         f"share of the answers, % ({reading.target(results)}, {reading.seeds_text(results)})"
     )
@@ -63,7 +67,7 @@ def draw(results: Mapping[str, Any]) -> Figure:
     return figure
 
 
-def _bars(ax: Axes, members: list[str], found: Mapping[str, Mapping[str, float]]) -> None:
+def _bars(ax: Axes, results: Mapping[str, Any], members: list[str], found: Mapping[str, Mapping[str, float]]) -> None:
     for y, method in enumerate(members):
         left = 0.0
         for outcome, share in found[method].items():
