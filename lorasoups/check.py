@@ -19,7 +19,7 @@ from lorasoups.errors import SoupError
 from lorasoups.notebook_files import read_notebook
 from lorasoups.paths import Folders
 from lorasoups.reading import Results, label
-from lorasoups.results import read_results, unpack_verdicts
+from lorasoups.results import find, read_results, unpack_verdicts
 from lorasoups.tables import into_readme
 
 CLOSE = 1e-9
@@ -93,13 +93,9 @@ def check(profile: str = "mini", root: Path | str | None = None) -> Iterator[Fin
 
 
 def matrix(results: Results, task: str, method: str) -> np.ndarray:
-    """Verdicts [seeds, items], bool, from the packed items."""
-    n = next(
-        row["n"]
-        for row in results["rows"]
-        if (row["task"], row["method"], row["view"]) == (task, method, "all")
-    )
+    """Verdicts [seeds, items], bool, from the packed items. KeyError where there are none."""
     seeds = results["items"][task][method]
+    n = find(results["rows"], task=task, method=method, view="all")[0]["n"]
     return np.stack([unpack_verdicts(text, n) for _, text in sorted(seeds.items())])
 
 
@@ -204,7 +200,7 @@ def _relation(what: str, results: Results, claim: Mapping[str, Any]) -> Finding:
     task = claim.get("task", results["config"]["target"])
     try:
         pair = stats.paired(*(matrix(results, task, claim[side]) for side in ("a", "b")))
-    except (KeyError, StopIteration):
+    except KeyError:
         return Finding(what, False, f"{claim['a']} or {claim['b']} was not evaluated on {task}")
     relation = "above" if pair.lo > 0 else "below" if pair.hi < 0 else "open"
     a, b = (label(claim[side], results) for side in ("a", "b"))

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from lorasoups.figures.style import render, save
 from lorasoups.tables import markdown
 
-SCREEN_DPI = 100  # in the notebook; the saved PNG has more
+SCREEN_DPI = 80  # in the notebook; the saved PNG has more
 
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # "Loading weights: 100%|..."
 warnings.filterwarnings("ignore", message="IProgress not found")  # bars are text on purpose
