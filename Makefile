@@ -1,5 +1,5 @@
-# make reproduce            the headline experiment, one seed (SEEDS=5 for the committed figures)
-# make test                 ruff, unit tests, every notebook in profile smoke
+# make reproduce            all notebooks, one seed (SEEDS=5: hours, the committed figures)
+# make test                 ruff, unit tests, every notebook in profile smoke, every claim
 # make venv | lint | clean
 #
 # Needs only Python >= 3.11 (PYTHON=...) and make; everything else goes into .venv.
@@ -25,6 +25,7 @@ reproduce: venv
 test: lint
 	$(PY) -m pytest -q -m "not notebooks"
 	$(PY) -m pytest -q -m notebooks
+	$(PY) -m lorasoups check
 
 lint: venv
 	$(PY) -m ruff check .
