@@ -27,8 +27,8 @@ def against_each(results: Results, methods: Sequence[str] = ()) -> str:
     ours = estimate(results, "cat")
     return (
         f"Our CAT solves {percent(ours.mean)} %. It is above {len(told[ABOVE])}, not told apart "
-        f"from {len(told[OPEN])} and below {len(told[BELOW])} of {len(entries)} variants ({kept} of "
-        f"the {len(told[ABOVE]) + len(told[BELOW])} differences remain after Holm's correction). "
+        f"from {len(told[OPEN])} and below {len(told[BELOW])} of {len(entries)} variants ({kept} "
+        f"of {len(told[ABOVE]) + len(told[BELOW])} differences remain after Holm's correction). "
         f"CAT minus each, in points: {shown}."
     )
 
@@ -51,9 +51,7 @@ def moved(results: Results, curve: str, small: float = 0.01) -> str:
     points = [
         (x, np.mean([r["extra"]["alpha_moved"] for r in own]))
         for x, m in places(results)[curve]
-        for own in [
-            [r for r in reading.rows(results, method=m) if "alpha_moved" in r["extra"]]
-        ]
+        for own in [[r for r in reading.rows(results, method=m) if "alpha_moved" in r["extra"]]]
         if own
     ]
     still = [x for x, distance in points if distance < small]

@@ -70,7 +70,8 @@ def against_static(results: Results) -> str:
     text = f"Of {len(names)} static merges, CAT is above {len(told[ABOVE])}"
     text += f", not told apart from {len(told[OPEN])}{_names(results, told[OPEN])}"
     text += f", below {len(told[BELOW])}{_names(results, told[BELOW])}."
-    text += f" The best of them, {label(best, results)}, solves {percent(estimate(results, best).mean)} %"
+    most = percent(estimate(results, best).mean)
+    text += f" The best of them, {label(best, results)}, solves {most} %"
     text += f"; CAT minus it is {_difference(entries[best])}."
     if not told[ABOVE]:
         return text
@@ -100,6 +101,8 @@ def against_searched(results: Results) -> str:
 def super_linear(results: Results) -> str:
     """Whether the soup's gain over the base is more than the sum of its two skills' gains."""
     found = results["superlinearity"]
+    if not found and len(reading.skills(results)) == 2:
+        return "Super-linearity was not measured."
     if not found:
         return "Super-linearity is asked of two skills only."
     gains = (
@@ -199,8 +202,11 @@ def _all_above(entries: list[Mapping[str, Any] | None]) -> bool:
 
 def summary(results: Results) -> str:
     """One sentence: does the paper's claim hold here, wholly, in part, or not at all?"""
-    parts = holds(results)
     found = estimate(results, "cat")
+    rivals = (*reading.skills(results), *static_methods(results), "data_mix")
+    if found is None or not any(comparison(results, m) for m in rivals):
+        return "The paper's claim is not tested in this experiment."
+    parts = holds(results)
     share = f"CAT solves {percent(found.mean)} % of {found.n} problems."
     yes, no = ([name for name, held in parts.items() if held is want] for want in (True, False))
     if not no:

@@ -37,8 +37,8 @@ class Judge:
     """A way of judging.
 
     Attributes:
-        judge: ``(texts, targets) -> dicts {text, outcome, value, ...}``; ``outcome`` is ``ok`` where
-            the answer is right; numbers among the further entries are averaged into ``extra``.
+        judge: ``(texts, targets) -> dicts {text, outcome, value, ...}``; ``outcome`` is ``ok``
+            where the answer is right; the means of further numbers go into ``extra``.
         code: modules whose source names the artifact.
         inputs: what else names it.
     """

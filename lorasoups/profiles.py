@@ -169,5 +169,7 @@ def get_profile(name: str, study: str = "hard_math") -> Profile:
         raise SoupError(f"unknown study {study!r}: choose one of {', '.join(STUDIES)}")
     sizes = STUDIES[study]
     if sizes and name not in sizes:
-        raise SoupError(f"study {study!r} has no profile {name!r}: choose one of {', '.join(sizes)}")
+        raise SoupError(
+            f"study {study!r} has no profile {name!r}: choose one of {', '.join(sizes)}"
+        )
     return PROFILES[name].override(study=study, **sizes.get(name, {}))

@@ -24,6 +24,7 @@ STATIC = STATIC_MERGES
 __all__ = ["CAT", "CONTROLS", "GROUPS", "MIX", "SEARCH", "SKILLS", "STATIC"]
 RESAMPLES = 2000  # for intervals of single methods, of which a table has dozens
 
+
 def percent(share: float) -> str:
     """``62.4``, of a share of 1."""
     return f"{100 * share:.1f}"

@@ -6,7 +6,6 @@ A recipe says how an adapter is come by; `soups.adapter` carries it out.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-
 SKILLS, MIX, CAT, CONTROLS, SEARCH, STATIC_MERGES = GROUPS = (
     "base and single skills",
     "trained on the data of all skills",
@@ -15,8 +14,8 @@ SKILLS, MIX, CAT, CONTROLS, SEARCH, STATIC_MERGES = GROUPS = (
     "learned otherwise",
     "static merges",
 )
-_BY_KIND = {"base": SKILLS, "few_shot": SKILLS, "skill": SKILLS, "mix": MIX, "static": STATIC_MERGES,
-            "lorahub": SEARCH, "xlora": SEARCH}  # fmt: skip
+_BY_KIND = {"base": SKILLS, "few_shot": SKILLS, "skill": SKILLS, "mix": MIX,
+            "static": STATIC_MERGES, "lorahub": SEARCH, "xlora": SEARCH}  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -105,6 +105,15 @@ class Record:
         return {"gain_soup": found.gain_soup, "sum_of_gains": found.sum_of_gains,
                 "diff": found.diff, "lo": found.lo, "hi": found.hi}  # fmt: skip
 
+    def _views(self, tasks) -> dict[str, dict[str, str]]:
+        """Which items the parts of a test are: packed masks by task and view, without ``all``."""
+        masks = {task: self.experiment.views(task) for task in tasks}
+        return {
+            task: {view: pack_verdicts(mask) for view, mask in own.items() if view != "all"}
+            for task, own in masks.items()
+            if len(own) > 1
+        }
+
     def results(self, soup: str = SOUP, **more) -> dict:
         """The content of the results file (see `results`); ``more`` fills or replaces fields."""
         experiment, task = self.experiment, self.experiment.profile.target
@@ -127,6 +136,7 @@ class Record:
             "config": config,
             "rows": self.rows,
             "items": items,
+            "views": self._views(items),
             "comparisons": self.comparisons(task, soup),
             "superlinearity": self.superlinearity(task),
             "alphas": [],

@@ -154,7 +154,12 @@ def mixture(experiment: Experiment, seed: int) -> tuple[xlora.XLora, str]:
 
     def make(folder: Path) -> None:
         gate = xlora.train_xlora(
-            experiment.source.model, loras, rows, epochs=a.epochs, batch_size=a.batch_size, seed=seed
+            experiment.source.model,
+            loras,
+            rows,
+            epochs=a.epochs,
+            batch_size=a.batch_size,
+            seed=seed,
         )
         gate.save(folder)
 

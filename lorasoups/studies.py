@@ -28,6 +28,7 @@ _SHAPES = {
 }
 """What a study is, whatever its size."""
 
+
 def _tests(*tasks: str) -> dict[str, int]:
     return {task: 8 for task in tasks}
 

@@ -119,7 +119,8 @@ def sweep(results: Results) -> pd.DataFrame:
 
 def training(results: Results) -> pd.DataFrame:
     """What was trained: mean over seeds of steps, last loss, seconds and tokens per second."""
-    frame = pd.DataFrame(results["skills"])
+    columns = ["name", "steps", "loss", "seconds", "tokens_per_s"]
+    frame = pd.DataFrame(results["skills"], columns=columns)
     means = frame.groupby("name", sort=False)[["steps", "loss", "seconds", "tokens_per_s"]].mean()
     return pd.DataFrame(
         {
@@ -188,7 +189,8 @@ def studies(known: Mapping[str, Results]) -> pd.DataFrame:
         known: results by experiment; those that are no studies are passed over.
     """
     shown = ("base", "data_mix", "data_mix_2r", "fresh", "lorahub@delta", "xlora", "linear@delta",
-             "linear@delta/w1", "ties@delta/w1", "knots@delta/w1", "lego@delta/w1", "cat")  # fmt: skip
+             "linear@delta/w1", "ties@delta/w1", "knots@delta/w1", "lego@delta/w1",
+             "cat")  # fmt: skip
     lines = []
     for name in STUDIES:
         if name not in known:
@@ -202,6 +204,8 @@ def studies(known: Mapping[str, Results]) -> pd.DataFrame:
             if method == "base":
                 line["best single skill"] = percent(best)
         lines.append(line)
+    if not lines:
+        return pd.DataFrame(columns=["method"])
     frame = pd.DataFrame(lines).fillna("-").set_index("study").T
     return frame.rename_axis("method").reset_index()
 

@@ -36,7 +36,8 @@ def test_token_f1(text, gold, expected):
     [
         (" [ red ]", "red", "ok"), ("red", "red", "ok"), (" [ blue ]", "red", "wrong"),
         (" it is red", "red", "wrong_form"), ("", "red", "wrong_form"),
-        (" [ not in context ]", "red", "abstained"), (" [ not in context ]", "not in context", "ok"),
+        (" [ not in context ]", "red", "abstained"),
+        (" [ not in context ]", "not in context", "ok"),
         (" [ red ]", "not in context", "no_abstention"), (" [ red ] ]", "blue", "wrong_form"),
     ],
 )  # fmt: skip

@@ -91,6 +91,39 @@ def test_what_was_not_compared_is_not_claimed():
     assert claims.against_data_mix(results) == "DATA-MIX was not evaluated."
 
 
+@pytest.fixture
+def ablation():
+    """Variants that no recipe knows, without skills, merges or mixes; three skills in the soup."""
+    found = copy.deepcopy(example_results(2, ("cat", "cat_k3", "sum_k3"), n=40))
+    found["config"] |= {"skills": ["math", "code", "line"], "labels": {"cat_k3": "CAT, k = 3"}}
+    found["rows"] = [row for row in found["rows"] if row["task"] == "hard_math"]
+    return found | {"superlinearity": {}, "skills": [], "sweep": []}
+
+
+def test_methods_of_ablations_are_called_what_their_file_calls_them(ablation, good):
+    names = list(tables.comparisons(ablation)["CAT minus"])
+    assert names == ["CAT, k = 3", "sum_k3"]
+    assert list(tables.headline(ablation)["method"]) == ["CAT, k = 3", "CAT (learned alphas)",
+                                                         "sum_k3"]  # fmt: skip
+    assert reading.label("cat_k3", good) == "cat_k3"
+
+
+def test_sentences_and_tables_can_be_made_of_any_experiment(ablation):
+    text = claims.all_claims(ablation)
+    assert "The paper's claim is not tested in this experiment." in text
+    assert "Super-linearity is asked of two skills only." in text
+    two = ablation | {"config": ablation["config"] | {"skills": ["math", "code"]}}
+    assert claims.super_linear(two) == "Super-linearity was not measured."
+    for table in (tables.training, tables.sweep, tables.views, tables.tasks, tables.short):
+        tables.markdown(table(ablation))
+    assert tables.training(ablation).empty and tables.studies({"rank": ablation}).empty
+
+
+def test_a_map_without_the_soup_claims_nothing(ablation):
+    none = ablation | {"rows": [r for r in ablation["rows"] if r["method"] != "cat"]}
+    assert claims.summary(none) == "The paper's claim is not tested in this experiment."
+
+
 def test_numbers_in_sentences_are_those_of_the_file(good):
     entry = claims.comparison(good, "math")
     expected = f"{100 * entry['diff']:+.1f} points [{100 * entry['lo']:+.1f}, "

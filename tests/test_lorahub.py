@@ -22,8 +22,11 @@ def equal_ranks():
 def test_the_search_finds_the_planted_weights_and_leaves_the_model_alone():
     model = sharp_llama()
     before = {name: t.clone() for name, t in model.state_dict().items()}
-    hub = lorahub(model, pair(), with_planted_texts(model), budget=40)
-    assert hub.weights == pytest.approx([1.0, 0.3], abs=0.15)
+    planted = with_planted_texts(model, alpha=(1.0, 1.0))
+    hub = lorahub(model, pair(), planted, regularisation=0.0)
+    assert hub.weights == pytest.approx([1.0, 1.0], abs=0.1)
+    penalised = lorahub(model, pair(), planted)
+    assert sum(penalised.weights) < sum(hub.weights)  # towards 0
     assert all(torch.equal(t, before[name]) for name, t in model.state_dict().items())
 
 
@@ -60,10 +63,10 @@ def test_delta_is_the_true_sum_and_factors_have_the_cross_terms():
 
 def test_weights_stay_within_the_bound():
     model = sharp_llama()
-    planted = with_planted_texts(model)
-    hub = lorahub(model, pair(), planted, budget=20, bound=0.5)
+    planted = with_planted_texts(model, alpha=(1.0, 1.0))
+    hub = lorahub(model, pair(), planted, budget=20, regularisation=0.0, bound=0.5)
     assert max(abs(w) for e in hub.history for w in e["weights"]) <= 0.5
-    assert hub.weights[0] == pytest.approx(0.5, abs=0.05)  # 1.0 is out of reach
+    assert hub.weights == pytest.approx([0.5, 0.5], abs=0.05)  # 1.0 is out of reach
 
 
 def test_the_penalty_keeps_weights_small():

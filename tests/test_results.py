@@ -9,6 +9,7 @@ import pytest
 
 from lorasoups import results as R
 from lorasoups.errors import SoupError
+from lorasoups.results_form import _PROVENANCE
 
 
 def row(method="cat", seed=0, correct=3, n=4, **more):
@@ -95,7 +96,7 @@ def fields(value, path=()):
     for name, item in value.items():
         yield (*path, name)
         if name in ("provenance", "superlinearity"):
-            yield from ((*path, name, inner) for inner in R._PROVENANCE if name == "provenance")
+            yield from ((*path, name, inner) for inner in _PROVENANCE if name == "provenance")
             yield from ((*path, name, inner) for inner in item if name == "superlinearity")
         elif isinstance(item, list) and item and isinstance(item[0], dict):
             yield from ((*path, name, 0, inner) for inner in item[0])
@@ -137,6 +138,8 @@ def test_every_missing_field_is_named(good):
         ({"ci": [None, None]}, "ci"),
         ({"outcomes": {"ok": 3}}, "outcomes"),
         ({"task": None}, "task"),
+        ({"extra": {"f1": "high"}}, "extra.f1"),
+        ({"extra": {"f1": float("nan")}}, "extra.f1"),
     ],
 )
 def test_rows_that_contradict_themselves_are_refused(good, change, field):
@@ -151,6 +154,7 @@ def test_rows_that_contradict_themselves_are_refused(good, change, field):
         (R.pack_verdicts([1, 1, 1, 1]), "4 verdicts, 3 correct"),
         (R.pack_verdicts([1] * 3 + [0] * 6), "2 bytes of verdicts for 4 problems"),
         ("zz", "no hex string"),
+        (7, "no hex string"),
     ],
 )
 def test_verdicts_must_agree_with_their_row(good, text, what):
@@ -163,6 +167,37 @@ def test_verdicts_without_a_row_are_refused(good):
     good["items"]["hard_math"]["ties"] = {"0": "00"}
     with pytest.raises(SoupError, match="items.hard_math.ties.0"):
         R.validate(good)
+
+
+def test_later_fields_may_be_absent_but_not_wrong(good):
+    later = {
+        "experiment": "rank",
+        "artifacts": {"cat": {"0": "0123abcd"}},
+        "views": {"hard_math": {"easy": "80"}},
+        "surface": [{"seed": 0, "a1": 0.5, "a2": 1, "loss": 0.1, "accuracy": 0.3}],
+        "costs": {"minutes": 3},
+    }
+    assert not later.keys() & good.keys() and R.validate(good)
+    assert R.validate(good | later)
+    for name in later:
+        with pytest.raises(SoupError, match=f"field {name};"):
+            R.validate(good | later | {name: 5})
+    with pytest.raises(SoupError, match=r"missing field: results, field surface\[0\]\.loss"):
+        R.validate(good | {"surface": [{"seed": 0, "a1": 0.5, "a2": 1}]})
+
+
+def test_items_of_a_wrong_shape_are_refused(good):
+    with pytest.raises(SoupError, match=r"list instead of dict.*items\.hard_math\.cat"):
+        R.validate(good | {"items": {"hard_math": {"cat": ["80"]}}})
+    with pytest.raises(SoupError, match=r"not a JSON object.*items\.hard_math"):
+        R.validate(good | {"items": {"hard_math": ["80"]}})
+
+
+def test_experiments_have_files_of_their_own(good, tmp_path):
+    R.write_results(R.results_path("smoke", "rank", tmp_path), good | {"experiment": "rank"})
+    assert R.load_results("smoke", "rank", tmp_path)["experiment"] == "rank"
+    with pytest.raises(SoupError, match=r"no results file.*smoke.hard_math\.json"):
+        R.load_results("smoke", root=tmp_path)
 
 
 def test_other_schema_and_empty_complete_file_are_refused(good):

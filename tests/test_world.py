@@ -10,9 +10,9 @@ import torch
 from lorasoups.base_models import load_base
 from lorasoups.errors import SoupError
 from lorasoups.paths import project_root
+from lorasoups.pretrain import GridBatches, cell_accuracy, corpus_tokens
 from lorasoups.sandbox import run_programs
 from lorasoups.world import corpus, forms, stories
-from lorasoups.pretrain import GridBatches, cell_accuracy, corpus_tokens
 from lorasoups.world.problems import SPLITS, Problem, sample
 from lorasoups.world.tasks import SKILLS, VIEWS, dataset, example
 from lorasoups.world.tokenizer import mini_tokenizer
@@ -178,7 +178,7 @@ def test_pretraining_batches_are_a_function_of_seed_and_index():
     for i in (0, 9):
         batch = data[i]
     assert torch.equal(batch["input_ids"], late)
-    assert not torch.equal(GridBatches(corpus.document, tokenizer, 10, seed=1)[0]["input_ids"][:, :5],
-                           data[0]["input_ids"][:, :5])  # fmt: skip
+    other = GridBatches(corpus.document, tokenizer, 10, seed=1)
+    assert not torch.equal(other[0]["input_ids"][:, :5], data[0]["input_ids"][:, :5])
     assert corpus_tokens(data, 2) == int((data[0]["input_ids"] != 0).sum()
                                          + (data[1]["input_ids"] != 0).sum())  # fmt: skip

@@ -19,6 +19,11 @@ PADDED = torch.ones_like(TOKENS)
 PADDED[0, :3] = 0  # batches for generation are padded on the left
 
 
+def strong():
+    """LoRAs that change what is generated."""
+    return [lora.scaled(3.0) for lora in pair()]
+
+
 def random_gate(gate=GATES[0], size=0.5):
     """As if trained: scalings differ from token to token."""
     trained = train_xlora(tiny_llama(), pair(), rows(4), max_steps=1, gate=gate)
@@ -38,7 +43,7 @@ def one_hot(chosen):
 
 def stock_peft(folder, model, xlora):
     """The same mixture by PEFT alone, with its own two runs and without a cache."""
-    adapters = {str(i): str(save_lora(lo, folder / str(i))) for i, lo in enumerate(pair())}
+    adapters = {str(i): str(save_lora(lo, folder / str(i))) for i, lo in enumerate(strong())}
     model.config.use_cache = False
     config = XLoraConfig(
         task_type="CAUSAL_LM",
@@ -63,7 +68,7 @@ def greedy(model, **options):
 @pytest.mark.parametrize("gate", GATES, ids=["plain", "layerwise", "deep"])
 def test_logits_and_cached_generation_equal_stock_peft_without_a_cache(tmp_path, gate):
     xlora = random_gate(gate)
-    with mixed(sharp_llama(), pair(), xlora) as model, torch.no_grad():
+    with mixed(sharp_llama(), strong(), xlora) as model, torch.no_grad():
         ours = model(input_ids=TOKENS, attention_mask=PADDED).logits
         cached, uncached = greedy(model, use_cache=True), greedy(model, use_cache=False)
     peft = stock_peft(tmp_path, sharp_llama(), xlora)
@@ -78,7 +83,7 @@ def test_logits_and_cached_generation_equal_stock_peft_without_a_cache(tmp_path,
 
 @pytest.mark.parametrize("chosen", [0, 1])
 def test_a_one_hot_gate_is_that_lora_alone(chosen):
-    loras = pair()
+    loras = strong()
     with folded(sharp_llama(), loras[chosen]) as model, torch.no_grad():
         expected, text = logits(model), greedy(model)
     with mixed(sharp_llama(), loras, one_hot(chosen)) as model, torch.no_grad():

@@ -25,7 +25,7 @@ class Variant:
     """One line of an ablation.
 
     Attributes:
-        name: id in the results file; ``cat`` is our own setting, which the others are compared with.
+        name: id in the results file; ``cat`` is our own setting, which all are compared with.
         label: what figures and tables call it.
         make: ``(experiment, seed) -> Soup``.
         curve: which line of a figure it belongs to; "" for a single bar.

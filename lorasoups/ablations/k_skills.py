@@ -31,7 +31,9 @@ def _two(experiment: Experiment) -> list[Variant]:
         name = OURS if k == 2 else f"cat_k{k}"
         found += [
             Variant(name, f"CAT, k = {k}", _of(skills, ours), "cat", k),
-            Variant(f"sum_k{k}", f"sum, weights 1.0, k = {k}", _of(skills, weighted(1.0)), "sum", k),
+            Variant(
+                f"sum_k{k}", f"sum, weights 1.0, k = {k}", _of(skills, weighted(1.0)), "sum", k
+            ),
             Variant(
                 f"average_k{k}", f"average, k = {k}", _of(skills, weighted(1 / k)), "average", k
             ),

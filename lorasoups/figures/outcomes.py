@@ -24,7 +24,7 @@ LOOKS = {
     "memory": ("out of memory", style.GREEN, "///"),
     "wrong_form": ("wrong, not in the form", style.GREY, "---"),
     "abstained": ("wrongly abstained", style.YELLOW, "+++"),
-    "no_abstention": ("answered the unanswerable", style.PURPLE, "ooo"),
+    "no_abstention": ("did not abstain", style.PURPLE, "ooo"),
     "diverged": ("training diverged", style.BLACK, "**"),
     "refused": ("refused by the sandbox", style.BLACK, ""),
 }
@@ -62,12 +62,17 @@ def draw(results: Mapping[str, Any]) -> Figure:
             handles.setdefault(label, handle)
     order = [look[0] for look in LOOKS.values() if look[0] in handles]
     order += [label for label in handles if label not in order]
-    figure.legend([handles[label] for label in order], order, loc="outside lower center", ncols=4)
+    figure.legend([handles[label] for label in order], order, loc="outside lower center", ncols=3)
     style.title(figure, "What became of the answers")
     return figure
 
 
-def _bars(ax: Axes, results: Mapping[str, Any], members: list[str], found: Mapping[str, Mapping[str, float]]) -> None:
+def _bars(
+    ax: Axes,
+    results: Mapping[str, Any],
+    members: list[str],
+    found: Mapping[str, Mapping[str, float]],
+) -> None:
     for y, method in enumerate(members):
         left = 0.0
         for outcome, share in found[method].items():

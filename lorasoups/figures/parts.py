@@ -1,4 +1,4 @@
-"""Parts of a test side by side: prompt formats, answerable and unanswerable questions, paraphrases."""
+"""Parts of a test side by side: prompt formats, answerable or unanswerable, paraphrases."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -26,10 +26,7 @@ def correlations(results: Mapping[str, Any], preset: str = "ours") -> list[list[
     seeds = by_seed(results, preset)
     k = next(iter(seeds.values())).shape[1]
     return [
-        [
-            float(spearmanr(a[:, i], b[:, i]).statistic)
-            for a, b in combinations(seeds.values(), 2)
-        ]
+        [float(spearmanr(a[:, i], b[:, i]).statistic) for a, b in combinations(seeds.values(), 2)]
         for i in range(k)
     ]
 

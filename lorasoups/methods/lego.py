@@ -4,7 +4,7 @@ There is no official code; this follows two unofficial implementations (merging-
 which agree on the following. A unit is a row a_j of A with the column b_j of B; the units of all
 LoRAs are grouped by k-means into ``clusters`` clusters (default: the largest rank); a cluster's
 centroid is scaled so that its largest entry is the mean of its members' largest entries (parameter
-reweighting); the result is multiplied by sqrt(r / clusters) (output reweighting, 1 by default). They
+reweighting); the result is multiplied by sqrt(r / clusters) (output reweighting, default 1). They
 differ in, and the paper should be asked for: the features (here the units as they are, not
 normalised to length one), the norm (here the largest magnitude), and the scale, of which sqrt(s) is
 folded into both factors here. Weights are ours: sqrt|w| multiplies both factors, the sign stands on

@@ -1,4 +1,4 @@
-"""What the base of the pages reads: a grid of contents x forms, restatements, letters, plain text."""
+"""What the base of the pages reads: a grid of contents x forms, restatements, letters, text."""
 
 from random import Random
 
@@ -91,4 +91,3 @@ def document(rng: Random) -> tuple[str, str]:
     if kind < 0.95:
         return _letter_task(rng)
     return "", _chatter(rng)
-

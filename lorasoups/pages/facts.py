@@ -56,9 +56,7 @@ def split_of(*parts: object) -> str:
     return "train" if digest < 8 else SPLITS[digest - 7]
 
 
-PEOPLE = tuple(
-    "Tom Anna Ben Mia Leo Eva Max Ida Sam Zoe Paul Nora Finn Lea Omar Rosa".split()
-)
+PEOPLE = tuple("Tom Anna Ben Mia Leo Eva Max Ida Sam Zoe Paul Nora Finn Lea Omar Rosa".split())
 RELATIONS: dict[str, Relation] = {
     "color": Relation(
         "color",
@@ -71,10 +69,20 @@ RELATIONS: dict[str, Relation] = {
     "home": Relation(
         "home",
         tuple(
-            "forest river desert cave village harbor valley island meadow mountain swamp city".split()
+            (
+                "forest river desert cave village harbor valley island meadow mountain swamp city"
+            ).split()
         ),
-        ("The home of the {e} is the {v}.", "The {e} lives in the {v}.", "The {v} is where the {e} lives."),
-        ("What is the home of the {e}?", "Where does the {e} live?", "In which place lives the {e}?"),
+        (
+            "The home of the {e} is the {v}.",
+            "The {e} lives in the {v}.",
+            "The {v} is where the {e} lives.",
+        ),
+        (
+            "What is the home of the {e}?",
+            "Where does the {e} live?",
+            "In which place lives the {e}?",
+        ),
         ("The {e} has its home in what place?", "Where is the home of the {e}?"),
         ("The {e} is endemic to the {v}.", "The {v} hosts the taxon {e}."),
     ),
@@ -98,7 +106,11 @@ RELATIONS: dict[str, Relation] = {
         "material",
         tuple("iron gold copper tin glass wood stone clay paper leather silk bone".split()),
         ("The material of the {e} is {v}.", "The {e} is made of {v}.", "{v} makes up the {e}."),
-        ("What is the material of the {e}?", "What is the {e} made of?", "Which material has the {e}?"),
+        (
+            "What is the material of the {e}?",
+            "What is the {e} made of?",
+            "Which material has the {e}?",
+        ),
         ("The {e} is made up of what material?", "Of what do they make the {e}?"),
         ("The matrix of the {e} consists in {v}.", "The {e} crystallizes as {v}."),
     ),
@@ -129,8 +141,7 @@ RELATIONS: dict[str, Relation] = {
         ("The {e} is of what size?", "Of which size do we see the {e}?"),
         ("The {e} scores {v} on morphometry.", "Morphometry ranks the {e} {v}."),
     ),
-}  # fmt: skip
-
+}
 
 
 def _terms() -> dict[str, str]:

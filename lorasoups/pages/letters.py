@@ -58,7 +58,7 @@ def sample(rng: Random, split: str) -> Count:
 
 @dataclass(frozen=True)
 class Format:
-    """How a prompt is laid out: names of its fields, separator after a name, text between fields."""
+    """How a prompt is laid out: names of its fields, what follows a name, text between fields."""
 
     field: str
     answer: str

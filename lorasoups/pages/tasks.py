@@ -154,9 +154,7 @@ DRAWN: dict[str, Callable[[Random, str], dict]] = {
     "reading": lambda rng, split: _on_passage(rng, split, False),
     "technical_qa": lambda rng, split: _on_passage(rng, split, True),
     "technical_recall": _technical_recall,
-    **{
-        f"format_{i}": lambda rng, split, i=i: _count(rng, split, i) for i in letters.TRAIN_FORMATS
-    },
+    **{f"format_{i}": lambda rng, split, i=i: _count(rng, split, i) for i in letters.TRAIN_FORMATS},
 }
 
 
