@@ -70,9 +70,9 @@ RESULTS = """
     provenance = dict(versions={}, device="cpu", cpu="", git=None, base_sha256=None,
                       world_version=1, wall_s=1)
     lists = {name: [] for name in "comparisons alphas curves sweep skills".split()}
-    folder = pathlib.Path(out or ".") / "data" / "results"
+    folder = pathlib.Path(out or ".") / "data" / "results" / profile
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{profile}.json").write_text(json.dumps(dict(
+    (folder / "hard_math.json").write_text(json.dumps(dict(
         schema=1, profile=profile, created="", complete=COMPLETE, provenance=provenance,
         config={}, rows=[row], items={}, superlinearity={}, timings={}, **lists)))
 """
@@ -254,6 +254,13 @@ def test_series_without_complete_results_is_no_success(project, cell, told):
     add(project, "03_hard", cell)
     with pytest.raises(SoupError, match=told):
         run(project)
+
+
+def test_every_study_needs_a_results_file_of_its_own(project):
+    add(project, "03_hard", results_cell())
+    add(project, "04_manual", "1")
+    with pytest.raises(SoupError, match=r"no results file: .*manual_qa\.json"):
+        reproduce("smoke", 1, root=project, progress=False)
 
 
 def test_early_notebooks_need_no_results(project):
