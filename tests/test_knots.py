@@ -43,6 +43,19 @@ def test_it_is_the_dense_recipe(options, weights):
         assert_close(merged.delta(name), expected.float(), f"knots {options}, {name}")
 
 
+def test_without_a_sign_conflict_it_is_the_mean_of_those_that_hold_an_entry():
+    a = random_lora(3, seed=1)
+    merged = merge([a, a.scaled(2.0)], "knots", weights=[1.0, 1.0], lam=0.5)
+    top, bottom = torch.arange(9)[:, None] < 4, torch.arange(9)[:, None] >= 4
+    f, g = a["m.layers.11.down"], random_lora(2, seed=2)["m.layers.11.down"]
+    apart = [LoRA({"m": Factors(f.A, f.B * top)}), LoRA({"m": Factors(g.A, g.B * bottom)})]
+    for name in a.modules:
+        assert_close(merged.delta(name), 0.75 * a.delta(name), "knots, same signs everywhere")
+    total = apart[0].delta("m") + apart[1].delta("m")
+    found = merge(apart, "knots", weights=[1.0, 1.0]).delta("m")
+    assert_close(found, total, "knots of LoRAs on different outputs")
+
+
 def test_the_rank_is_at_most_the_sum_of_ranks():
     merged = merge([random_lora(3, seed=1), random_lora(2, seed=2)], "knots")
     assert all(f.rank <= 5 for f in merged.modules.values())
@@ -50,8 +63,14 @@ def test_the_rank_is_at_most_the_sum_of_ranks():
 
 def test_it_does_not_depend_on_the_order_or_on_how_a_delta_is_factored():
     a, b = random_lora(3, seed=1), random_lora(2, seed=2)
-    turn = torch.linalg.qr(torch.randn(3, 3, generator=torch.Generator().manual_seed(3)))[0]
-    again = LoRA({n: Factors(3 * turn @ f.A, f.B @ turn.T / 3) for n, f in a.modules.items()})
+    Q = torch.randn(3, 3, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    back = torch.linalg.inv(Q)
+    again = LoRA(
+        {
+            n: Factors((Q @ f.A.double()).float(), (f.B.double() @ back).float())
+            for n, f in a.modules.items()
+        }
+    )
     expected = merge([a, b], "knots", density=0.5)
     for name, loras in {"order": [b, a], "factors": [again, b]}.items():
         other = merge(loras, "knots", density=0.5)
@@ -66,10 +85,21 @@ def test_equal_loras_average_to_themselves():
         assert_close(merged.delta(name), lora.delta(name), "knots of two equal LoRAs")
 
 
-def test_a_zero_lora_and_a_missing_module():
+def zeros_like(lora, without=None):
+    return LoRA({n: Factors(f.A, 0 * f.B) for n, f in lora.modules.items() if n != without})
+
+
+@pytest.mark.parametrize("zero_first", [False, True])
+def test_a_zero_lora_and_a_missing_module(zero_first):
     lora = random_lora(3, seed=1)
-    name = sorted(lora.modules)[0]
-    zero = LoRA({n: Factors(f.A, 0 * f.B) for n, f in lora.modules.items() if n != name})
-    merged = merge([lora, zero], "knots", weights=[1.0, 1.0])
+    zero = zeros_like(random_lora(2, seed=2), without=sorted(lora.modules)[0])
+    merged = merge([zero, lora] if zero_first else [lora, zero], "knots", weights=[1.0, 1.0])
     for module in lora.modules:
         assert_close(merged.delta(module), lora.delta(module), "knots with nothing")
+
+
+@pytest.mark.parametrize("density", [1.0, 0.5])
+def test_modules_that_are_zero_everywhere_stay_zero(density):
+    zeros = [zeros_like(random_lora(3, seed=seed)) for seed in (1, 2)]
+    merged = merge(zeros, "knots", density=density)
+    assert all(not factors.delta().any() for factors in merged.modules.values())

@@ -39,6 +39,42 @@ def test_enough_ranks_give_the_exact_sum_with_scales_weights_and_signs():
         assert_close(merged.delta(name), expected, "lego without clustering")
 
 
+def test_without_the_option_nothing_is_shrunk_where_a_module_has_smaller_rank():
+    """Largest rank 2: two clusters of m's three units, and sqrt(2 / 2) = 1 for m of rank 1, too."""
+    wide = random_lora(2, seed=9).modules["m.layers.0.up"]
+    loras = [
+        LoRA({"m": Factors(torch.tensor([a]), torch.ones(1, 1)), "wide": wide})
+        for a in ([1.0, 0.0], [1.0, 0.0], [0.0, 9.0])
+    ]
+    merged = merge(loras, "lego", weights=[1.0] * 3)
+    assert_close(merged.delta("m"), torch.tensor([[1.0, 9.0]]), "lego, smaller rank")
+
+
+@pytest.mark.filterwarnings("error")
+def test_equal_units_can_be_fewer_than_clusters():
+    lora = random_lora(3, seed=1)
+    merged = merge([lora] * 3, "lego", weights=[1.0] * 3, clusters=5)
+    for name in lora.modules:  # three groups of three; output reweighting sqrt(3 / 5)
+        assert_close(merged.delta(name), 0.6**0.5 * lora.delta(name), "lego, equal units")
+
+
+def test_a_negative_scale_is_a_negative_weight():
+    a, b = random_lora(3, seed=1), random_lora(3, seed=2)
+    scaled = merge([a.scaled(-2.0), b], "lego", weights=[1.0, 1.0])
+    weighted = merge([a, b], "lego", weights=[-2.0, 1.0])
+    for name in a.modules:
+        assert_close(scaled.delta(name), weighted.delta(name), "lego, sign and size of w s")
+
+
+def test_modules_that_are_zero_everywhere_stay_zero():
+    zeros = [
+        LoRA({n: Factors(f.A, 0 * f.B) for n, f in random_lora(3, seed=seed).modules.items()})
+        for seed in (1, 2)
+    ]
+    merged = merge(zeros, "lego")
+    assert all(not factors.delta().any() for factors in merged.modules.values())
+
+
 def test_the_seed_decides_and_the_rank_is_kept():
     loras = [random_lora(3, seed=1), random_lora(3, seed=2)]
     one_way, again = (merge(loras, "lego", seed=4) for _ in range(2))

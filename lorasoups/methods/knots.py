@@ -8,7 +8,10 @@ Llama: 100 %, our default), signs are elected by the sum, agreeing entries are a
 number and multiplied by ``lam``; the result is ``U T``. Differences: our deltas contain LoRA's
 scale (the official code forms B A without it); ``lam`` is 1 by default (official for Llama-3-8B:
 0.5), so that one LoRA at weight 1 comes back as itself; weights, which the official code lacks,
-multiply the kept entries after the election, as in our TIES. The dense matrix is never formed.
+multiply the kept entries after the election, as in our TIES: a negative weight does not turn a
+vote. Entries of T_i up to 1e-12 of the largest singular value count as 0: they are rounding errors,
+and as "agreeing entries" they would halve what another LoRA holds alone. The dense matrix is never
+formed.
 """
 
 import torch
@@ -18,7 +21,7 @@ from lorasoups.lora import Factors, LoRA, module_names
 from lorasoups.methods.base import DENSITY, Method, Option, Weights, is_number, present
 from lorasoups.methods.ties import elect_and_average
 
-CUT = 1e-5
+CUT, ROUNDING = 1e-5, 1e-12  # of the largest singular value: rows dropped, entries set to 0
 LAM = Option(
     default=1.0,
     help="factor lambda on the merged result",
@@ -29,20 +32,23 @@ KEEP = Option(1.0, DENSITY.help, DENSITY.allowed, DENSITY.expects)
 
 
 def align(factors: list[Factors]) -> tuple[Tensor, list[Tensor]]:
-    """``U`` [out, p] and ``T_i`` [p, in] with ``B_i A_i = U T_i``, float64, p <= sum r_i.
+    """``U`` [out, p] and ``T_i`` [p, in] with ``B_i A_i = U T_i``, float64, 1 <= p <= sum r_i.
 
     The SVD is of a small matrix between two QR decompositions. Its result does not depend on how a
-    delta is factored, but for signs of columns (which the election ignores) and for rotations
-    among equal singular values.
+    delta is factored, but for rotations among equal singular values and for signs of columns. Those
+    matter only where votes cancel to 0, as for a LoRA and its negative: there the result is
+    arbitrary. If all deltas are 0, so is the one row of every T_i.
     """
     q_out, r_out = torch.linalg.qr(torch.cat([f.B.double() for f in factors], dim=1))
     halves = [torch.linalg.qr(f.A.double().T) for f in factors]
     middle = r_out @ torch.block_diag(*(r.T for _, r in halves))
     u, s, vh = torch.linalg.svd(middle, full_matrices=False)
-    kept = s > CUT * s[0].clamp(min=1e-300)
+    kept = s > CUT * s[0]
+    kept[0] = True
     u, rows = u[:, kept], s[kept, None] * vh[kept]
     columns = rows.split([r.shape[1] for _, r in halves], dim=1)
-    return q_out @ u, [own @ q.T for own, (q, _) in zip(columns, halves, strict=True)]
+    blocks = [own @ q.T for own, (q, _) in zip(columns, halves, strict=True)]
+    return q_out @ u, [block.where(block.abs() > ROUNDING * s[0], 0.0) for block in blocks]
 
 
 def knots(

@@ -4,12 +4,15 @@ There is no official code; this follows two unofficial implementations (merging-
 which agree on the following. A unit is a row a_j of A with the column b_j of B; the units of all
 LoRAs are grouped by k-means into ``clusters`` clusters (default: the largest rank); a cluster's
 centroid is scaled so that its largest entry is the mean of its members' largest entries (parameter
-reweighting); the result is multiplied by sqrt(r / clusters) (output reweighting, default 1). They
+reweighting); the result is multiplied by sqrt(r / clusters) (output reweighting), r being the
+largest rank of any LoRA, so 1 by default. A module with no more units than clusters is left as the
+exact sum: nothing was grouped, so nothing is reweighted. The implementations
 differ in, and the paper should be asked for: the features (here the units as they are, not
 normalised to length one), the norm (here the largest magnitude), and the scale, of which sqrt(s) is
-folded into both factors here. Weights are ours: sqrt|w| multiplies both factors, the sign stands on
-a. A unit (a, b) may as well be written (c a, b / c), and clusters depend on it: unlike all other
-methods on deltas, the result changes with how a delta weight is factored.
+folded into both factors here. Weights are ours: sqrt|w s| multiplies both factors, the sign of w s
+stands on a. A unit (a, b) may as well be written (c a, b / c) or (-a, -b), and clusters depend on
+it: unlike all other methods on deltas, the result changes with how a delta weight is factored. It
+may also change with the order of the LoRAs, which decides from where k-means starts.
 """
 
 import warnings
@@ -20,11 +23,10 @@ from scipy.cluster.vq import kmeans2
 from torch import Tensor
 
 from lorasoups.lora import Factors, LoRA, module_names
+from lorasoups.methods import dare
 from lorasoups.methods.base import Method, Option, Weights, present
-from lorasoups.methods.dare import SEED
 
 STARTS, ROUNDS = 5, 100  # of k-means; the tightest clustering of the starts is taken
-
 
 CLUSTERS = Option(
     default=None,
@@ -32,15 +34,16 @@ CLUSTERS = Option(
     allowed=lambda value: value is None or (type(value) is int and value > 0),
     expects="a positive integer, or None for the largest rank of any LoRA",
 )
+SEED = Option(0, "seed of the starts of k-means", dare.SEED.allowed, dare.SEED.expects)
 
 
 def units(factors: list[Factors], weights: Tensor) -> tuple[Tensor, int]:
     """All units [sum r_i, in + out], float64, and the width of their a part."""
     rows = []
     for f, w in zip(factors, weights.tolist(), strict=True):
-        root = (abs(w) * abs(f.scale)) ** 0.5
-        a = f.A.double() * (root if w >= 0 else -root)
-        b = (f.B.double() / f.scale).T * root * np.sign(f.scale)
+        root = abs(w * f.scale) ** 0.5
+        a = f.A.double() * (root if w * f.scale >= 0 else -root)
+        b = (f.B.double() / f.scale).T * root
         alive = a.any(1) & b.any(1)  # a unit that adds nothing must not pull at a centroid
         rows.append(torch.cat([a, b], dim=1)[alive])
     return torch.cat(rows), factors[0].A.shape[1]
@@ -50,12 +53,14 @@ def cluster(points: Tensor, k: int, seed: int) -> list[Tensor]:
     """k-means of points [n, d] into at most k groups: the members' indices per group."""
     if len(points) <= k:
         return [torch.tensor([i]) for i in range(len(points))]
+    k = min(k, len(points.unique(dim=0)))  # k-means++ cannot start from more
+    data = points.cpu().numpy()
     rng, best = np.random.default_rng(seed), (np.inf, None)
     for _ in range(STARTS):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # "one of the clusters is empty"
-            centers, labels = kmeans2(points.numpy(), k, ROUNDS, minit="++", rng=rng)
-        spread = float(((points.numpy() - centers[labels]) ** 2).sum())
+            centers, labels = kmeans2(data, k, ROUNDS, minit="++", rng=rng)
+        spread = float(((data - centers[labels]) ** 2).sum())
         if spread < best[0]:
             best = (spread, labels)
     labels = torch.from_numpy(best[1])
@@ -66,11 +71,10 @@ def lego(
     loras: list[LoRA], weights: Weights, *, on: str, clusters: int | None, seed: int
 ) -> dict[str, Factors]:
     """Cluster the units of every module and make each cluster one unit of the result."""
-    merged = {}
+    merged, largest = {}, max(lora.max_rank for lora in loras)
+    k = clusters or largest
     for name in module_names(loras):
         factors, w = present(loras, weights, name)
-        largest = max(f.rank for f in factors)
-        k = clusters or max(lora.max_rank for lora in loras)
         points, width = units(factors, w)
         if not len(points):
             merged[name] = Factors(factors[0].A, torch.zeros_like(factors[0].B))
