@@ -38,8 +38,6 @@ _OPTIONAL = {
     "experiment": TEXT,  # absent: hard_math
     "artifacts": (dict,),  # whatever names them -> short sha256
     "views": (dict,),  # task -> view -> which items belong to it, packed like verdicts
-    "surface": (list,),
-    "costs": (dict,),
 }
 _LISTS = {
     "rows": {
@@ -99,7 +97,6 @@ _LISTS = {
         "tokens_per_s": NUMBER,
     },
 }
-_SURFACE = {"seed": (int,), "a1": NUMBER, "a2": NUMBER, "loss": NUMBER}
 _SUPERLINEARITY = {
     "gain_soup": NUMBER,
     "sum_of_gains": NUMBER,
@@ -121,10 +118,10 @@ _PROVENANCE = {
 def validate(results: Any, where: str = "results") -> dict[str, Any]:
     """Check a results file's content; returns it.
 
-    ``experiment``, ``artifacts``, ``views``, ``surface`` and ``costs`` may be absent. Besides
-    presence and types of the fields of the schema: ``accuracy == correct / n``, outcome counts that
-    sum to ``n``, intervals around the accuracy, and verdict bit strings in ``items`` with as many
-    ones as the row of the same task, method and seed has correct answers.
+    ``experiment``, ``artifacts`` and ``views`` may be absent. Besides presence and types of the
+    fields of the schema: ``accuracy == correct / n``, outcome counts that sum to ``n``, intervals
+    around the accuracy, and verdict bit strings in ``items`` with as many ones as the row of the
+    same task, method and seed has correct answers.
 
     Args:
         results: the parsed JSON.
@@ -147,8 +144,6 @@ def validate(results: Any, where: str = "results") -> dict[str, Any]:
     for name, fields in _LISTS.items():
         for index, entry in enumerate(results[name]):
             _check_fields(entry, fields, where, f"{name}[{index}].")
-    for index, entry in enumerate(results.get("surface", [])):
-        _check_fields(entry, _SURFACE, where, f"surface[{index}].")
     for index, row in enumerate(results["rows"]):
         _check_row(row, where, f"rows[{index}]")
     _check_items(results, where)

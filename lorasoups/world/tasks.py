@@ -8,18 +8,17 @@ code                explicit, named steps      Python       mixed    skill
 hard_math           story, new wordings        Python       large    target
 hard_math_easy      story, known wordings      Python       large    reported apart
 hard_math_unseen    story, unseen syntax       Python       large    reported apart
-backward            explicit, numbers written  known forms  mixed    third skill
-                    backward, digit by digit
+aside               explicit, with a sentence  known forms  mixed    third skill
+                    that has to be ignored
 line                explicit, named steps      one line     mixed    fourth skill
-hard_math_backward  story, new wordings,       Python       large    target of three
-                    numbers written backward
+hard_math_aside     story, new wordings, with  Python       large    target of three
+                    a sentence to ignore
 ==================  =========================  ===========  =======  ==============
 
-No skill example answers a story in code. ``backward`` and ``line`` serve the question what more
+No skill example answers a story in code. ``aside`` and ``line`` serve the question what more
 than two skills do (issue 3, section 3).
 """
 
-import re
 from random import Random
 
 from lorasoups.errors import SoupError
@@ -30,22 +29,29 @@ from lorasoups.world.problems import Problem, sample
 SKILLS = ("math", "code")
 TARGET = "hard_math"
 VIEWS = {"hard_math": "new", "hard_math_easy": "easy", "hard_math_unseen": "unseen"}
-MORE = ("backward", "line", "hard_math_backward")
+MORE = ("aside", "line", "hard_math_aside")
 _WORDING = {
     "math": "new",
-    "hard_math_backward": "new",
+    "hard_math_aside": "new",
     "hard_math": "new",
     "hard_math_easy": "known",
     "hard_math_unseen": "unseen",
 }
 _READ_OUT = ("expression", "let", "table", "calls", "machine")
+_ASIDES = (
+    "By the way, the hall holds {n} {thing}",
+    "Nobody asks about the {n} {thing} in the yard",
+    "It does not matter that {n} {thing} stand outside",
+    "Far away there are {n} {thing}",
+)
+_ASIDE_THINGS = ("chairs", "lamps", "tents", "boats", "bricks")
 _EXPLICIT = (explicit.steps, explicit.formal, explicit.phrase, explicit.ledger)
 
 
 def _problem(task: str, rng: Random, split: str) -> Problem:
     if task == "math":
         return _shrink(rng, split)
-    large = task not in ("code", "backward", "line") or rng.random() < 0.5
+    large = task not in ("code", "aside", "line") or rng.random() < 0.5
     return sample(rng, split, large=large)
 
 
@@ -76,8 +82,8 @@ def example(task: str, rng: Random, split: str) -> dict:
         content = stories.story(p, rng, _WORDING[task])
     else:
         content = rng.choice(_EXPLICIT)(p, rng)
-    if task in ("backward", "hard_math_backward"):
-        content = backward(content)
+    if task in ("aside", "hard_math_aside"):
+        content = with_aside(content, rng)
     form = _form(task, rng)
     return {
         "prompt": prompt(content, form, rng),
@@ -88,14 +94,18 @@ def example(task: str, rng: Random, split: str) -> dict:
 
 
 def _form(task: str, rng: Random) -> str:
-    if task == "backward":
+    if task == "aside":
         return rng.choice(_READ_OUT)
     return {"math": "worked", "line": "line"}.get(task, "python")
 
 
-def backward(text: str) -> str:
-    """Every number digit by digit from its end: ``352`` becomes ``2 5 3``."""
-    return re.sub(r"\d+", lambda found: " ".join(reversed(found[0])), text)
+def with_aside(content: str, rng: Random) -> str:
+    """The content with one sentence, between its own, that has nothing to do with the problem."""
+    n = rng.randint(2, 9999)
+    aside = rng.choice(_ASIDES).format(n=n, thing=rng.choice(_ASIDE_THINGS))
+    sentences = content.split(". ")
+    sentences.insert(rng.randrange(len(sentences)), aside)
+    return ". ".join(sentences)
 
 
 def dataset(task: str, split: str, n: int, seed: int) -> list[dict]:
