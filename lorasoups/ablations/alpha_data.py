@@ -1,6 +1,7 @@
 """How much data the alphas need, and whose; always the same number of steps."""
 
 import math
+from dataclasses import replace
 
 from lorasoups.ablations.base import OUR_CAT, Ablation, Variant, learned
 from lorasoups.experiment import Experiment
@@ -27,7 +28,7 @@ def _on(share: float | None = None, skills: tuple[str, ...] = ()):
 def _variants(experiment: Experiment) -> list[Variant]:
     own = experiment.profile.alphas.share
     return [
-        OUR_CAT,
+        replace(OUR_CAT, curve="share", x=own),
         *(
             Variant(f"share_{s:g}", f"{100 * s:g} % of the data", _on(s), curve="share", x=s)
             for s in SHARES
