@@ -41,6 +41,9 @@ from lorasoups.series import RESULTS_OF, Task, choose, find_series, plan
 
 HUB_MIRROR = "LORASOUPS_HUB_MIRROR"
 OFFLINE_PROFILES = ("smoke", "mini")  # they need nothing but the clone
+# glibc hands freed tensors back to the kernel and faults the pages in again, step after step; told
+# to keep them, small-model training on a CPU is some 13 % faster. Other C libraries ignore this.
+KEEP_FREED_MEMORY = {"MALLOC_MMAP_THRESHOLD_": "1073741824", "MALLOC_TRIM_THRESHOLD_": "8589934592"}
 
 
 def reproduce(
@@ -199,6 +202,8 @@ def _kernel_environment(profile: str, hub_mirror: Path | str | None) -> Iterator
         os.environ["IPYTHONDIR"] = scratch  # the user's start-up scripts must not change a run
         os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"  # else a warning on every start
         os.environ["TOKENIZERS_PARALLELISM"] = "false"
+        for name, value in KEEP_FREED_MEMORY.items():
+            os.environ.setdefault(name, value)
         os.environ.pop("MPLBACKEND", None)  # the kernel's inline backend shows the figures
         if profile in OFFLINE_PROFILES:
             os.environ["HF_HUB_OFFLINE"] = "1"
