@@ -1,7 +1,7 @@
 """The sizes of the experiment: the same code with other numbers.
 
 ``smoke`` proves that everything runs, in seconds; ``mini`` is the default (laptop CPU, embedded
-base, no network); ``small`` is a real pretrained model with real data.
+base, no network); ``small`` is a real pretrained model with real data, ``paper`` the paper's.
 """
 
 from dataclasses import dataclass, field, replace
@@ -63,6 +63,10 @@ class Profile:
         methods: names of the recipes that are evaluated; empty: all. CAT, the base and the skills
             are always among them.
         budget: evaluations of LoraHub's search.
+        epochs: passes over a skill's data; above 0 it decides the steps in place of
+            ``training.steps``.
+        four_bit: load the base in four bits (NF4, bitsandbytes).
+        gradient_checkpointing: recompute activations in the backward pass: less memory, more time.
         note: what a reader of the results must know, e.g. that a run was cut down.
         density: kept fraction of TIES, DARE and magnitude pruning (the released script's 0.75).
     """
@@ -95,6 +99,9 @@ class Profile:
     max_length: int = 512
     methods: tuple[str, ...] = ()
     budget: int = 20
+    epochs: float = 0.0
+    four_bit: bool = False
+    gradient_checkpointing: bool = False
     note: str = ""
 
     def override(self, **changes) -> "Profile":
@@ -151,18 +158,44 @@ PROFILES = {
         max_new_tokens=256,
         eval_batch=64,
     ),
+    "paper": Profile(
+        "paper",
+        source="hub",
+        base="yahma/llama-7b-hf",  # Llama 1, ungated; or --base meta-llama/Llama-2-7b-hf
+        target="gsm_hard",
+        skills=("metamath", "code"),
+        tests={"metamath": "math"},
+        judges={"": "program", "math": "words"},
+        # the released scripts' settings, see issue 4 and merging-facts.md section 6
+        training=SkillTraining(
+            r=32,
+            lora_alpha=64,
+            lora_dropout=0.05,
+            target_modules=("q_proj", "k_proj", "v_proj", "up_proj", "down_proj"),
+            lr=3e-4,
+            batch_size=16,
+            warmup_steps=100,
+        ),
+        epochs=3.0,
+        n_train=1_000_000,  # all there is
+        n_test={"gsm_hard": 1319, "math": 1319},
+        extras=(),
+        alphas=AlphaTraining(epochs=1.0, grid=(("none", "uniform", 0.01), ("none", "ones", 0.01))),
+        max_length=256,
+        max_new_tokens=256,
+        eval_batch=64,
+    ),
 }
+REAL = tuple(name for name, profile in PROFILES.items() if profile.source == "hub")
+"""Profiles of a real pretrained model and real data; they run without notebooks."""
 
 
 def get_profile(name: str, study: str = "hard_math") -> Profile:
     """The profile of that name, for one study.
 
     Raises:
-        SoupError: unknown name or study; ``paper`` is named as not built yet; a study that the
-            profile does not have.
+        SoupError: unknown name or study; a study that the profile does not have.
     """
-    if name == "paper":
-        raise SoupError("profile 'paper' (Llama-7B) is not part of this version; use mini or small")
     if name not in PROFILES:
         raise SoupError(f"unknown profile {name!r}: choose one of {', '.join(PROFILES)}")
     if study not in STUDIES:
