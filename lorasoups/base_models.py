@@ -274,6 +274,8 @@ def _load(
         )
     if gguf:
         _forget_quantisation(model)
+    if four_bit:
+        _keep_gradients(model)
     _fit(model, tokenizer, shown)
     return model.eval(), tokenizer
 
@@ -284,6 +286,17 @@ def _forget_quantisation(model: Any) -> None:
         del model.config.quantization_config
     model.is_quantized = False
     model.hf_quantizer = None
+
+
+def _keep_gradients(model: Any) -> None:
+    """Switch off bitsandbytes' kernel for inference on CPUs, which has no backward pass.
+
+    A layer in eval mode would use it while alphas are learned, and what is below that layer would
+    get no gradient, without an error (bitsandbytes 0.50).
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
 
 
 def _fit(model: Any, tokenizer: Any, shown: str) -> None:
