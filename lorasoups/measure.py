@@ -178,6 +178,7 @@ def measure(
     def train() -> dict:
         train_lora(model, rows, replace(config, steps=3), 0)
         lora, log = train_lora(model, rows, config, 0)
+        lora = LoRA({n: Factors(f.A.cpu(), f.B.cpu(), f.scale) for n, f in lora.modules.items()})
         loras.extend([lora, random_like(lora, 1)])
         trained = sum(f.A.numel() + f.B.numel() for f in lora.modules.values())
         per_token = step_flops(model, 1, profile.max_length, trained)
