@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from importlib import metadata
 from typing import Any
 
+from lorasoups import cli_data
 from lorasoups.cli_merge import add_commands
 from lorasoups.errors import SoupError
 
@@ -23,6 +24,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_reproduce(commands)
     add_commands(commands)
+    cli_data.add_commands(commands)
     _add_ablate(commands)
     _add_check(commands)
     _add_pretrain_mini(commands)
