@@ -19,6 +19,7 @@ from lorasoups.errors import SoupError
 N = 8
 EXAMPLES = 5
 COMMON, COMMON_AT_LEAST = 0.01, 5
+NEAR = 0.5
 _WORD = re.compile(r"\d+(?:,\d{3})*(?:\.\d+)?|[^\W\d_]+")
 _APOSTROPHE = re.compile("['\u2019]")
 _NUMBER_WORDS = frozenset(
@@ -58,8 +59,8 @@ def report(
 
     Args:
         train: name -> items ``{question, answer, id}`` that are trained on.
-        test: name -> items ``{question, id}``; where an item has a ``source_question`` (without the
-            request for a program) that is compared.
+        test: name -> items ``{question, id}``; where an item has ``compare`` (its content without
+            its form) or ``source_question`` (without the request for a program) that is compared.
         n: words of an n-gram.
         examples: how many of the items with most in common are named.
 
@@ -67,11 +68,12 @@ def report(
         Plain values: ``{n, pairs}``, a pair being ``{train, test, train_rows, test_items,
         too_short, as_it_is, numbers_masked}``. ``too_short``: test items of fewer than n words,
         which have no n-gram (they are compared as whole questions all the same). The last two are
-        each ``{items, share, specific, formulas, same_question, examples}``: ``items``, test items
-        with any shared n-gram, and their ``share``; ``specific``, the same without the test's
-        formulas, whose number is ``formulas``; ``same_question``, items whose whole question is
-        that of a training row; ``examples``, ``{id, train_id, share}`` of the items with the
-        largest share of specific n-grams in common, each with the row that has most of them.
+        each ``{items, share, specific, near, formulas, same_question, examples}``: ``items``, test
+        items with any shared n-gram, and their ``share``; ``specific``, the same without the
+        test's formulas, whose number is ``formulas``; ``near``, items of whose specific n-grams at
+        least half are shared; ``same_question``, items whose whole question is that of a training
+        row; ``examples``, ``{id, train_id, share}`` of the items with the largest share of
+        specific n-grams in common, each with the row that has most of them.
 
     Raises:
         SoupError: n below 1, or a set without items.
@@ -135,6 +137,7 @@ def _compare(
         "items": found,
         "share": found / len(tested),
         "specific": len(highest),
+        "near": sum(share >= NEAR for share in shares),
         "formulas": len(formulas),
         "same_question": sum(tuple(tokens) in questions for tokens in asked),
         "examples": [
@@ -150,15 +153,15 @@ def _compare(
 
 def table(found: Mapping) -> str:
     """A report as lines of text: per pair the items with a shared n-gram, plain and masked."""
-    head = ("training", "rows", "test", "items", "shared", "specific", "same", "#shared",
-            "#specific", "#same")  # fmt: skip
+    head = ("training", "rows", "test", "items", "shared", "specific", "near", "same", "#shared",
+            "#specific", "#near", "#same")  # fmt: skip
     lines = [head]
     for pair in found["pairs"]:
         counts = []
         for kind in ("as_it_is", "numbers_masked"):
             own = pair[kind]
             share = f"{own['items']} ({100 * own['share']:.1f} %)"
-            counts += [share, str(own["specific"]), str(own["same_question"])]
+            counts += [share, *(str(own[name]) for name in ("specific", "near", "same_question"))]
         sizes = pair["train"], str(pair["train_rows"]), pair["test"], str(pair["test_items"])
         lines.append((*sizes, *counts))
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
@@ -168,13 +171,15 @@ def table(found: Mapping) -> str:
     ]
     note = (
         f"shared: test items with any {found['n']} words in a row that a training row has; "
-        "specific: without the test's own formulas; same: the whole question; #: numbers masked"
+        "specific: without the test's own formulas; near: at least half of an item's; "
+        "same: the whole question; #: numbers masked"
     )
     return "\n".join([*(line.rstrip() for line in text), note])
 
 
 def _asked(item: Mapping) -> str:
-    return item.get("source_question", item["question"])
+    """The content of a test item: without the form around it, or the request for a program."""
+    return item.get("compare") or item.get("source_question") or item["question"]
 
 
 def _grams(tokens: list[str], n: int) -> Iterator[Gram]:

@@ -63,6 +63,7 @@ class Task:
     where: Mapping[str, tuple] = field(default_factory=dict)
     keep: Mapping[str, str] = field(default_factory=dict)
     view: str = ""
+    compare: str = ""
     verbatim: bool = False
     id: str = ""
     stand_in: str = ""
@@ -255,7 +256,7 @@ def _check_task(path: Path, own: Task, found: Catalogue) -> None:
         raise _bad(path, f"{where}.chunk_words is {own.chunk_words}", "give at least 1")
     if own.judge and not own.target:
         raise _bad(path, f"{where}.judge has no target to judge by", "give a target, or no judge")
-    for key in ("question", "answer", "target", "text", "key", "view"):
+    for key in ("question", "answer", "target", "text", "key", "view", "compare"):
         templates = getattr(own, key)
         for template in (templates,) if isinstance(templates, str) else templates:
             for column, name in row_templates.fields(template):

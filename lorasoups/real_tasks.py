@@ -54,7 +54,7 @@ def items(
         ``target`` is a number or a text, or None where there is nothing to compare with; ``id``
         names the row. Items that are asked for a program have ``source_question`` too: the
         question without the request for Python. Some have a ``view``, the part of the test that
-        they belong to.
+        they belong to, or ``compare``, their content without its form (see `decontamination`).
 
     Raises:
         SoupError: unknown task or split, a target asked for training, or data not to be had.
@@ -164,6 +164,7 @@ def _question(task: Task, row: dict, name: str) -> Iterator[tuple[str, dict]]:
     }
     item |= {new: row[column] for new, column in task.keep.items()}
     item |= {"view": _fill(task, "view", row)} if task.view else {}
+    item |= {"compare": _fill(task, "compare", row)} if task.compare else {}
     yield _key(task, row), item
 
 

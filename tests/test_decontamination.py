@@ -35,7 +35,7 @@ def test_a_shared_passage_is_found_in_question_and_answer():
         assert (found["items"], found["share"], found["specific"]) == (1, 0.5, 1)
         (example,) = found["examples"]
         assert (example["id"], example["train_id"]) == ("t0", "r")
-        assert 0.8 < example["share"] < 1
+        assert 0.8 < example["share"] < 1 and found["near"] == 1
 
 
 def test_other_numbers_are_found_by_masking_alone():
@@ -43,6 +43,12 @@ def test_other_numbers_are_found_by_masking_alone():
     assert pair["as_it_is"]["items"] == 0 and pair["numbers_masked"]["items"] == 1
     same = one([item(STORY)], [item(STORY.replace("48", "ninety"))])
     assert (same["as_it_is"]["same_question"], same["numbers_masked"]["same_question"]) == (0, 1)
+
+
+def test_a_small_part_in_common_is_not_near():
+    test = STORY + " Then the whole town came to eat them all before the summer was over again."
+    found = one([item(" ".join(STORY.split()[:9]))], [item(test)])["as_it_is"]
+    assert (found["items"], found["near"]) == (1, 0)
 
 
 def test_seven_shared_words_are_not_eight():
@@ -60,6 +66,12 @@ def test_the_request_for_a_program_is_not_compared():
     asked = item(f"Short. {real_tasks.USE_PYTHON}", source_question="Short.")
     pair = one([item(real_tasks.USE_PYTHON)], [asked])
     assert pair["as_it_is"]["items"] == 0 and pair["too_short"] == 1
+
+
+def test_the_content_of_an_item_is_compared_where_it_has_a_form_around():
+    asked = item(f"Count the words that have an e in '{STORY}'.", compare="Ann sells.")
+    pair = one([item(asked["question"])], [asked])
+    assert pair["as_it_is"]["items"] == 0
 
 
 def test_a_formula_of_the_test_is_counted_apart():

@@ -77,6 +77,7 @@ def test_a_sentence_is_in_the_same_part_in_every_format(mirror):
 def test_blanks_belong_to_a_format(mirror):
     item = items("formats", "test")[0][0]
     assert item["question"].endswith("Answer \n\n") and item["target"] == 1
+    assert item["compare"] == "bird 5 isn't here"
     assert [len(m) and m.sum() for m in RealTasks(None, 1).views("formats", 12).values()] == [
         12, 3, 3, 3, 3,
     ]  # fmt: skip
