@@ -58,8 +58,9 @@ def test_seven_shared_words_are_not_eight():
 
 
 def test_no_passage_runs_from_question_into_answer():
-    head, tail = STORY[:30], STORY[30:]
-    assert one([item(head, tail)], [item(STORY)], n=12)["as_it_is"]["items"] == 0
+    head, tail = STORY.split(" in ", 1)
+    assert one([item(head, "in " + tail)], [item(STORY)], n=12)["as_it_is"]["items"] == 0
+    assert one([item(head + " in " + tail)], [item(STORY)], n=12)["as_it_is"]["items"] == 1
 
 
 def test_the_request_for_a_program_is_not_compared():
@@ -80,6 +81,10 @@ def test_a_formula_of_the_test_is_counted_apart():
     found = one([item(f"{formula} fish"), item(STORY)], test)["as_it_is"]
     assert found["items"] == 9 and found["specific"] == 1 and found["formulas"] == 3
     assert [example["id"] for example in found["examples"]] == ["s"]
+    both = [*test, item(f"{formula} bird 9. {' '.join(STORY.split()[:8])}", name="s2")]
+    rows = [item(f"{formula} bird fish", name="formula"), item(STORY, name="story")]
+    examples = one(rows, both)["as_it_is"]["examples"]
+    assert {e["id"]: e["train_id"] for e in examples} == {"s": "story", "s2": "story"}
 
 
 def test_whole_questions_are_compared_even_if_short():
