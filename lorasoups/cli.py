@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from importlib import metadata
 from typing import Any
 
-from lorasoups import cli_measure, cli_merge
+from lorasoups import cli_data, cli_measure, cli_merge
 from lorasoups.errors import SoupError
 
 
@@ -23,6 +23,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_reproduce(commands)
     cli_merge.add_commands(commands)
+    cli_data.add_commands(commands)
     cli_measure.add_commands(commands)
     _add_ablate(commands)
     _add_check(commands)
