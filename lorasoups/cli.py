@@ -85,6 +85,8 @@ def _add_reproduce(commands: argparse._SubParsersAction) -> None:
     real.add_argument("--limit", type=int, metavar="N", help="number of problems to solve")
     real.add_argument("--steps", type=int, metavar="N", help="training steps per skill")
     real.add_argument("--methods", metavar="NAMES", help="all, or recipes with commas")
+    real.add_argument("--tests", metavar="TASKS", help="further tests, e.g. mawps")
+    real.add_argument("--template", choices=("same", "released"), help="of prompts; default same")
     real.add_argument("--four-bit", action="store_true", default=None, help="base in four bits")
     command.set_defaults(run=_reproduce)
 
@@ -102,7 +104,7 @@ def _reproduce(arguments: argparse.Namespace) -> int:
     _refuse(
         arguments,
         arguments.profile,
-        ("base", "study", "limit", "steps", "methods", "four_bit"),
+        ("base", "study", "limit", "steps", "methods", "tests", "template", "four_bit"),
     )
     runner = _import_runner()
     runner.reproduce(

@@ -23,6 +23,7 @@ from lorasoups.alphas import Alphas, learn_alphas
 from lorasoups.attached import applied
 from lorasoups.batching import heldout_loss
 from lorasoups.digests import digest, lora_digest
+from lorasoups.encoding import encode_all
 from lorasoups.evaluation import generate
 from lorasoups.files import write_json_atomic
 from lorasoups.judges import JUDGES
@@ -33,7 +34,7 @@ from lorasoups.profiles import Profile, get_profile
 from lorasoups.recipes import Recipe, recipes_for
 from lorasoups.sources import Source, open_source
 from lorasoups.store import MANIFEST, Store
-from lorasoups.training import encode, train_lora
+from lorasoups.training import train_lora
 
 TRAINING_CODE = (training.train_lora, training._arguments, batching.LengthBatches, batching._epoch)
 
@@ -173,10 +174,10 @@ class Experiment:
         return [self.skill(name, seed).lora for name in self.profile.skills]
 
     def encoded(self, skill: str, split: str = "train", n: int | None = None) -> list[dict]:
-        """Training rows of a skill, as `training.encode` gives them."""
+        """Training rows of a skill, as `encoding.encode_all` gives them."""
         name = (skill, split, n or self.profile.n_train)
         if name not in self._rows:
-            self._rows[name] = encode(self.source.tokenizer, self.source.items(*name))
+            self._rows[name] = encode_all(self.source.tokenizer, self.source.items(*name))
         return self._rows[name]
 
     # --- alphas ---------------------------------------------------------------------------------

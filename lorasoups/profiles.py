@@ -66,6 +66,8 @@ class Profile:
         epochs: passes over a skill's data; above 0 it decides the steps in place of
             ``training.steps``.
         four_bit: load the base in four bits (NF4, bitsandbytes).
+        template: of real data: ``same`` (one template for training and test, loss on the answer) or
+            ``released`` (see ``real_sets.toml``).
         gradient_checkpointing: recompute activations in the backward pass: less memory, more time.
         note: what a reader of the results must know, e.g. that a run was cut down.
         density: kept fraction of TIES, DARE and magnitude pruning (the released script's 0.75).
@@ -101,6 +103,7 @@ class Profile:
     budget: int = 20
     epochs: float = 0.0
     four_bit: bool = False
+    template: str = "same"
     gradient_checkpointing: bool = False
     note: str = ""
 
@@ -142,18 +145,22 @@ PROFILES = {
         source="hub",
         base="HuggingFaceTB/SmolLM2-135M-Instruct",
         target="gsm_hard",
-        training=SkillTraining(r=16, lora_alpha=32, lr=5e-4, steps=300, batch_size=8),
-        n_train=2000,
-        n_test={"gsm_hard": 1319, "math": 200},  # CodeAlpaca has no answers that could be run
-        extras=(),
-        alphas=AlphaTraining(epochs=1.0, batch_size=8, grid=(("none", "ones", 0.01),)),
+        training=SkillTraining(r=16, lora_alpha=32, lr=5e-4, steps=300, batch_size=16),
+        n_train=5000,
+        # CodeAlpaca has no answers that could be run: the code skill has no test of its own
+        n_test={"gsm_hard": 1319, "gsm8k_program": 500, "math": 200},
+        extras=("gsm8k_program",),
+        alphas=AlphaTraining(
+            epochs=3.0,
+            grid=(("none", "uniform", 0.01), ("none", "ones", 0.01), ("none", "ones", 0.03)),
+            n_held_out=100,
+        ),
         methods=(
-            "data_mix",
-            "released",
-            "linear@delta",
-            "linear@factors",
-            "ties@delta",
-            "dare_linear@delta",
+            *("data_mix", "data_mix_2r", "fresh", "cat_global", "cat_random", "released"),
+            *("lorahub@delta", "xlora", "few_shot"),
+            *("linear@delta", "linear@delta/w1", "linear@factors", "linear@factors/w1"),
+            *("ties@delta/w1", "dare_linear@delta/w1", "dare_ties@delta/w1", "svd@delta/w1"),
+            *("magnitude_prune@delta/w1", "knots@delta/w1", "lego@delta/w1"),
         ),
         max_new_tokens=256,
         eval_batch=64,

@@ -5,17 +5,20 @@ steps: it proves the path, not the quality, and says so on the screen and in the
 """
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
 
-from lorasoups import headline
+from lorasoups import decontamination, headline, real_tasks
 from lorasoups.errors import SoupError
 from lorasoups.experiment import Experiment
 from lorasoups.profiles import AlphaTraining, Profile, get_profile
 from lorasoups.recipes import recipes_for
 from lorasoups.results import results_path
 
+ALL = 100_000
+"""More problems than any test has."""
 CPU_STEPS = 6
 CPU_LIMIT = 20
 STAGES = ("skill", "alphas", "merge", "lorahub", "xlora", "evaluate")
@@ -40,6 +43,8 @@ def small_profile(
     study: str = "hard_math",
     steps: int | None = None,
     methods: str | None = None,
+    tests: str | None = None,
+    template: str | None = None,
     four_bit: bool = False,
     gpu_bytes: int = 0,
 ) -> Profile:
@@ -53,6 +58,8 @@ def small_profile(
         study: which composed task.
         steps: other training steps per skill.
         methods: ``all`` or names of recipes, with commas.
+        tests: further test tasks for the main methods, with commas, e.g. ``mawps``.
+        template: ``same`` or ``released``.
         four_bit: load the base in four bits.
         gpu_bytes: memory of the GPU.
 
@@ -74,8 +81,24 @@ def small_profile(
         profile = profile.override(methods=_methods(methods, profile))
     if four_bit:
         profile = profile.override(four_bit=True)
-    tests = {task: min(n, limit or n) for task, n in profile.n_test.items()}
-    return profile.override(base=base or profile.base, n_test=tests)
+    if tests:
+        profile = _with_tests(profile, tests.split(","))
+    if template:
+        profile = profile.override(template=template)
+    sizes = {task: min(n, limit or n) for task, n in profile.n_test.items()}
+    return profile.override(base=base or profile.base, n_test=sizes)
+
+
+def _with_tests(profile: Profile, tests: Sequence[str]) -> Profile:
+    for task in tests:
+        if task not in real_tasks.TASKS or not real_tasks.judge_of(task):
+            known = ", ".join(t for t in real_tasks.TASKS if real_tasks.judge_of(t))
+            raise SoupError(f"no such test {task!r}: --tests; choose of {known}")
+    return profile.override(
+        n_test=profile.n_test | dict.fromkeys(tests, ALL),
+        extras=(*profile.extras, *tests),
+        judges=profile.judges | {task: real_tasks.judge_of(task) for task in tests},
+    )
 
 
 def _cut(profile: Profile, steps: int) -> Profile:
@@ -97,7 +120,9 @@ def _cut(profile: Profile, steps: int) -> Profile:
             n_held_out=4 if steps <= CPU_STEPS else 16,
         ),
         methods=("linear@delta",),
-        max_new_tokens=96,
+        extras=(),
+        n_test={task: n for task, n in profile.n_test.items() if task not in profile.extras},
+        max_new_tokens=min(96, profile.max_new_tokens),
         eval_batch=10 if steps <= CPU_STEPS else 50,
         note=cpu_note(steps),
     )
@@ -117,7 +142,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     Args:
         arguments: of the command line: ``profile``, ``study``, ``base``, ``limit``, ``steps``,
-            ``methods``, ``four_bit``, ``seeds``, ``out``, ``force``.
+            ``methods``, ``tests``, ``template``, ``four_bit``, ``seeds``, ``out``, ``force``.
 
     Returns:
         0; anything wrong is a SoupError.
@@ -133,6 +158,8 @@ def run(arguments: argparse.Namespace) -> int:
         study=arguments.study,
         steps=arguments.steps,
         methods=arguments.methods,
+        tests=arguments.tests,
+        template=arguments.template,
         four_bit=arguments.four_bit,
         gpu_bytes=torch.cuda.get_device_properties(0).total_memory if gpu else 0,
     )
@@ -154,7 +181,8 @@ def summary(results: dict) -> str:
     stored = f", stored as {base['quantisation']}" if base["quantisation"] else ""
     lines = [f"base: {base['name']} ({base['parameters'] / 1e6:.1f}M parameters{stored})"]
     for data in config["data"]:
-        kept = f", NOT THE WHOLE SET: {data['note']}" if data["complete"] is False else ""
+        kept = f", STAND-IN for {data['stand_in_for']}" if data.get("stand_in_for") else ""
+        kept += f", NOT THE WHOLE SET: {data['note']}" if data["complete"] is False else ""
         lines.append(f"data: {data['repo']} {data['split']}, {data['rows']} rows{kept}")
     lines.append(f"device: {results['provenance']['device']}")
     lines.append(f"{'task':9} {'view':18} {'method':14} seed  right  outcomes")
@@ -163,6 +191,8 @@ def summary(results: dict) -> str:
         what = f"{row['task']:9} {row['view']:18} {row['method']:14} {row['seed']:4}"
         right = f"{row['correct']}/{row['n']}"
         lines.append(f"{what} {right:>6}  {outcomes}")
+    if results.get("decontamination"):
+        lines.append(decontamination.table(results["decontamination"]))
     if config["note"]:
         lines.append(f"NOTE: {config['note']}.")
     return "\n".join(lines)

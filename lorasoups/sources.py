@@ -63,6 +63,10 @@ class Source:
         """Provenance of the data files that were read; the embedded worlds have none."""
         return []
 
+    def decontamination(self, n_train: dict[str, int], n_test: dict[str, int]) -> dict:
+        """What training and test share; {} for embedded worlds, which are disjoint by design."""
+        return {}
+
 
 @dataclass
 class RealSource(Source):
@@ -87,6 +91,10 @@ class RealSource(Source):
     def data(self) -> list[dict]:
         """Provenance of the data files that were read, each with its note (a stand-in, a part)."""
         return self.tasks.data()
+
+    def decontamination(self, n_train: dict[str, int], n_test: dict[str, int]) -> dict:
+        """N-grams that training and test items share (see `decontamination.report`)."""
+        return self.tasks.decontamination(n_train, n_test)
 
 
 def open_source(profile: Profile, project: Path) -> Source:
@@ -113,5 +121,5 @@ def open_source(profile: Profile, project: Path) -> Source:
     model.eval().requires_grad_(False)
     if profile.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
-    tasks = RealTasks(tokenizer, profile.max_length)
+    tasks = RealTasks(tokenizer, profile.max_length, profile.template)
     return RealSource(model, tokenizer, info["sha256"], info, info["name"], None, tasks=tasks)

@@ -38,10 +38,7 @@ def project():
 def requirements(project):
     extras = project["optional-dependencies"]
     lines = project["dependencies"] + [
-        line
-        for name, group in extras.items()
-        if name not in ("all", "four_bit")
-        for line in group
+        line for name, group in extras.items() if name not in ("all", "four_bit") for line in group
     ]
     return {canonicalize_name(r.name): r for r in map(Requirement, lines)}
 

@@ -72,6 +72,8 @@ def command(base, mirror, out, *more):
 
 def test_the_run_writes_complete_results(out):
     results = load_results("small", root=out)
+    pairs = {(p["train"], p["test"]) for p in results["decontamination"]["pairs"]}
+    assert ("math", "gsm_hard") in pairs and ("code", "math") in pairs
     methods = {"base", "math", "code", "cat", "linear@delta"}
     rows = {(row["task"], row["view"], row["method"]): row for row in results["rows"]}
     assert set(rows) == {(task, "all", m) for task in ("gsm_hard", "math") for m in methods}
@@ -128,6 +130,7 @@ def test_a_second_run_reuses_everything_and_says_the_same(out, base, mirror, mon
         (["--steps", "0"], "--steps 0"),
         (["--methods", "cat,magic"], "unknown method 'magic'"),
         (["--study", "soup"], "unknown study 'soup'"),
+        (["--tests", "code"], "no such test 'code'"),
     ],
 )
 def test_bad_input_is_one_line_and_no_results(
@@ -143,7 +146,7 @@ def test_bad_input_is_one_line_and_no_results(
 
 def test_a_gpu_takes_the_whole_profile_and_a_cpu_a_cut_one():
     assert small_profile(None, None, "cuda") == PROFILES["small"]
-    assert small_profile("base", 7, "cuda").n_test == {"gsm_hard": 7, "math": 7}
+    assert set(small_profile("base", 7, "cuda").n_test.values()) == {7}
     cut = small_profile(None, None, "cpu")
     assert cut.n_test["gsm_hard"] == CPU_LIMIT and cut.note == CPU_NOTE
     assert cut.training.steps < PROFILES["small"].training.steps
@@ -157,6 +160,9 @@ def test_options_change_what_they_say():
     assert longer.training.steps == 100 and longer.n_train == 400
     assert longer.methods == ("data_mix", "ties@delta") and "100 training steps" in longer.note
     assert len(small_profile(None, 7, "cuda", methods="all").methods) > 30
+    easier = small_profile(None, None, "cpu", tests="mawps", template="released")
+    assert easier.extras == ("mawps",) and easier.n_test["mawps"] == CPU_LIMIT
+    assert easier.judge("mawps") == "program" and easier.template == "released"
     assert small_profile(None, None, "cuda", four_bit=True).four_bit
     large = small_profile(None, None, "cuda", gpu_bytes=80 * 2**30)
     assert large == PROFILES["small"].override(eval_batch=640)
