@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from importlib import metadata
 from typing import Any
 
-from lorasoups import cli_measure, cli_merge
+from lorasoups import cli_doctor, cli_measure, cli_merge
 from lorasoups.errors import SoupError
 
 
@@ -24,6 +24,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_reproduce(commands)
     cli_merge.add_commands(commands)
     cli_measure.add_commands(commands)
+    cli_doctor.add_commands(commands)
     _add_ablate(commands)
     _add_check(commands)
     _add_pretrain_mini(commands)
