@@ -120,6 +120,16 @@ class Profile:
         return self.tests.get(skill, skill)
 
 
+_REAL_METHODS = (
+    *("data_mix", "data_mix_2r", "fresh", "cat_global", "cat_random", "released"),
+    *("lorahub@delta", "xlora", "few_shot"),
+    *("linear@delta", "linear@delta/w1", "linear@factors", "linear@factors/w1"),
+    *("ties@delta/w1", "dare_linear@delta/w1", "dare_ties@delta/w1", "svd@delta/w1"),
+    *("magnitude_prune@delta/w1", "knots@delta/w1", "lego@delta/w1"),
+)
+"""All of the headline, without the weaker twin of most static merges."""
+
+
 PROFILES = {
     "smoke": Profile(
         "smoke",
@@ -155,15 +165,9 @@ PROFILES = {
             grid=(("none", "uniform", 0.01), ("none", "ones", 0.01), ("none", "ones", 0.03)),
             n_held_out=100,
         ),
-        methods=(
-            *("data_mix", "data_mix_2r", "fresh", "cat_global", "cat_random", "released"),
-            *("lorahub@delta", "xlora", "few_shot"),
-            *("linear@delta", "linear@delta/w1", "linear@factors", "linear@factors/w1"),
-            *("ties@delta/w1", "dare_linear@delta/w1", "dare_ties@delta/w1", "svd@delta/w1"),
-            *("magnitude_prune@delta/w1", "knots@delta/w1", "lego@delta/w1"),
-        ),
+        methods=_REAL_METHODS,
         max_new_tokens=256,
-        eval_batch=64,
+        eval_batch=256,
     ),
     "paper": Profile(
         "paper",
@@ -189,8 +193,9 @@ PROFILES = {
         extras=(),
         alphas=AlphaTraining(epochs=1.0, grid=(("none", "uniform", 0.01), ("none", "ones", 0.01))),
         max_length=256,
+        methods=_REAL_METHODS,
         max_new_tokens=256,
-        eval_batch=64,
+        eval_batch=32,
     ),
 }
 REAL = tuple(name for name, profile in PROFILES.items() if profile.source == "hub")

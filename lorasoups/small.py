@@ -23,7 +23,7 @@ CPU_STEPS = 6
 CPU_LIMIT = 20
 STAGES = ("skill", "alphas", "merge", "lorahub", "xlora", "evaluate")
 LARGE_GPU = 40 * 2**30
-"""Bytes of GPU memory above which evaluation takes ten times the batch."""
+"""Bytes of GPU memory above which evaluation takes five times the batch."""
 
 
 def cpu_note(steps: int) -> str:
@@ -76,7 +76,7 @@ def small_profile(
         training = replace(profile.training, steps=steps)
         profile = profile.override(training=training, epochs=0.0, by_skill={})
     if gpu_bytes > LARGE_GPU and name == "small":
-        profile = profile.override(eval_batch=10 * profile.eval_batch)
+        profile = profile.override(eval_batch=5 * profile.eval_batch)
     if methods:
         profile = profile.override(methods=_methods(methods, profile))
     if four_bit:

@@ -165,7 +165,7 @@ def test_options_change_what_they_say():
     assert easier.judge("mawps") == "program" and easier.template == "released"
     assert small_profile(None, None, "cuda", four_bit=True).four_bit
     large = small_profile(None, None, "cuda", gpu_bytes=80 * 2**30)
-    assert large == PROFILES["small"].override(eval_batch=640)
+    assert large == PROFILES["small"].override(eval_batch=1280)
 
 
 def test_the_papers_settings():
