@@ -110,8 +110,8 @@ def _on(card: Card, profile: Profile, seeds: int, measured: Mapping[str, Any] | 
         speed = replace(speed, train=share * card.matmul, alphas=share * card.matmul)
         source = f"share of peak measured on {measured['device']}"
     device = Device("cuda", card.name, ROOM * card.memory, card.bf16, speed)
-    for changes, fields in _LESS_MEMORY:  # noqa: B007: the last one tried is what is told
-        own = profile.override(**fields)
+    for tried, fields in _LESS_MEMORY:
+        changes, own = tried, profile.override(**fields)
         stages = Plan(own, KNOWN[own.base], device, lengths_of(own), seeds).stages()
         peak = max(stage.memory.total for stage in _on_card(stages))
         if peak <= device.memory:
