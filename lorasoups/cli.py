@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from importlib import metadata
 from typing import Any
 
+from lorasoups import cli_sweep, distributed
 from lorasoups.cli_merge import add_commands
 from lorasoups.errors import SoupError
 
@@ -23,6 +24,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_reproduce(commands)
     add_commands(commands)
+    cli_sweep.add_commands(commands)
     _add_ablate(commands)
     _add_check(commands)
     _add_pretrain_mini(commands)
@@ -34,7 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = build_parser()
     parsed = parser.parse_args(arguments)
     try:
-        return parsed.run(parsed) or 0
+        with distributed.one_voice(getattr(parsed, "several", False)):
+            return parsed.run(parsed) or 0
     except SoupError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -78,7 +81,7 @@ def _add_reproduce(commands: argparse._SubParsersAction) -> None:
     small = command.add_argument_group("profile small (a real model; no notebooks)")
     small.add_argument("--base", metavar="MODEL", help="base: folder, GGUF file or Hub id")
     small.add_argument("--limit", type=int, metavar="N", help="number of problems to solve")
-    command.set_defaults(run=_reproduce)
+    command.set_defaults(run=_reproduce, several=True)
 
 
 def _reproduce(arguments: argparse.Namespace) -> int:
@@ -90,6 +93,7 @@ def _reproduce(arguments: argparse.Namespace) -> int:
 
         return run(arguments)
     _refuse(arguments, arguments.profile, ("base", "limit"))
+    distributed.only_one("notebooks run in one process; use --profile small or paper")
     runner = _import_runner()
     runner.reproduce(
         arguments.profile,
@@ -143,7 +147,7 @@ def _add_ablate(commands: argparse._SubParsersAction) -> None:
     command.add_argument("--profile", default="mini", help="smoke or mini")
     command.add_argument("--seeds", type=int, default=5, metavar="N", help="default 5")
     command.add_argument("--out", metavar="DIR", help="write here instead of into the project")
-    command.set_defaults(run=_ablate)
+    command.set_defaults(run=_ablate, several=True)
 
 
 def _ablate(arguments: argparse.Namespace) -> None:

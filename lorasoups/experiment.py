@@ -22,7 +22,10 @@ from lorasoups.adapters import load_lora, save_lora
 from lorasoups.alphas import Alphas, learn_alphas
 from lorasoups.batching import heldout_loss
 from lorasoups.digests import digest, lora_digest
-from lorasoups.evaluation import folded, generate
+from lorasoups.distributed import is_main
+from lorasoups.distributed_generation import generate
+from lorasoups.distributed_store import open_store
+from lorasoups.evaluation import folded
 from lorasoups.files import write_json_atomic
 from lorasoups.judges import JUDGES
 from lorasoups.lora import LoRA
@@ -31,7 +34,7 @@ from lorasoups.paths import Folders
 from lorasoups.profiles import Profile, get_profile
 from lorasoups.recipes import Recipe, recipes_for
 from lorasoups.sources import Source, open_source
-from lorasoups.store import MANIFEST, Store
+from lorasoups.store import MANIFEST
 from lorasoups.training import encode, train_lora
 
 TRAINING_CODE = (training.train_lora, training._arguments, batching.LengthBatches, batching._epoch)
@@ -68,7 +71,7 @@ class Experiment:
         self.profile = get_profile(profile, study) if isinstance(profile, str) else profile
         self.seeds = tuple(range(seeds))
         self.folders = Folders(out=out)
-        self.store = Store(self.folders.cache)
+        self.store = open_store(self.folders.cache)
         self.recipes: dict[str, Recipe] = recipes_for(self.profile.skills)
         self._fresh = set(fresh)
         self._done: set[Path] = set()
@@ -332,6 +335,8 @@ class Experiment:
                 texts = generate(
                     model, self.source.tokenizer, prompts, p.max_new_tokens, p.eval_batch
                 )
+            if not is_main():  # the first process judges and writes for all
+                return
             lines = judge.judge(texts, [i["target"] for i in items])
             write_json_atomic(folder / "verdicts.json", lines)
 
