@@ -26,7 +26,7 @@ from lorasoups.files import ensure_folder
 from lorasoups.paths import Folders
 from lorasoups.sweep_job import STAGES, Job, run
 
-ENGINES = ("local", "slurm")
+ENGINES = ("local", "slurm", "debug")
 _POLL_S = 0.2
 
 
@@ -35,7 +35,7 @@ class Engine:
     """Where jobs run.
 
     Attributes:
-        name: ``local`` or ``slurm``.
+        name: ``local``, ``slurm``, or ``debug`` (one job after the other, in this process).
         jobs: how many may run at a time.
         gpus: per job; from 2 on a job is split over as many processes. On ``local`` job slot i has
             the GPUs i * gpus and following.
@@ -184,23 +184,35 @@ def _executors(engine: Engine, logs: Path) -> Any:
         raise SoupError("no sbatch here: --engine slurm; start it on a login node, or use local")
 
     def make(slot: int) -> Any:
-        executor = submitit.AutoExecutor(folder=logs, cluster=engine.name)
+        if engine.name == "debug":
+            return submitit.DebugExecutor(logs)
+        if engine.name == "local":
+            executor = submitit.LocalExecutor(logs)
+            executor.update_parameters(
+                timeout_min=engine.minutes, gpus_per_node=engine.gpus,
+                visible_gpus=_gpus_of(slot, engine),
+            )  # fmt: skip
+            return executor
+        executor = submitit.AutoExecutor(logs, cluster="slurm")
         executor.update_parameters(
             name="lorasoups", timeout_min=engine.minutes, gpus_per_node=engine.gpus or None,
-            tasks_per_node=1, slurm_partition=engine.partition,
+            tasks_per_node=1, nodes=1, slurm_partition=engine.partition,
         )  # fmt: skip
-        if engine.name == "local" and engine.gpus:
-            first = slot * engine.gpus
-            gpus = _visible()[first : first + engine.gpus]
-            if len(gpus) < engine.gpus:
-                raise SoupError(
-                    f"{engine.jobs} jobs of {engine.gpus} GPUs: this machine has fewer; "
-                    "lower --jobs or --gpus"
-                )
-            executor.update_parameters(local_visible_gpus=gpus)
         return executor
 
     return make
+
+
+def _gpus_of(slot: int, engine: Engine) -> list[int]:
+    if not engine.gpus:
+        return []
+    gpus = _visible()[slot * engine.gpus : (slot + 1) * engine.gpus]
+    if len(gpus) < engine.gpus:
+        raise SoupError(
+            f"{engine.jobs} jobs of {engine.gpus} GPUs: this machine has fewer; "
+            "lower --jobs or --gpus"
+        )
+    return gpus
 
 
 def _visible() -> list[int]:
