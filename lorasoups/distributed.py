@@ -70,8 +70,23 @@ def join() -> Any:
     import torch
     from accelerate import PartialState
 
+    sharding()
     PartialState(cpu=not torch.cuda.is_available(), timeout=PATIENCE)
     return torch.distributed.new_group(backend="gloo", timeout=PATIENCE)
+
+
+@cache
+def sharding() -> tuple[str, bool] | None:
+    """What the launcher's config says about FSDP: the decoder layer's class, and whether layers
+    are computed again in the backward pass. None without FSDP.
+
+    The switch is then taken out of the environment: what is cut, and when, is up to
+    `sharded_base`, and transformers would load no weights on all processes but one.
+    """
+    if os.environ.pop("ACCELERATE_USE_FSDP", "false").lower() != "true" or size() == 1:
+        return None
+    again = os.environ.get("FSDP_ACTIVATION_CHECKPOINTING", "false").lower() == "true"
+    return os.environ.get("FSDP_TRANSFORMER_CLS_TO_WRAP", "LlamaDecoderLayer"), again
 
 
 def gather(value: Any) -> list:

@@ -23,10 +23,11 @@ from contextlib import contextmanager
 import torch
 from accelerate.data_loader import prepare_data_loader
 from torch import Tensor
-from transformers import Trainer, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from lorasoups import alphas, distributed, training, xlora
 from lorasoups.errors import SoupError
+from lorasoups.sharded_base import bring_back, in_pieces
 
 WEIGHT = "share_of_loss"
 
@@ -70,12 +71,24 @@ class SplittingTrainer(Trainer):
         super().__init__(
             args=args, data_collator=lambda items: share(data_collator(items), rank, size), **more
         )
-        if self.is_fsdp_enabled:
-            raise SoupError(
-                "FSDP: data parallel training; it would leave the base in pieces, which evaluation "
-                "cannot use; launch with lorasoups/accelerate/ddp.yaml"
-            )
         self.model_accepts_loss_kwargs = False  # no counting of tokens over processes: see `share`
+
+    def train(self, *args, **more):
+        """As ever; with the base in pieces (`sharded_base`) if the launcher's config says FSDP."""
+        wanted = distributed.sharding()
+        if wanted is None:
+            return super().train(*args, **more)
+        original = self.model
+        layer, again = wanted
+        with in_pieces(original, layer, self.args.device, again) as twin:
+            self.model = self.model_wrapped = twin
+            # transformers' name for "cut already": it wraps nothing, averages gradients itself
+            self.is_distributed_loading_by_transformers = True
+            self.callback_handler.callbacks.insert(0, _BringBack(twin, original))
+            try:
+                return super().train(*args, **more)
+            finally:
+                self.model = self.model_wrapped = original
 
     def get_train_dataloader(self):
         """All batches, on every process, in the order of one process."""
@@ -101,6 +114,16 @@ class SplittingTrainer(Trainer):
         outputs = model(**inputs)
         loss = outputs.loss * weight
         return (loss, outputs) if return_outputs else loss
+
+
+class _BringBack(TrainerCallback):
+    """Before others look at a model in training (alphas of every step): its present numbers."""
+
+    def __init__(self, twin: torch.nn.Module, original: torch.nn.Module):
+        self.twin, self.original = twin, original
+
+    def on_log(self, *_, **__) -> None:
+        bring_back(self.twin, self.original)
 
 
 @contextmanager

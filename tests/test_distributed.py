@@ -62,8 +62,9 @@ def seen(folder, stage, rank):
     ("stage", "what", "tolerance"),
     [("alphas", "weights", 1e-5), ("skill", "deltas", 1e-4), ("xlora", "gate", 1e-4)],
 )
-def test_training_on_two_processes_is_training_on_one(alone, two, stage, what, tolerance):
-    one, both = seen(alone, stage, 0)[what], seen(two, stage, 0)[what]
+@pytest.mark.parametrize("cut", ["", "-cut"])
+def test_training_on_two_processes_is_training_on_one(alone, two, stage, what, tolerance, cut):
+    one, both = seen(alone, stage, 0)[what], seen(two, stage + cut, 0)[what]
     assert one.keys() == both.keys() and one
     for name in one:
         expected, found = torch.tensor(one[name]), torch.tensor(both[name])
@@ -71,9 +72,19 @@ def test_training_on_two_processes_is_training_on_one(alone, two, stage, what, t
 
 
 @pytest.mark.parametrize("stage", ["alphas", "skill"])
-def test_every_step_has_the_loss_of_one_process(alone, two, stage):
-    one, both = seen(alone, stage, 0)["losses"], seen(two, stage, 0)["losses"]
+@pytest.mark.parametrize("cut", ["", "-cut"])
+def test_every_step_has_the_loss_of_one_process(alone, two, stage, cut):
+    one, both = seen(alone, stage, 0)["losses"], seen(two, stage + cut, 0)["losses"]
     assert both == pytest.approx(one, abs=1e-5) and len(set(one)) > 5
+
+
+def test_in_pieces_the_frozen_weights_are_cut_and_what_is_trained_comes_back(two):
+    assert all(seen(two, f"{stage}-cut", 0)["pieces"] for stage in ("alphas", "skill", "xlora"))
+    assert min(seen(two, "skill-cut", 0)["pieces"]) == 21  # embeddings, norms, 2 layers
+    assert seen(two, "xlora-cut", 0)["moved"] > 1e-5
+    history = seen(two, "alphas-cut", 0)["means"]
+    assert history == pytest.approx(seen(two, "alphas", 0)["means"], abs=1e-5)
+    assert len(set(history)) > 5
 
 
 def test_generated_texts_are_those_of_one_process(alone, two):
@@ -96,7 +107,7 @@ def test_what_cannot_be_shared_out_is_made_by_one(two):
 
 # The fixture `out` is the same command in this process.
 def test_reproduce_on_two_processes_gives_the_results_of_one(base, mirror, out, tmp_path):  # noqa: F811
-    done = launch("-m", "lorasoups", *command(base, mirror, tmp_path))
+    done = launch("-m", "lorasoups", *command(base, mirror, tmp_path), config="fsdp")
     one, both = load_results("small", root=out), load_results("small", root=tmp_path)
     assert both["rows"] == one["rows"] and both["items"] == one["items"]
     assert both["comparisons"] == one["comparisons"]

@@ -2,13 +2,16 @@
 
 import json
 import sys
+from contextlib import contextmanager
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
 from soup_helpers import LEAVES, llama_lora, tiny_llama
+from torch.distributed.tensor import DTensor
 from transformers import AutoTokenizer
 
-from lorasoups import distributed
+from lorasoups import distributed, sharded_base
 from lorasoups.alphas import learn_alphas
 from lorasoups.distributed_generation import generate
 from lorasoups.distributed_store import open_store
@@ -42,13 +45,35 @@ def base():
     return model
 
 
+@contextmanager
+def in_pieces():
+    """As if the launcher's config said FSDP; yields how many tensors were cut, per training."""
+    pieces, shard = [], sharded_base.shard
+
+    def counted(model, *more):
+        shard(model, *more)
+        pieces.append(sum(isinstance(p, DTensor) for p in model.parameters()))
+
+    with (
+        patch.object(distributed, "sharding", lambda: ("LlamaDecoderLayer", True)),
+        patch.object(sharded_base, "shard", counted),
+    ):
+        yield pieces
+
+
 def compute(stage):
-    """Plain values of one stage."""
+    """Plain values of one stage; ``-cut``: with the base in pieces, where there are several."""
+    if stage.endswith("-cut"):
+        if distributed.size() == 1:
+            return compute(stage.removesuffix("-cut"))
+        with in_pieces() as pieces:
+            return compute(stage.removesuffix("-cut")) | {"pieces": pieces}
     model, loras = base(), [llama_lora(1, 3), llama_lora(2, 2)]
     if stage == "alphas":  # 33 rows in batches of 4: the last one has a single row
         learned = learn_alphas(model, loras, rows(), batch_size=4, epochs=2, lr=0.02)
         return {"weights": {m: a.tolist() for m, a in learned.items()},
-                "losses": [e["loss"] for e in learned.history]}  # fmt: skip
+                "losses": [e["loss"] for e in learned.history],
+                "means": [e["alpha_mean"][0] for e in learned.history]}  # fmt: skip
     if stage == "skill":
         config = SkillTraining(r=2, lora_alpha=4, steps=12, batch_size=4, lr=1e-2, bf16=False)
         taught = [row for row in rows() if max(row["labels"]) >= 0]
@@ -58,14 +83,20 @@ def compute(stage):
     if stage == "xlora":
         gate = train_xlora(model, [llama_lora(1, 2), llama_lora(2, 2)], rows()[:8], batch_size=4,
                            epochs=1)  # fmt: skip
-        return {"gate": {name: tensor.tolist() for name, tensor in gate.tensors.items()}}
+        start = train_xlora(model, [llama_lora(1, 2), llama_lora(2, 2)], rows()[:8], batch_size=4,
+                            max_steps=1, lr=0.0)  # fmt: skip
+        return {
+            "gate": {name: tensor.tolist() for name, tensor in gate.tensors.items()},
+            "moved": max(float((gate.tensors[n] - start.tensors[n]).abs().max())
+                         for n in gate.tensors),
+        }  # fmt: skip
     tokenizer = AutoTokenizer.from_pretrained(TOKENIZER)
     wide = tiny_llama()
     wide.resize_token_embeddings(len(tokenizer))
     return {"texts": generate(wide, tokenizer, PROMPTS, 8, batch_size=2)}
 
 
-STAGES = ("alphas", "skill", "xlora", "evaluate", "merge")
+STAGES = ("alphas", "skill", "xlora", "alphas-cut", "skill-cut", "xlora-cut", "evaluate", "merge")
 
 
 def main(out):
