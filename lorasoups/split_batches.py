@@ -17,6 +17,7 @@ that name for the time of one call, and only where there are several processes.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -134,7 +135,9 @@ def split_batches() -> Iterator[None]:
     try:
         for module in modules:
             module.Trainer = SplittingTrainer
-        yield
+        with warnings.catch_warnings():  # torch 2.13 renames what accelerate 1.15 passes on
+            warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated")
+            yield
     finally:
         for module, trainer in zip(modules, before, strict=True):
             module.Trainer = trainer

@@ -39,7 +39,7 @@ def rows(n=33, seed=0):
 
 
 def base():
-    """A tiny Llama with the sizes of hidden 32 and a pad token."""
+    """A tiny Llama (hidden 16, 2 layers) with a pad token."""
     model = tiny_llama()
     model.config.pad_token_id = 0
     return model
