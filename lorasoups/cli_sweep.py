@@ -15,7 +15,9 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
         description="Runs studies as jobs through submitit. Finished stages are taken from the "
         "store, so the same command goes on where it stopped.",
     )
-    command.add_argument("--profile", default="mini", help="smoke, mini or small; default mini")
+    command.add_argument(
+        "--profile", default="mini", help="smoke, mini, small or paper; default mini"
+    )
     command.add_argument("--studies", nargs="+", default=["hard_math"], metavar="STUDY")
     command.add_argument("--seeds", type=int, default=1, metavar="N", help="default 1")
     command.add_argument("--methods", nargs="+", default=[], metavar="NAME",
@@ -30,8 +32,13 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     command.add_argument("--out", default="", metavar="DIR",
                          help="results and store; on Slurm a shared folder")  # fmt: skip
     command.add_argument("--hub-mirror", metavar="DIR", help="local mirror of Hub data")
-    command.add_argument("--base", metavar="MODEL", help="profile small: another base")
-    command.add_argument("--limit", type=int, metavar="N", help="profile small: problems")
+    real = command.add_argument_group("profiles small and paper, as for reproduce")
+    real.add_argument("--base", metavar="MODEL")
+    real.add_argument("--limit", type=int, metavar="N")
+    real.add_argument("--steps", type=int, metavar="N")
+    real.add_argument("--tests", metavar="TASKS")
+    real.add_argument("--template", choices=("same", "released"))
+    real.add_argument("--four-bit", action="store_true", default=None)
     command.set_defaults(run=_sweep)
 
 
@@ -44,10 +51,14 @@ def _sweep(arguments: argparse.Namespace) -> int:
     engine = sweep.Engine(
         arguments.engine, arguments.jobs, arguments.gpus, arguments.time, arguments.slurm_partition
     )
+    names = ("base", "limit", "steps", "tests", "template", "four_bit")
+    real = {
+        name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None
+    }
     rounds = sweep.plan(
         arguments.profile, arguments.studies, arguments.seeds, arguments.methods,
         out=out, jobs=arguments.jobs, processes=max(1, arguments.gpus),
-        base=arguments.base, limit=arguments.limit,
+        real=real,
     )  # fmt: skip
     failures = sweep.execute(rounds, engine, sweep.logs_folder(out))
     for failure in failures:

@@ -20,12 +20,13 @@ from lorasoups import alphas as alphas_module
 from lorasoups import batching, cat, soups, training
 from lorasoups.adapters import load_lora, save_lora
 from lorasoups.alphas import Alphas, learn_alphas
+from lorasoups.attached import applied
 from lorasoups.batching import heldout_loss
 from lorasoups.digests import digest, lora_digest
 from lorasoups.distributed import is_main
 from lorasoups.distributed_generation import generate
 from lorasoups.distributed_store import open_store
-from lorasoups.evaluation import folded
+from lorasoups.encoding import encode_all
 from lorasoups.files import write_json_atomic
 from lorasoups.judges import JUDGES
 from lorasoups.lora import LoRA
@@ -35,7 +36,7 @@ from lorasoups.profiles import Profile, get_profile
 from lorasoups.recipes import Recipe, recipes_for
 from lorasoups.sources import Source, open_source
 from lorasoups.store import MANIFEST
-from lorasoups.training import encode, train_lora
+from lorasoups.training import train_lora
 
 TRAINING_CODE = (training.train_lora, training._arguments, batching.LengthBatches, batching._epoch)
 
@@ -104,7 +105,7 @@ class Experiment:
         if not name.startswith("data_mix"):
             return (name,), self._skill_config(name)
         skills = self.profile.skills
-        steps = sum(self._skill_config(skill).steps for skill in skills)
+        steps = sum(self.steps(skill) for skill in skills)
         grow = len(skills) if name == "data_mix_2r" else 1  # lora_alpha grows too: s stays
         base = self.profile.training.on(self.source.model.device.type)
         return skills, replace(
@@ -113,18 +114,27 @@ class Experiment:
 
     def _skill_config(self, skill: str) -> training.SkillTraining:
         config = replace(self.profile.training, **self.profile.by_skill.get(skill, {}))
+        if self.profile.epochs:
+            batches = self.profile.epochs * len(self.encoded(skill)) / config.batch_size
+            config = replace(config, steps=math.ceil(batches))
         return config.on(self.source.model.device.type)
+
+    def steps(self, skill: str) -> int:
+        """Optimizer steps of one skill's training."""
+        return self._skill_config(skill).steps
 
     def skill(self, name: str, seed: int) -> Skill:
         """The LoRA of one skill, or of ``data_mix`` / ``data_mix_2r``, trained if need be.
 
         DATA-MIX takes the steps of all skills together; a skill that is trained n times as long as
-        another has its rows n times (rounded down) in the mix.
+        another has its rows n times (rounded down) in the mix. Where epochs count, every row is
+        there once.
         """
         skills, config = self._training(name)
-        steps = {skill: self._skill_config(skill).steps for skill in skills}
-        fewest = min(steps.values())
-        rows = [row for s in skills for row in self.encoded(s) * (steps[s] // fewest)]
+        steps = {skill: self.steps(skill) for skill in skills}
+        least = min(steps.values())
+        times = {s: 1 if self.profile.epochs else n // least for s, n in steps.items()}
+        rows = [row for s in skills for row in self.encoded(s) * times[s]]
         return self._trained(name, rows, config, seed)
 
     def fresh_lora(self, seed: int) -> Skill:
@@ -166,10 +176,10 @@ class Experiment:
         return [self.skill(name, seed).lora for name in self.profile.skills]
 
     def encoded(self, skill: str, split: str = "train", n: int | None = None) -> list[dict]:
-        """Training rows of a skill, as `training.encode` gives them."""
+        """Training rows of a skill, as `encoding.encode_all` gives them."""
         name = (skill, split, n or self.profile.n_train)
         if name not in self._rows:
-            self._rows[name] = encode(self.source.tokenizer, self.source.items(*name))
+            self._rows[name] = encode_all(self.source.tokenizer, self.source.items(*name))
         return self._rows[name]
 
     # --- alphas ---------------------------------------------------------------------------------
@@ -201,7 +211,7 @@ class Experiment:
 
     def held_out_loss(self, lora: LoRA | None) -> float:
         """Mean over the skills of the held-out loss (nats per answer token) under an adapter."""
-        with folded(self.source.model, lora) as model:
+        with applied(self.source.model, lora) as model:
             losses = [heldout_loss(model, own) for own in self.held_out.values()]
         return sum(losses) / len(losses)
 
@@ -316,7 +326,7 @@ class Experiment:
             get: the adapter itself, asked only where there is something to generate.
             items: other items than the test's (other prompts: few-shot).
             mixture: a context manager that yields the model to generate with, in place of the
-                adapter folded into the base; what determines it stands in ``more``.
+                adapter with the base; what determines it stands in ``more``.
             more: further inputs that name the artifact.
         """
         p, judge = self.profile, JUDGES[self.profile.judge(task)]
@@ -331,7 +341,7 @@ class Experiment:
 
         def make(folder: Path) -> None:
             prompts = [i["prompt"] for i in items]
-            with mixture() if mixture else folded(self.source.model, get()) as model:
+            with mixture() if mixture else applied(self.source.model, get()) as model:
                 texts = generate(
                     model, self.source.tokenizer, prompts, p.max_new_tokens, p.eval_batch
                 )

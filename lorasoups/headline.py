@@ -57,6 +57,7 @@ def run(experiment: Experiment, progress: bool = True) -> dict:
     if experiment.profile.study == "formats":
         _majority(record)
     results = record.results(
+        **_shared(experiment),
         alphas=_alphas(experiment),
         curves=_curves(experiment),
         sweep=_sweep(experiment),
@@ -85,6 +86,13 @@ def _majority(record: Record) -> None:
     for seed in experiment.seeds:
         record.add(p.target, MAJORITY, seed, lines, label=f"always {answer} (majority)",
                    group=experiment.recipes["base"].group)  # fmt: skip
+
+
+def _shared(experiment: Experiment) -> dict:
+    """What training and test items share, where there is anything to tell."""
+    p = experiment.profile
+    found = experiment.source.decontamination(dict.fromkeys(p.skills, p.n_train), p.n_test)
+    return {"decontamination": found} if found else {}
 
 
 def _presets(experiment: Experiment) -> list[str]:

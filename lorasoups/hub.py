@@ -20,11 +20,6 @@ from lorasoups.errors import SoupError
 from lorasoups.hub_errors import explain_hub_error
 
 MIRROR_VARIABLE = "LORASOUPS_HUB_MIRROR"
-COLUMNS = {
-    "openai/gsm8k": ("question", "answer"),
-    "sahil2801/CodeAlpaca-20k": ("instruction", "input", "output"),
-    "reasoning-machines/gsm-hard": ("input", "code", "target"),
-}
 _ABOUT = ("licence", "complete", "note")
 _MIRROR_OPTION = f"give a local mirror with --hub-mirror DIR (or {MIRROR_VARIABLE})"
 
@@ -37,7 +32,8 @@ class Rows(Sequence):
         rows: a dict per row, by column.
         info: ``repo``, ``config``, ``split``, ``origin`` (``mirror`` or ``hub``), ``rows``, ``of``
             (rows before ``limit``), ``sha256`` (of the mirror's file), ``revision`` (of the Hub),
-            ``licence``, ``complete``, ``note``. What is unknown is None. No paths.
+            ``licence``, ``complete``, ``note``, ``stand_in_for`` (the repository that these rows
+            are used instead of). What is unknown is None. No paths.
     """
 
     rows: list[dict]
@@ -59,6 +55,8 @@ def load_split(
     split: str,
     mirror: str | Path | None = None,
     limit: int | None = None,
+    columns: Sequence[str] = (),
+    stand_in_for: str | None = None,
 ) -> Rows:
     """Load a split of a dataset.
 
@@ -68,20 +66,23 @@ def load_split(
         mirror: a mirror's folder; default what the environment variable ``LORASOUPS_HUB_MIRROR``
             names. With a mirror the Hub is never asked; without one it (or its cache) is.
         limit: only the first rows.
+        columns: what every row must have.
+        stand_in_for: the repository that these rows are used instead of. Without it a file that
+            its manifest calls a STAND-IN stands in for the repository whose name it bears.
 
     Raises:
         SoupError: no mirror, file or manifest entry; a damaged file; a missing column; or a Hub
             that cannot be reached.
     """
-    mirror = mirror or os.environ.get(MIRROR_VARIABLE)
+    mirror = mirror_folder(mirror)
     if mirror:
-        rows, about = _from_mirror(Path(mirror), repo, config, split)
+        rows, about = _from_mirror(mirror, repo, config, split)
     else:
         rows, about = _from_hub(repo, config, split)
     where = f"{repo}/{config}/{split} ({'mirror' if mirror else 'Hub'})"
     if not rows:
         raise SoupError(f"no rows: {where}; fetch the dataset again")
-    missing = [name for name in COLUMNS.get(repo, ()) if any(name not in row for row in rows)]
+    missing = [name for name in columns if any(name not in row for row in rows)]
     if missing:
         raise SoupError(
             f"column {missing[0]!r} is missing: {where}, it has {', '.join(rows[0])}; "
@@ -95,18 +96,47 @@ def load_split(
         "rows": len(rows[:limit]),
         "of": len(rows),
         **{name: about.get(name) for name in ("sha256", "revision", *_ABOUT)},
+        "stand_in_for": stand_in_for or (repo if is_stand_in(about) else None),
     }
     return Rows(rows[:limit], info)
+
+
+def mirror_folder(mirror: str | Path | None = None) -> Path | None:
+    """The mirror that is used: what was given, else what the variable names, else None."""
+    named = mirror or os.environ.get(MIRROR_VARIABLE)
+    return Path(named).expanduser() if named else None
+
+
+def mirror_entry(
+    repo: str, config: str, split: str, mirror: str | Path | None = None
+) -> dict | None:
+    """What the mirror's manifest says of a file; None where mirror or file is missing.
+
+    Raises:
+        SoupError: the file is there, but the manifest is not, or does not name it.
+    """
+    folder, name = mirror_folder(mirror), _file_name(repo, config, split)
+    if folder is None or not (folder / name).is_file():
+        return None
+    return _manifest_entry(folder, name)
+
+
+def is_stand_in(about: dict) -> bool:
+    """Whether a manifest's entry says of its file that it only stands in for the real one."""
+    return (about.get("note") or "").startswith("STAND-IN")
 
 
 # --- mirror -------------------------------------------------------------------------------------
 
 
+def _file_name(repo: str, config: str, split: str) -> str:
+    return f"{repo}/{config}/{split}.jsonl.gz"
+
+
 def _from_mirror(mirror: Path, repo: str, config: str, split: str) -> tuple[list[dict], dict]:
-    mirror = mirror.expanduser()
     if not mirror.is_dir():
         raise SoupError(f"no such mirror folder: {mirror}; check --hub-mirror or {MIRROR_VARIABLE}")
-    name = f"{repo}/{config}/{split}.jsonl.gz"
+    name = _file_name(repo, config, split)
     path = mirror / name
     if not path.is_file():
         raise SoupError(

@@ -1,7 +1,7 @@
 """The sizes of the experiment: the same code with other numbers.
 
 ``smoke`` proves that everything runs, in seconds; ``mini`` is the default (laptop CPU, embedded
-base, no network); ``small`` is a real pretrained model with real data.
+base, no network); ``small`` is a real pretrained model with real data, ``paper`` the paper's.
 """
 
 from dataclasses import dataclass, field, replace
@@ -63,6 +63,12 @@ class Profile:
         methods: names of the recipes that are evaluated; empty: all. CAT, the base and the skills
             are always among them.
         budget: evaluations of LoraHub's search.
+        epochs: passes over a skill's data; above 0 it decides the steps in place of
+            ``training.steps``.
+        four_bit: load the base in four bits (NF4, bitsandbytes).
+        template: of real data: ``same`` (one template for training and test, loss on the answer) or
+            ``released`` (see ``real_sets.toml``).
+        gradient_checkpointing: recompute activations in the backward pass: less memory, more time.
         note: what a reader of the results must know, e.g. that a run was cut down.
         density: kept fraction of TIES, DARE and magnitude pruning (the released script's 0.75).
     """
@@ -95,6 +101,10 @@ class Profile:
     max_length: int = 512
     methods: tuple[str, ...] = ()
     budget: int = 20
+    epochs: float = 0.0
+    four_bit: bool = False
+    template: str = "same"
+    gradient_checkpointing: bool = False
     note: str = ""
 
     def override(self, **changes) -> "Profile":
@@ -135,34 +145,64 @@ PROFILES = {
         source="hub",
         base="HuggingFaceTB/SmolLM2-135M-Instruct",
         target="gsm_hard",
-        training=SkillTraining(r=16, lora_alpha=32, lr=5e-4, steps=300, batch_size=8),
-        n_train=2000,
-        n_test={"gsm_hard": 1319, "math": 200},  # CodeAlpaca has no answers that could be run
-        extras=(),
-        alphas=AlphaTraining(epochs=1.0, batch_size=8, grid=(("none", "ones", 0.01),)),
+        training=SkillTraining(r=16, lora_alpha=32, lr=5e-4, steps=300, batch_size=16),
+        n_train=5000,
+        # CodeAlpaca has no answers that could be run: the code skill has no test of its own
+        n_test={"gsm_hard": 1319, "gsm8k_program": 500, "math": 200},
+        extras=("gsm8k_program",),
+        alphas=AlphaTraining(
+            epochs=3.0,
+            grid=(("none", "uniform", 0.01), ("none", "ones", 0.01), ("none", "ones", 0.03)),
+            n_held_out=100,
+        ),
         methods=(
-            "data_mix",
-            "released",
-            "linear@delta",
-            "linear@factors",
-            "ties@delta",
-            "dare_linear@delta",
+            *("data_mix", "data_mix_2r", "fresh", "cat_global", "cat_random", "released"),
+            *("lorahub@delta", "xlora", "few_shot"),
+            *("linear@delta", "linear@delta/w1", "linear@factors", "linear@factors/w1"),
+            *("ties@delta/w1", "dare_linear@delta/w1", "dare_ties@delta/w1", "svd@delta/w1"),
+            *("magnitude_prune@delta/w1", "knots@delta/w1", "lego@delta/w1"),
         ),
         max_new_tokens=256,
         eval_batch=64,
     ),
+    "paper": Profile(
+        "paper",
+        source="hub",
+        base="yahma/llama-7b-hf",  # Llama 1, ungated; or --base meta-llama/Llama-2-7b-hf
+        target="gsm_hard",
+        skills=("metamath", "code"),
+        tests={"metamath": "math"},
+        judges={"": "program", "math": "words"},
+        # the released scripts' settings, see issue 4 and merging-facts.md section 6
+        training=SkillTraining(
+            r=32,
+            lora_alpha=64,
+            lora_dropout=0.05,
+            target_modules=("q_proj", "k_proj", "v_proj", "up_proj", "down_proj"),
+            lr=3e-4,
+            batch_size=16,
+            warmup_steps=100,
+        ),
+        epochs=3.0,
+        n_train=1_000_000,  # all there is
+        n_test={"gsm_hard": 1319, "math": 1319},
+        extras=(),
+        alphas=AlphaTraining(epochs=1.0, grid=(("none", "uniform", 0.01), ("none", "ones", 0.01))),
+        max_length=256,
+        max_new_tokens=256,
+        eval_batch=64,
+    ),
 }
+REAL = tuple(name for name, profile in PROFILES.items() if profile.source == "hub")
+"""Profiles of a real pretrained model and real data; they run without notebooks."""
 
 
 def get_profile(name: str, study: str = "hard_math") -> Profile:
     """The profile of that name, for one study.
 
     Raises:
-        SoupError: unknown name or study; ``paper`` is named as not built yet; a study that the
-            profile does not have.
+        SoupError: unknown name or study; a study that the profile does not have.
     """
-    if name == "paper":
-        raise SoupError("profile 'paper' (Llama-7B) is not part of this version; use mini or small")
     if name not in PROFILES:
         raise SoupError(f"unknown profile {name!r}: choose one of {', '.join(PROFILES)}")
     if study not in STUDIES:

@@ -26,12 +26,14 @@ def provenance(**more: Any) -> dict[str, Any]:
     """
     import torch
 
+    from lorasoups.devices import cpu_name
+
     cuda = torch.cuda.is_available()
     return {
         "versions": {"python": platform.python_version()} | _versions(),
         "platform": f"{platform.system()} {platform.machine()}",
         "device": torch.cuda.get_device_name() if cuda else "cpu",
-        "cpu": _cpu_name(),
+        "cpu": cpu_name(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "git": git_state(project_root()),
@@ -49,16 +51,6 @@ def _versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:  # run from a checkout that is not installed
             continue
     return versions
-
-
-def _cpu_name() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
 
 
 def git_state(root: Path) -> dict[str, Any] | None:

@@ -37,6 +37,7 @@ _TOP = {
 _OPTIONAL = {
     "experiment": TEXT,  # absent: hard_math
     "artifacts": (dict,),  # whatever names them -> short sha256
+    "decontamination": (dict,),  # what training and test items share, see decontamination.report
     "views": (dict,),  # task -> view -> which items belong to it, packed like verdicts
 }
 _LISTS = {

@@ -69,7 +69,8 @@ def shard(model: nn.Module, layer: str, device: torch.device, checkpointing: boo
     trained = {p for p in model.parameters() if p.requires_grad}
     for parameter in trained:
         parameter.data = parameter.data.to(device)
-    if checkpointing:
+    already = any(getattr(own, "gradient_checkpointing", False) for own in layers)
+    if checkpointing and (not already or isinstance(model, CatModel)):  # CAT's base is in eval mode
         checkpoints.apply_activation_checkpointing(
             model, check_fn=lambda module: any(module is own for own in layers)
         )

@@ -63,6 +63,10 @@ class Source:
         """Provenance of the data files that were read; the embedded worlds have none."""
         return []
 
+    def decontamination(self, n_train: dict[str, int], n_test: dict[str, int]) -> dict:
+        """What training and test share; {} for embedded worlds, which are disjoint by design."""
+        return {}
+
 
 @dataclass
 class RealSource(Source):
@@ -73,7 +77,8 @@ class RealSource(Source):
     @property
     def key(self) -> str:
         """The base, and what it computes in: bfloat16 on a GPU rounds differently."""
-        return f"{self.sha256}/{self.model.dtype}/{self.model.device.type}"
+        packed = "/nf4" if getattr(self.model, "is_quantized", False) else ""
+        return f"{self.sha256}/{self.model.dtype}/{self.model.device.type}{packed}"
 
     def items(self, task: str, split: str, n: int) -> list[dict]:
         """The first ``n`` items ``{prompt, answer, target, id}`` of a task's split."""
@@ -87,14 +92,19 @@ class RealSource(Source):
         """Provenance of the data files that were read, each with its note (a stand-in, a part)."""
         return self.tasks.data()
 
+    def decontamination(self, n_train: dict[str, int], n_test: dict[str, int]) -> dict:
+        """N-grams that training and test items share (see `decontamination.report`)."""
+        return self.tasks.decontamination(n_train, n_test)
+
 
 def open_source(profile: Profile, project: Path) -> Source:
     """Load a profile's base; a relative folder lies in the project.
 
-    A real model goes to the GPU if there is one, in bfloat16 where that is native there.
+    A real model goes to the GPU if there is one, in bfloat16 where that is native there, in four
+    bits where the profile says so.
 
     Raises:
-        SoupError: the base is missing, damaged, or not to be had offline.
+        SoupError: the base is missing, damaged, not to be had offline, or gated.
     """
     inside = project / profile.base
     spec = str(inside) if inside.exists() else profile.base
@@ -104,9 +114,12 @@ def open_source(profile: Profile, project: Path) -> Source:
         draw = WORLDS[profile.source][0]
         return Source(model, tokenizer, info["sha256"], info, profile.base, draw)
     gpu = torch.cuda.is_available()
-    model, tokenizer, info = load_base(
-        spec, dtype="bfloat16" if gpu and hardware_bf16("cuda") else "float32"
-    )
-    model.to("cuda" if gpu else "cpu").eval().requires_grad_(False)
-    tasks = RealTasks(tokenizer, profile.max_length)
+    dtype = "bfloat16" if gpu and hardware_bf16("cuda") else "float32"
+    model, tokenizer, info = load_base(spec, dtype=dtype, four_bit=profile.four_bit)
+    if not profile.four_bit:  # bitsandbytes has put it where it belongs
+        model.to("cuda" if gpu else "cpu")
+    model.eval().requires_grad_(False)
+    if profile.gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    tasks = RealTasks(tokenizer, profile.max_length, profile.template)
     return RealSource(model, tokenizer, info["sha256"], info, info["name"], None, tasks=tasks)

@@ -67,10 +67,41 @@ _SIZES: dict[str, dict[str, dict]] = {
         },
     },
 }
+_REAL = {
+    "manual_qa": {
+        "target": "biology_qa",
+        "skills": ("alpaca", "manual"),
+        "tests": {},
+        "judges": {"": "answer"},
+        "n_test": {"biology_qa": 45},
+        "extras": (),
+        "max_new_tokens": 64,
+    },
+    "reading": {
+        "target": "bioasq",
+        "skills": ("squad", "biology"),
+        "tests": {},
+        "judges": {"": "answer"},
+        "n_test": {"bioasq": 200, "squad": 200},
+        "extras": (),
+        "max_new_tokens": 64,
+    },
+    "formats": {
+        "target": "formats",
+        "skills": ("format_1", "format_2", "format_4"),
+        "tests": {},
+        "judges": {"": "words"},
+        "n_test": {"formats": 1668},
+        "extras": (),
+        "max_new_tokens": 16,
+    },
+}
+"""The same studies on real data, as ``real_sets.toml`` declares them; for small and paper alike."""
 STUDIES: dict[str, dict[str, dict]] = {
     "hard_math": {},
     **{
         study: {name: _SHAPES[study] | size for name, size in sizes.items()}
+        | dict.fromkeys(("small", "paper"), _REAL[study])
         for study, sizes in _SIZES.items()
     },
 }

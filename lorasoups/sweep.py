@@ -16,7 +16,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -68,8 +68,7 @@ def plan(
     out: str | Path = "",
     jobs: int = 1,
     processes: int = 1,
-    base: str | None = None,
-    limit: int | None = None,
+    real: Mapping[str, Any] | None = None,
 ) -> list[list[Job]]:
     """The three rounds of jobs.
 
@@ -78,16 +77,18 @@ def plan(
         out: folder for results and store, as for `Experiment`.
         jobs: evaluation is cut so that about as many jobs can run at a time; a method is never cut.
         processes: per job.
-        base, limit: of profile ``small``.
+        real: options of `small.small_profile` for profiles with a real base.
 
     Raises:
-        SoupError: unknown profile, study or method; bad numbers.
+        SoupError: unknown profile, study or method; bad numbers; options that mean nothing.
     """
-    from lorasoups.profiles import get_profile
+    from lorasoups.profiles import REAL, get_profile
     from lorasoups.recipes import recipes_for
 
     if seeds < 1 or jobs < 1:
         raise SoupError(f"nothing to run: --seeds {seeds}, --jobs {jobs}; give at least 1 of both")
+    if real and profile not in REAL:
+        raise SoupError(f"--{next(iter(real))} means nothing here: profile {profile}; leave it out")
     rounds: list[list[Job]] = [[], [], []]
     parts = -(-jobs // (len(studies) * seeds))
     for study in dict.fromkeys(studies):
@@ -100,8 +101,8 @@ def plan(
             )
         chosen = list(methods) or list(found.methods) or list(known)
         chosen = list(dict.fromkeys(["base", *found.skills, "cat", *chosen]))
-        whole = Job("train", profile, study, seeds, str(out), methods=tuple(methods), base=base,
-                    limit=limit, processes=processes)  # fmt: skip
+        whole = Job("train", profile, study, seeds, str(out), methods=tuple(methods),
+                    real=dict(real or {}), processes=processes)  # fmt: skip
         for seed in range(seeds):
             rounds[0].append(replace(whole, seed=seed))
             for part in range(min(parts, len(chosen))):

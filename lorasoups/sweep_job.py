@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 STAGES = ("train", "evaluate", "assemble")
 
@@ -25,7 +25,8 @@ class Job:
         seed: of ``train`` and ``evaluate``.
         methods: names of recipes: of the study's profile (empty: the profile's own).
         own: the methods of this job (``evaluate``).
-        base, limit: of profile ``small``.
+        real: options of `small.small_profile` (``base``, ``limit``, ``steps``, ...), for profiles
+            with a real base.
         processes: over which the job is split (GPUs of one machine).
     """
 
@@ -37,8 +38,7 @@ class Job:
     seed: int = 0
     methods: tuple[str, ...] = ()
     own: tuple[str, ...] = ()
-    base: str | None = None
-    limit: int | None = None
+    real: dict = field(default_factory=dict)
     processes: int = 1
 
     @property
@@ -79,15 +79,23 @@ def _work(job: Job) -> None:
 
 def _profile(job: Job):
     """Made where the job runs: `small` is another profile on a machine without a GPU."""
-    from lorasoups.profiles import get_profile
+    from lorasoups.profiles import REAL, get_profile
 
-    if job.profile == "small":
+    if job.profile in REAL:
         import torch
 
         from lorasoups.small import small_profile
 
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        profile = small_profile(job.base, job.limit, device)
+        gpu = torch.cuda.is_available()
+        profile = small_profile(
+            job.real.get("base"),
+            job.real.get("limit"),
+            "cuda" if gpu else "cpu",
+            job.profile,
+            study=job.study,
+            gpu_bytes=torch.cuda.get_device_properties(0).total_memory if gpu else 0,
+            **{name: value for name, value in job.real.items() if name not in ("base", "limit")},
+        )
     else:
         profile = get_profile(job.profile, job.study)
     return profile.override(methods=job.methods) if job.methods else profile

@@ -169,7 +169,8 @@ def markdown(frame: pd.DataFrame) -> str:
 def _data(info: Mapping[str, Any]) -> str:
     """What is known of a data file (`hub.Rows.info`)."""
     part = f", not the whole set: {info['note']}" if info.get("complete") is False else ""
-    return f"{info['rows']} of {info['of']} rows from {info['origin']}{part}"
+    instead = f", STAND-IN for {info['stand_in_for']}" if info.get("stand_in_for") else ""
+    return f"{info['rows']} of {info['of']} rows from {info['origin']}{instead}{part}"
 
 
 def short(results: Results, best: int = 3) -> pd.DataFrame:

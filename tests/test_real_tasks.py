@@ -8,7 +8,8 @@ from lorasoups.errors import SoupError
 from lorasoups.gsm_hard import digest
 from lorasoups.hub import MIRROR_VARIABLE
 from lorasoups.real_source import RealTasks
-from lorasoups.real_tasks import USE_PYTHON, items, render, worked_answer
+from lorasoups.real_tasks import USE_PYTHON, items, render
+from lorasoups.row_templates import worked_answer
 from lorasoups.words import last_number
 from lorasoups.world.tokenizer import build, vocabulary
 

@@ -14,6 +14,7 @@ import nbformat
 import psutil
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from processes import child
 
 from lorasoups.errors import SoupError
 from lorasoups.notebook_files import clean, declared_parameters, prepare
@@ -346,20 +347,20 @@ def test_interrupted_run_leaves_no_kernel_and_no_changed_notebook(project, name,
         "while True: time.sleep(0.01)",
     )
     before = path.read_bytes()
-    process = subprocess.Popen(
+    with child(
         [sys.executable, "-m", "lorasoups", "reproduce", "--profile", "smoke"],
         cwd=project,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         stderr=subprocess.PIPE,
         text=True,
-    )
-    end = time.monotonic() + 60
-    while not (project / "pid").exists():
-        assert process.poll() is None and time.monotonic() < end
-        time.sleep(0.05)
-    kernel = psutil.Process(int((project / "pid").read_text()))
-    process.send_signal(getattr(signal, name))
-    _, stderr = process.communicate(timeout=30)
+    ) as process:
+        end = time.monotonic() + 60
+        while not (project / "pid").exists():
+            assert process.poll() is None and time.monotonic() < end
+            time.sleep(0.05)
+        kernel = psutil.Process(int((project / "pid").read_text()))
+        process.send_signal(getattr(signal, name))
+        _, stderr = process.communicate(timeout=30)
     assert process.returncode == code, stderr
     _, alive = psutil.wait_procs([kernel], timeout=8)
     assert not alive

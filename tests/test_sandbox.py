@@ -13,6 +13,7 @@ import time
 import psutil
 import pytest
 from attacks import ATTACKS, MEMORY_AND_BIG_NUMBERS, TIME, body, value
+from processes import child
 
 from lorasoups import sandbox, scoring
 from lorasoups.errors import SoupError
@@ -223,17 +224,17 @@ HOST = textwrap.dedent("""
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
 def test_an_interrupted_host_leaves_no_worker(sent):
-    host = subprocess.Popen(
+    with child(
         [sys.executable, "-c", HOST], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    host.stdout.readline()
-    process = psutil.Process(host.pid)
-    until = time.monotonic() + 10
-    while len(workers := process.children()) < 2 and time.monotonic() < until:
-        time.sleep(0.02)
-    time.sleep(0.2)
-    host.send_signal(sent)
-    _, told = host.communicate(timeout=20)
+    ) as host:
+        host.stdout.readline()
+        process = psutil.Process(host.pid)
+        until = time.monotonic() + 10
+        while len(workers := process.children()) < 2 and time.monotonic() < until:
+            time.sleep(0.02)
+        time.sleep(0.2)
+        host.send_signal(sent)
+        _, told = host.communicate(timeout=20)
     gone, alive = psutil.wait_procs(workers, timeout=5)
     assert len(gone) == 2 and alive == []
     assert host.returncode != 0

@@ -9,11 +9,14 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from lorasoups import cli, real_tasks
 from lorasoups.errors import SoupError
+from lorasoups.experiment import Experiment
 from lorasoups.hub import MIRROR_VARIABLE
 from lorasoups.profiles import PROFILES
 from lorasoups.results import load_results
-from lorasoups.small import CPU_LIMIT, CPU_NOTE, small_profile
+from lorasoups.small import CPU_LIMIT, CPU_STEPS, cpu_note, small_profile
 from lorasoups.world.tokenizer import build, vocabulary
+
+CPU_NOTE = cpu_note(CPU_STEPS)
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +72,8 @@ def command(base, mirror, out, *more):
 
 def test_the_run_writes_complete_results(out):
     results = load_results("small", root=out)
+    pairs = {(p["train"], p["test"]) for p in results["decontamination"]["pairs"]}
+    assert ("math", "gsm_hard") in pairs and ("code", "math") in pairs
     methods = {"base", "math", "code", "cat", "linear@delta"}
     rows = {(row["task"], row["view"], row["method"]): row for row in results["rows"]}
     assert set(rows) == {(task, "all", m) for task in ("gsm_hard", "math") for m in methods}
@@ -122,6 +127,10 @@ def test_a_second_run_reuses_everything_and_says_the_same(out, base, mirror, mon
         (["--base", "no-such-folder"], "no base model: no-such-folder"),
         (["--hub-mirror", "nowhere"], "no such mirror folder"),
         (["--only", "03"], "--only means nothing here"),
+        (["--steps", "0"], "--steps 0"),
+        (["--methods", "cat,magic"], "unknown method 'magic'"),
+        (["--study", "soup"], "unknown study 'soup'"),
+        (["--tests", "code"], "no such test 'code'"),
     ],
 )
 def test_bad_input_is_one_line_and_no_results(
@@ -137,10 +146,47 @@ def test_bad_input_is_one_line_and_no_results(
 
 def test_a_gpu_takes_the_whole_profile_and_a_cpu_a_cut_one():
     assert small_profile(None, None, "cuda") == PROFILES["small"]
-    assert small_profile("base", 7, "cuda").n_test == {"gsm_hard": 7, "math": 7}
+    assert set(small_profile("base", 7, "cuda").n_test.values()) == {7}
     cut = small_profile(None, None, "cpu")
     assert cut.n_test["gsm_hard"] == CPU_LIMIT and cut.note == CPU_NOTE
     assert cut.training.steps < PROFILES["small"].training.steps
     assert cut.training.lora_alpha == PROFILES["small"].training.lora_alpha
     with pytest.raises(SoupError, match="--limit -1"):
         small_profile(None, -1, "cpu")
+
+
+def test_options_change_what_they_say():
+    longer = small_profile(None, 7, "cpu", steps=100, methods="data_mix,ties@delta")
+    assert longer.training.steps == 100 and longer.n_train == 400
+    assert longer.methods == ("data_mix", "ties@delta") and "100 training steps" in longer.note
+    assert len(small_profile(None, 7, "cuda", methods="all").methods) > 30
+    easier = small_profile(None, None, "cpu", tests="mawps", template="released")
+    assert easier.extras == ("mawps",) and easier.n_test["mawps"] == CPU_LIMIT
+    assert easier.judge("mawps") == "program" and easier.template == "released"
+    assert small_profile(None, None, "cuda", four_bit=True).four_bit
+    large = small_profile(None, None, "cuda", gpu_bytes=80 * 2**30)
+    assert large == PROFILES["small"].override(eval_batch=640)
+
+
+def test_the_papers_settings():
+    paper = small_profile(None, None, "cuda", "paper")
+    t = paper.training
+    assert (t.r, t.lora_alpha, t.lora_dropout, t.lr, t.batch_size) == (32, 64, 0.05, 3e-4, 16)
+    assert t.target_modules == ("q_proj", "k_proj", "v_proj", "up_proj", "down_proj")
+    assert (paper.epochs, paper.max_length, paper.alphas.share) == (3.0, 256, 0.05)
+    assert paper.base == "yahma/llama-7b-hf"
+    shorter = small_profile(None, None, "cuda", "paper", steps=50)
+    assert shorter.training.steps == 50 and shorter.epochs == 0
+
+
+def test_epochs_decide_the_steps_and_the_mix_has_every_row_once(base, mirror, monkeypatch):
+    monkeypatch.setenv(MIRROR_VARIABLE, str(mirror))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    cut = small_profile(str(base), 4, "cpu").override(epochs=2.0, n_train=10)
+    experiment = Experiment(cut, 1, base.parent / "epochs")
+    rows = {skill: len(experiment.encoded(skill)) for skill in cut.skills}
+    assert {
+        skill: experiment.steps(skill) for skill in cut.skills
+    } == rows  # 2 epochs, batches of 2
+    mixed = experiment.skill("data_mix", 0)
+    assert mixed.log["steps"] == sum(rows.values())

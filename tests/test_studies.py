@@ -33,9 +33,10 @@ def test_every_study_has_tests_judges_and_all_baselines(study, profile):
     assert all(recipe.group in GROUPS for recipe in recipes.values())
 
 
-def test_unknown_studies_and_sizes_are_refused():
+def test_unknown_studies_and_sizes_are_refused(monkeypatch):
     with pytest.raises(SoupError, match="unknown study"):
         get_profile("mini", "cooking")
+    monkeypatch.setitem(STUDIES, "formats", {"mini": {}})
     with pytest.raises(SoupError, match="has no profile 'small'"):
         get_profile("small", "formats")
 

@@ -80,6 +80,7 @@ def test_chosen_methods_come_with_those_that_comparisons_need():
         ({"studies": ["cooking"]}, "unknown study"),
         ({"seeds": 0}, "nothing to run"),
         ({"jobs": 0}, "nothing to run"),
+        ({"real": {"base": "x"}}, "--base means nothing here"),
     ],
 )
 def test_bad_plans_are_refused(wrong, message):

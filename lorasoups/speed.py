@@ -1,0 +1,104 @@
+"""The speed figures: what is measured, what the goal is, and the file of one machine's results.
+
+Measured by ``pytest tests/benchmarks`` (``make bench``); source of the goals: issue 4, section 6.
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lorasoups.errors import SoupError
+from lorasoups.files import write_json_atomic
+from lorasoups.paths import Folders
+
+
+@dataclass(frozen=True)
+class Goal:
+    """One figure.
+
+    Attributes:
+        label: what is divided by what, or the unit.
+        goal: the bound; on a CPU ``cpu`` where it is another.
+        at_least: True: not less than the goal; False: not more.
+        unit: ``x`` (a ratio), ``s`` or ``GB``.
+    """
+
+    label: str
+    goal: float
+    at_least: bool
+    cpu: float | None = None
+    unit: str = "x"
+
+    def bound(self, on_cpu: bool) -> float:
+        """The goal on this kind of device."""
+        return self.cpu if on_cpu and self.cpu is not None else self.goal
+
+    def met(self, value: float, on_cpu: bool) -> bool:
+        """Whether a measured value reaches the goal."""
+        bound = self.bound(on_cpu)
+        return value >= bound if self.at_least else value <= bound
+
+
+GOALS = {
+    "alpha_step": Goal("alpha step / forward + backward of the frozen base", 1.15, False),
+    "alpha_steps": Goal("alpha steps to the loss that `released` ends at / its steps", 0.1, False),
+    "soup_generation": Goal("merged-soup generation / base generation, tokens/s", 0.98, True),
+    "evaluation": Goal("evaluation, problems/s / one prompt at a time", 20, True, cpu=4),
+    "svd_time": Goal("PEFT's svd / ours, seconds", 50, True),
+    "svd_memory": Goal("peak memory of our svd / PEFT's", 0.1, False),
+    "merge_seconds": Goal("slowest static merge of a 7B pair", 10, False, unit="s"),
+    "merge_memory": Goal("largest peak of a static merge of a 7B pair", 4, False, unit="GB"),
+    "training": Goal("LoRA training tokens/s / default Trainer + PEFT", 1.5, True, cpu=4),
+    "mfu": Goal("LoRA step of 7B shape / measured matmul peak", 0.5, True),
+}
+"""Name -> figure, in the order of the issue's table."""
+
+
+def speed_path(device: str, root: Path | str = "") -> Path:
+    """``data/results/speed/<device>.json``."""
+    name = re.sub(r"[^A-Za-z0-9]+", "-", device).strip("-").lower()
+    return Folders(out=root).results / "speed" / f"{name}.json"
+
+
+def save(found: dict[str, Any], root: Path | str = "") -> Path:
+    """Write the figures of one machine.
+
+    Args:
+        found: ``{device, on_cpu, versions, load, figures: {name: {value, low, high, note, ...}}}``.
+        root: what was ``--out``; default the project.
+
+    Raises:
+        SoupError: a figure that nobody knows.
+    """
+    unknown = set(found["figures"]) - set(GOALS)
+    if unknown:
+        raise SoupError(f"no such speed figure: {min(unknown)}; choose of {', '.join(GOALS)}")
+    return write_json_atomic(speed_path(found["device"], root), {"schema": 1} | found)
+
+
+def table(found: dict[str, Any]) -> list[dict[str, Any]]:
+    """One row per measured figure: what, value with quartiles, goal, whether it is met, note."""
+    rows = []
+    for name, goal in GOALS.items():
+        if name not in found["figures"]:
+            continue
+        own = found["figures"][name]
+        bound = goal.bound(found["on_cpu"])
+        rows.append(
+            {
+                "figure": goal.label,
+                "measured": _number(own["value"], goal.unit),
+                "quartiles": "-"
+                if own.get("low") is None
+                else f"{_number(own['low'], '')} - {_number(own['high'], '')}",
+                "goal": f"{'>=' if goal.at_least else '<='} {_number(bound, goal.unit)}",
+                "met": "yes" if goal.met(own["value"], found["on_cpu"]) else "NO",
+                "note": own.get("note", ""),
+            }
+        )
+    return rows
+
+
+def _number(value: float, unit: str) -> str:
+    return f"{value:.3g}" + (f" {unit}" if unit not in ("x", "") else "")
