@@ -10,7 +10,15 @@ from collections.abc import Sequence
 from importlib import metadata
 from typing import Any
 
-from lorasoups import cli_data, cli_doctor, cli_measure, cli_merge, cli_push
+from lorasoups import (
+    cli_data,
+    cli_doctor,
+    cli_measure,
+    cli_merge,
+    cli_push,
+    cli_sweep,
+    distributed,
+)
 from lorasoups.errors import SoupError
 
 
@@ -22,7 +30,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=_version())
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_reproduce(commands)
-    for module in (cli_merge, cli_push, cli_data, cli_doctor, cli_measure):
+    for module in (cli_merge, cli_push, cli_data, cli_doctor, cli_measure, cli_sweep):
         module.add_commands(commands)
     _add_ablate(commands)
     _add_check(commands)
@@ -35,7 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = build_parser()
     parsed = parser.parse_args(arguments)
     try:
-        return parsed.run(parsed) or 0
+        with distributed.one_voice(getattr(parsed, "several", False)):
+            return parsed.run(parsed) or 0
     except SoupError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -87,7 +96,7 @@ def _add_reproduce(commands: argparse._SubParsersAction) -> None:
     real.add_argument("--tests", metavar="TASKS", help="further tests, e.g. mawps")
     real.add_argument("--template", choices=("same", "released"), help="of prompts; default same")
     real.add_argument("--four-bit", action="store_true", default=None, help="base in four bits")
-    command.set_defaults(run=_reproduce)
+    command.set_defaults(run=_reproduce, several=True)
 
 
 def _reproduce(arguments: argparse.Namespace) -> int:
@@ -105,6 +114,7 @@ def _reproduce(arguments: argparse.Namespace) -> int:
         arguments.profile,
         ("base", "study", "limit", "steps", "methods", "tests", "template", "four_bit"),
     )
+    distributed.only_one("notebooks run in one process; use --profile small or paper")
     runner = _import_runner()
     runner.reproduce(
         arguments.profile,
@@ -158,7 +168,7 @@ def _add_ablate(commands: argparse._SubParsersAction) -> None:
     command.add_argument("--profile", default="mini", help="smoke or mini")
     command.add_argument("--seeds", type=int, default=5, metavar="N", help="default 5")
     command.add_argument("--out", metavar="DIR", help="write here instead of into the project")
-    command.set_defaults(run=_ablate)
+    command.set_defaults(run=_ablate, several=True)
 
 
 def _ablate(arguments: argparse.Namespace) -> None:

@@ -23,8 +23,10 @@ from lorasoups.alphas import Alphas, learn_alphas
 from lorasoups.attached import applied
 from lorasoups.batching import heldout_loss
 from lorasoups.digests import digest, lora_digest
+from lorasoups.distributed import is_main
+from lorasoups.distributed_generation import generate
+from lorasoups.distributed_store import open_store
 from lorasoups.encoding import encode_all
-from lorasoups.evaluation import generate
 from lorasoups.files import write_json_atomic
 from lorasoups.judges import JUDGES
 from lorasoups.lora import LoRA
@@ -33,7 +35,7 @@ from lorasoups.paths import Folders
 from lorasoups.profiles import Profile, get_profile
 from lorasoups.recipes import Recipe, recipes_for
 from lorasoups.sources import Source, open_source
-from lorasoups.store import MANIFEST, Store
+from lorasoups.store import MANIFEST
 from lorasoups.training import train_lora
 
 TRAINING_CODE = (training.train_lora, training._arguments, batching.LengthBatches, batching._epoch)
@@ -70,7 +72,7 @@ class Experiment:
         self.profile = get_profile(profile, study) if isinstance(profile, str) else profile
         self.seeds = tuple(range(seeds))
         self.folders = Folders(out=out)
-        self.store = Store(self.folders.cache)
+        self.store = open_store(self.folders.cache)
         self.recipes: dict[str, Recipe] = recipes_for(self.profile.skills)
         self._fresh = set(fresh)
         self._done: set[Path] = set()
@@ -343,6 +345,8 @@ class Experiment:
                 texts = generate(
                     model, self.source.tokenizer, prompts, p.max_new_tokens, p.eval_batch
                 )
+            if not is_main():  # the first process judges and writes for all
+                return
             lines = judge.judge(texts, [i["target"] for i in items])
             write_json_atomic(folder / "verdicts.json", lines)
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from lorasoups.distributed import is_main
 from lorasoups.errors import SoupError
 from lorasoups.files import write_json_atomic
 from lorasoups.paths import Folders
@@ -45,8 +46,12 @@ def results_path(
 
 
 def write_results(path: Path | str, results: dict[str, Any]) -> Path:
-    """Check and write a results file in one step; on an error the old file stands as it was."""
-    return write_json_atomic(path, validate(results, Path(path).name))
+    """Check and write a results file in one step; on an error the old file stands as it was.
+
+    Of several processes (`distributed`) the first writes.
+    """
+    results = validate(results, Path(path).name)
+    return write_json_atomic(path, results) if is_main() else Path(path)
 
 
 def read_results(path: Path | str) -> dict[str, Any]:
