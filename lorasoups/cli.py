@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from importlib import metadata
 from typing import Any
 
-from lorasoups import cli_data, cli_measure, cli_merge, cli_push
+from lorasoups import cli_data, cli_doctor, cli_measure, cli_merge, cli_push
 from lorasoups.errors import SoupError
 
 
@@ -26,6 +26,7 @@ def build_parser() -> argparse.ArgumentParser:
     cli_data.add_commands(commands)
     cli_measure.add_commands(commands)
     cli_push.add_commands(commands)
+    cli_doctor.add_commands(commands)
     _add_ablate(commands)
     _add_check(commands)
     _add_pretrain_mini(commands)

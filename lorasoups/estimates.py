@@ -29,9 +29,10 @@ quantisation, QLoRA, arXiv 2305.14314, section 3)."""
 ADAMW_BYTES = 16
 """Per trained parameter: float32 value, gradient, and AdamW's two moments."""
 LOGIT_BYTES = 12
-"""Per token and vocabulary entry at the peak: logits as float32, their log-softmax, its gradient."""
-FRAGMENTATION = 1.1
-"""What a caching allocator takes for one byte that is asked for."""
+"""Per token and vocabulary entry at the peak: float32 logits, their log-softmax, its gradient."""
+FRAGMENTATION = {"cuda": 1.1, "cpu": 1.5}
+"""What an allocator takes for one byte that is asked for. CPU: measured (glibc, mini base, batches
+of one width: 0.29 GB where 0.19 are asked for); GPU: not measured here."""
 KV_TRAFFIC = 3
 """Times that the cache of keys and values crosses the memory bus per decoded token: read by
 attention, and read and written when transformers' DynamicCache appends to it by concatenation."""
@@ -125,9 +126,7 @@ def alpha_step_flops(
 
     As LoRA training, but the factors are frozen: 4 per parameter of theirs in place of 6.
     """
-    return (
-        4 * shape.matmul_parameters + 3 * attention_flops(shape, length, attention) + 4 * stacked
-    )
+    return 4 * shape.matmul_parameters + 3 * attention_flops(shape, length, attention) + 4 * stacked
 
 
 def model_flops(shape: ModelShape, length: float) -> float:
@@ -200,24 +199,22 @@ def generation_seconds(
 
 
 def merge_seconds(
-    shape: ModelShape, speed: Speed, targets: Sequence[str], rank: int, k: int, dense: bool
+    shape: ModelShape, targets: Sequence[str], rank: int, k: int, dense: bool
 ) -> float:
-    """One static merge of k LoRAs, each on the ``targets``.
+    """One static merge of k LoRAs on a CPU.
 
-    A handful of passes over the factors, or (``dense``) over the delta weights; element-wise work
-    on a CPU moves some `MERGE_PASSES` times the bytes. Modules cost a fixed time as well.
+    Methods differ by a factor of a hundred; this is their mean. ``dense``: methods that prune delta
+    weights work on every number of every delta.
     """
     numbers = k * (
         shape.adapted_parameters(targets) if dense else shape.lora_parameters(targets, rank)
     )
-    modules = shape.layers * len(targets)
-    return modules * MERGE_MODULE_S + MERGE_PASSES * 4 * numbers / speed.bandwidth
+    return shape.layers * len(targets) * MERGE_MODULE_S + MERGE_NUMBER_S * numbers
 
 
-MERGE_PASSES = 12
-"""Times that a merge moves its numbers: products, magnitudes, a partial sort, masks, signs, sum."""
-MERGE_MODULE_S = 1e-3
-"""Seconds per module of a merge that no size explains."""
+MERGE_MODULE_S, MERGE_NUMBER_S = 1.5e-3, 40e-9
+"""Seconds per module and per number of a merge: means over the 26 static merges of the mini base,
+measured on one core (AMD EPYC of 2024). TIES takes 70e-9 per number, DARE 17e-9."""
 
 
 # --- bytes --------------------------------------------------------------------------------------
@@ -253,7 +250,8 @@ def activation_bytes(
         dtype: of the base's weights, or ``nf4``.
         autocast: matmuls run in bfloat16; each LoRA then keeps a cast copy of its own input.
         attention: ``eager`` or ``sdpa``.
-        dropout: on the LoRAs' inputs: a copy and a mask for each.
+        dropout: on the LoRAs' inputs: a copy and a mask for each (a byte per number, as on a GPU;
+            on a CPU torch keeps the mask in the numbers' own dtype).
         alphas: CAT's step, whose frozen factors need no inputs kept.
     """
     width = 2 if autocast or dtype != "float32" else 4
@@ -261,7 +259,7 @@ def activation_bytes(
     kept = 2 * hidden * 4 + 2 * 4  # inputs of both norms as float32, and their inverse roots
     kept += 3 * inner * width  # gate, its activation, up
     keys = heads if attention == "eager" else shape.kv_heads * shape.head_dim
-    kept += (heads + 2 * max(keys, heads)) * width  # queries, keys and values (repeated to heads)
+    kept += (heads + 2 * keys) * width  # queries, keys and values; eager repeats the last two
     own_inputs = autocast or dropout
     if attention == "eager":
         kept += shape.heads * length * (4 if width == 4 else 4 + 2)  # softmax, and its cast

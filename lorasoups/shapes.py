@@ -91,8 +91,7 @@ class ModelShape:
         unknown = [name for name in targets if name not in linears]
         if unknown:
             raise SoupError(
-                f"no linear layer {unknown[0]!r}: model {self.name}; "
-                f"choose of {', '.join(linears)}"
+                f"no linear layer {unknown[0]!r}: model {self.name}; choose of {', '.join(linears)}"
             )
         return [linears[name] for name in dict.fromkeys(targets)]
 
