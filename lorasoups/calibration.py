@@ -3,7 +3,8 @@
 Data sheets say little about a CPU, and nothing about what Python costs. So `train_lora`,
 `learn_alphas`, a forward pass and greedy generation run on a random Llama as wide as the base (at
 most `WIDEST`) with fewer layers, at the profile's own batch and length; the FLOPs of
-`estimates` divided by the seconds are the rates that all estimates use.
+`estimates` divided by the seconds are the rates that all estimates use. They hold for a machine
+that does nothing else.
 """
 
 import gc
@@ -52,13 +53,14 @@ def proxy_of(shape: ModelShape, tokens: float, budget: float) -> tuple[ModelShap
 
     As wide as the base up to `WIDEST`, and as many layers as a step of ``tokens`` tokens may have
     within ``budget`` FLOPs; if one layer is already too much, fewer tokens. The vocabulary shrinks
-    with the layers, so that the output head keeps its share of the work.
+    with width and layers, so that the output head keeps its share of the work.
     """
     narrow = min(1.0, WIDEST / shape.hidden)
     heads = max(1, round(shape.heads * narrow))
     kv = heads // max(1, round(shape.heads / shape.kv_heads)) or 1
     small = replace(
         shape,
+        vocab=max(64, round(shape.vocab * narrow)),
         name=f"stand-in of {shape.name}",
         hidden=max(8, round(shape.hidden * narrow) // 8 * 8),
         intermediate=max(8, round(shape.intermediate * narrow) // 8 * 8),
@@ -67,7 +69,7 @@ def proxy_of(shape: ModelShape, tokens: float, budget: float) -> tuple[ModelShap
     )
     step = 4 * small.matmul_parameters * tokens
     layers = min(shape.layers, max(1, int(shape.layers * budget / step)))
-    vocab = max(64, round(shape.vocab * layers / shape.layers))
+    vocab = max(64, round(small.vocab * layers / shape.layers))
     small = replace(small, layers=layers, vocab=vocab)
     return small, min(1.0, budget / (4 * small.matmul_parameters * tokens))
 
@@ -132,13 +134,19 @@ def _best(run: Callable, where: str, times: int) -> float:
     """Seconds of the fastest of some runs, after one that does not count."""
     best = math.inf
     for attempt in range(times + 1):
-        _wait(where)
-        started = time.perf_counter()
+        started = _clock(where)
         run()
-        _wait(where)
         if attempt:
-            best = min(best, time.perf_counter() - started)
+            best = min(best, _clock(where) - started)
     return best
+
+
+def _clock(where: str) -> float:
+    """Seconds; with a single thread on a CPU those of this process, whatever else runs."""
+    if where == "cpu" and torch.get_num_threads() == 1:
+        return time.process_time()
+    _wait(where)
+    return time.perf_counter()
 
 
 def _wait(where: str) -> None:
@@ -194,12 +202,14 @@ def _train_step(model, config: SkillTraining, width: int, few: int = 1, many: in
     """Seconds of one step: of four steps less one, so that what happens once cancels."""
     from lorasoups.training import train_lora
 
+    where = model.device.type
     rows = _rows(config.batch_size * many, width, model.config.vocab_size)
     took = {}
     with torch.random.fork_rng():
         for steps in (few, few, many):  # the first warms up
-            lora, log = train_lora(model, rows, replace(config, steps=steps), 0)
-            took[steps] = log["seconds"]
+            started = _clock(where)
+            lora, _ = train_lora(model, rows, replace(config, steps=steps), 0)
+            took[steps] = _clock(where) - started
     return max(took[many] - took[few], 1e-6) / (many - few), lora
 
 
@@ -211,10 +221,9 @@ def _alphas(model, proxy: ModelShape, plan: Plan, loras, width: int, share: floa
     rows, took = _rows(batch * 4, width, proxy.vocab), {}
     with torch.random.fork_rng():
         for steps in (1, 1, 4):
-            started = time.perf_counter()
+            started = _clock(plan.setup.where)
             learn_alphas(model, loras, rows, batch_size=batch, max_steps=steps)
-            _wait(plan.setup.where)
-            took[steps] = time.perf_counter() - started
+            took[steps] = _clock(plan.setup.where) - started
     training = plan.profile.training
     stacked = plan.k * proxy.lora_parameters(training.target_modules, training.r)
     flops = estimates.alpha_step_flops(proxy, width, stacked, plan.setup.attention)

@@ -160,6 +160,11 @@ def diagnose(
                 f"it takes about {duration(seconds)}; shorter: {fewer}fewer --seeds, or a "
                 "faster GPU; finished stages are kept, so a run may be stopped and started again"
             )
+    if (machine.load or 0) > 0.75 * machine.cores:
+        notes.append(
+            f"other programs run here (load {machine.load:.1f}, {machine.cores} cores): "
+            "times are those of a machine that does nothing else"
+        )
     if profile.note:
         notes.append(profile.note)
     report |= {"problems": problems, "notes": notes, "fits": not problems}

@@ -1,5 +1,6 @@
 """How many tokens the rows of a profile's tasks have: counted on a sample, or assumed."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ class Lengths:
     Attributes:
         prompt, answer: means.
         longest: of the sample, prompt and answer together.
+        longest_prompt: of the sample.
         rows: how many there are (None: as many as are asked for).
         counted: ``counted`` (the base's own tokenizer), ``characters`` (from a local mirror, by
             characters per token) or ``assumed``.
@@ -30,6 +32,7 @@ class Lengths:
     prompt: float
     answer: float
     longest: int
+    longest_prompt: int
     rows: int | None = None
     counted: str = "assumed"
 
@@ -40,16 +43,16 @@ class Lengths:
 
 
 ASSUMED = {
-    ("math", "train"): Lengths(88, 95, 417, 7095),
-    ("math", "test"): Lengths(91, 97, 436, 1319),
-    ("code", "train"): Lengths(68, 75, 414, 17900),
-    ("gsm_hard", "test"): Lengths(122, 120, 214, 1319),
-    ("metamath", "train"): Lengths(110, 140, 512, 395000),
+    ("math", "train"): Lengths(88, 95, 417, 230, 7095),
+    ("math", "test"): Lengths(91, 97, 436, 230, 1319),
+    ("code", "train"): Lengths(68, 75, 414, 300, 17900),
+    ("gsm_hard", "test"): Lengths(122, 120, 334, 214, 1319),
+    ("metamath", "train"): Lengths(110, 140, 512, 300, 395000),
 }
 """Real tasks: 300 rows counted with SmolLM2's tokenizer on 2026-11-23 from a mirror of GSM8K,
 GSM-Hard and a stand-in of CodeAlpaca (its rows: 0.9 of the Hub's 20,022). MetaMathQA could not be
 counted here: its 395,000 rows are from its card, its lengths a guess."""
-UNKNOWN = Lengths(150, 100, 512)
+UNKNOWN = Lengths(150, 100, 512, 400)
 """Any other real task: a guess."""
 
 
@@ -100,6 +103,7 @@ def _real(task: str, split: str, max_length: int) -> Lengths:
             found.prompt * share,
             found.answer * share,
             min(found.longest, max_length),
+            min(found.longest_prompt, max_length),
             found.rows,
             found.counted,
         )
@@ -107,8 +111,6 @@ def _real(task: str, split: str, max_length: int) -> Lengths:
 
 
 def _mirrored(task: str, split: str) -> Lengths | None:
-    import os
-
     from lorasoups.hub import MIRROR_VARIABLE
 
     if not os.environ.get(MIRROR_VARIABLE):
@@ -128,4 +130,6 @@ def _by_characters(items: Sequence[dict], asked: str, rows: int | None, more: in
 def _means(prompts: list, answers: list, rows: int | None, counted: str) -> Lengths:
     n = len(prompts)
     longest = max(p + a for p, a in zip(prompts, answers, strict=True))
-    return Lengths(sum(prompts) / n, sum(answers) / n, round(longest), rows, counted)
+    return Lengths(
+        sum(prompts) / n, sum(answers) / n, round(longest), round(max(prompts)), rows, counted
+    )

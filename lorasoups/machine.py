@@ -47,6 +47,7 @@ class Machine:
         cpu_bf16: bfloat16 matmuls are native on the CPU.
         memory, free: RAM as this process may use it (a container's limit counts), and what of it
             is available now.
+        load: programs that want a core, on average over the last minute.
         disk_free: of the folder that artifacts and downloads go to.
         gpus: CUDA devices.
         versions: of `PACKAGES`; extras: of `EXTRAS`, by name, whether they can be imported.
@@ -61,6 +62,7 @@ class Machine:
     cpu_bf16: bool
     memory: int | None
     free: int | None
+    load: float | None
     disk_free: int | None
     gpus: tuple[Gpu, ...]
     versions: dict[str, str]
@@ -85,6 +87,7 @@ def facts(folder: Path) -> Machine:
         cpu_bf16=hardware_bf16("cpu"),
         memory=memory,
         free=free,
+        load=os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         disk_free=_disk_free(folder),
         gpus=tuple(_gpus()),
         versions=_versions(),

@@ -199,9 +199,9 @@ def _measure(
         max_new_tokens=content["new_tokens"], gradient_checkpointing=content["checkpointing"],
         alphas=replace(profile.alphas, batch_size=batch),
     )  # fmt: skip
-    row = Lengths(length / 2, length / 2, length, steps * batch)
+    row = Lengths(length / 2, length / 2, length, length, steps * batch)
     lengths = {(skill, "train"): row for skill in profile.skills}
-    lengths[profile.target, "test"] = Lengths(128, 1, 128, prompts)  # `measure` takes 128
+    lengths[profile.target, "test"] = Lengths(128, 1, 129, 128, prompts)  # `measure` takes 128
     plan = Plan(profile, shape, _device(content["device"], machine), lengths)
     _fill_speed(plan, content["device"], machine, speed_of)
     stages = {stage.name: stage for stage in plan.stages()}

@@ -25,9 +25,10 @@ PRUNING = ("ties", "dare_linear", "dare_ties", "magnitude_prune")
 PROCESS_BYTES = {"cpu": 0.65e9, "cuda": 0.6e9}
 """What a process takes before any tensor: on a CPU Python with torch, transformers, PEFT and scipy
 (measured on Linux); on a GPU the CUDA context and its libraries' workspaces (not measured here)."""
-KERNEL_BYTES = 0.45e9
-"""Of oneDNN's cache of compiled bfloat16 matmuls on a CPU, one per shape, up to 1024 of them
-(measured: 0.44 GB less with ONEDNN_PRIMITIVE_CACHE_CAPACITY=0)."""
+KERNEL_BYTES, KERNELS, KERNELS_PER_STEP = 1.05e6, 1024, 25
+"""Of oneDNN's cache of compiled bfloat16 matmuls on a CPU: bytes of one, how many are kept, and how
+many a batch of a new width adds (mini: peak of 2.15 GB after 400 steps, 1.9 after 150; without the
+cache, ONEDNN_PRIMITIVE_CACHE_CAPACITY=0, 0.44 GB less after 80)."""
 XLORA_COST = 1.5
 """X-LoRA's step against one of the alphas': the base runs a second time, without gradients."""
 XLORA_DECODE = 2.6
@@ -274,13 +275,17 @@ class Plan:
                                      "batch": RELEASED["batch_size"]}),
                 RELEASED["batch_size"],
             )  # fmt: skip
-        memory = estimates.alpha_memory(
-            self.shape, batch=a.batch_size, length=self._longest(),
+        memory = self._alpha_memory()
+        what = f"{times + self.seeds * released} runs of up to {self._alpha_steps():,} steps"
+        return self._stage("alphas", what, parts, memory)
+
+    def _alpha_memory(self) -> Memory:
+        p, s = self.profile, self.setup
+        return estimates.alpha_memory(
+            self.shape, batch=p.alphas.batch_size, length=self._longest(),
             targets=p.training.target_modules, rank=p.training.r, k=self.k, dtype=s.dtype,
             attention=s.attention, checkpointing=s.checkpointing,
         )  # fmt: skip
-        what = f"{times + self.seeds * released} runs of up to {self._alpha_steps():,} steps"
-        return self._stage("alphas", what, parts, memory)
 
     def _merge(self) -> Stage:
         p = self.profile
@@ -310,7 +315,6 @@ class Plan:
         return self._stage("lorahub", what, parts, self._generation())
 
     def _xlora(self) -> Stage:
-        alphas = self._alphas()
         there = any(recipe.kind == "xlora" for recipe in self.recipes())
         p, a = self.profile, self.profile.alphas
         stacked = self.k * self.shape.lora_parameters(p.training.target_modules, p.training.r)
@@ -321,7 +325,7 @@ class Plan:
             XLORA_COST * flops, alphas=True,
         )  # fmt: skip
         parts = {"gate": self.seeds * one} if there else {}
-        return self._stage("xlora", "one gate per seed", parts, alphas.memory)
+        return self._stage("xlora", "one gate per seed", parts, self._alpha_memory())
 
     def _evaluate(self) -> Stage:
         """Every test of every method; the base's answers are the same for every seed."""
@@ -354,7 +358,7 @@ class Plan:
 
     def _generation(self) -> Memory:
         p = self.profile
-        longest = max([self._test(task).longest for task in p.n_test] or [UNKNOWN.longest])
+        longest = max([self._test(t).longest_prompt for t in p.n_test] or [UNKNOWN.longest_prompt])
         n = min(p.eval_batch, max(p.n_test.values(), default=p.eval_batch))
         return estimates.generation_memory(
             self.shape, batch=n, prompt=longest, new=p.max_new_tokens,
@@ -365,11 +369,13 @@ class Plan:
     def _stage(self, name: str, what: str, parts: dict, memory: Memory, where: str = "") -> Stage:
         where = where or self.setup.where
         own = dict(memory.parts)
-        if name != "merge":  # its tensors are few and large
-            own["allocator"] = (estimates.FRAGMENTATION[where] - 1) * _moving(memory)
+        training = name in ("skill", "alphas", "xlora")
+        factor = estimates.FRAGMENTATION[where] if training else 1.1
+        own["allocator"] = (factor - 1) * _moving(memory)
         own["process"] = PROCESS_BYTES[where]
         if name == "skill" and where == "cpu" and self.setup.autocast:
-            own["compiled kernels"] = KERNEL_BYTES
+            steps = sum(adapter[1] for adapter in self.adapters())
+            own["compiled kernels"] = KERNEL_BYTES * min(KERNELS, KERNELS_PER_STEP * steps)
         return Stage(name, what, sum(parts.values()), Memory(own), where, parts)
 
 
