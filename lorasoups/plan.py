@@ -328,7 +328,11 @@ class Plan:
         return self._stage("xlora", "one gate per seed", parts, self._alpha_memory())
 
     def _evaluate(self) -> Stage:
-        """Every test of every method; the base's answers are the same for every seed."""
+        """Every test of every method; the base's answers are the same for every seed.
+
+        Every batch is decoded to the end, as if no answer stopped early: an upper bound, which
+        methods that do not know when to stop come close to.
+        """
         p = self.profile
         parts: dict[str, float] = {}
         problems = 0
@@ -343,7 +347,9 @@ class Plan:
         if p.target in p.n_test and swept:
             parts["sweep, on the target"] = swept * self._answers(None, p.target)
             problems += swept * p.n_test[p.target]
-        return self._stage("evaluate", f"{problems:,} answers", parts, self._generation())
+        return self._stage(
+            "evaluate", f"{problems:,} answers, if none ends early", parts, self._generation()
+        )
 
     def _answers(self, recipe: Recipe | None, task: str) -> float:
         p, kind = self.profile, recipe.kind if recipe else ""
