@@ -340,7 +340,7 @@ class Plan:
             runs = 1 if recipe.kind == "base" else self.seeds
             for task in self.tasks(recipe):
                 parts["generate"] = parts.get("generate", 0.0) + runs * self._answers(recipe, task)
-                judged = runs * p.n_test[task] * JUDGE_S[p.judge(task)]
+                judged = runs * p.n_test[task] * JUDGE_S.get(p.judge(task), 1e-4)
                 parts["judge"] = parts.get("judge", 0.0) + judged
                 problems += runs * p.n_test[task]
         swept = len(p.alphas.grid) - 1
