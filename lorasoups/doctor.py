@@ -274,6 +274,8 @@ def _look_at_data(
             problems.append({"what": what, "do": do})
     files = {(f["repo"], f["config"], f["split"]): f for f in read}
     for info in files.values():
+        if info.get("stand_in_for"):
+            notes.append(f"data {info['repo']} stand in for {info['stand_in_for']}")
         if info.get("complete") is False:
             notes.append(f"data {info['repo']} {info['split']}: {info['note']}")
     return {

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lorasoups.errors import SoupError
@@ -43,15 +43,14 @@ class Lengths:
 
 
 ASSUMED = {
-    ("math", "train"): Lengths(88, 95, 417, 230, 7095),
-    ("math", "test"): Lengths(91, 97, 436, 230, 1319),
-    ("code", "train"): Lengths(68, 75, 414, 300, 17900),
-    ("gsm_hard", "test"): Lengths(122, 120, 334, 214, 1319),
-    ("metamath", "train"): Lengths(110, 140, 512, 300, 395000),
+    ("math", "train"): Lengths(88, 95, 417, 230),
+    ("math", "test"): Lengths(91, 97, 436, 230),
+    ("code", "train"): Lengths(68, 75, 414, 300),
+    ("gsm_hard", "test"): Lengths(122, 120, 334, 214),
+    ("metamath", "train"): Lengths(110, 140, 512, 300),
 }
 """Real tasks: 300 rows counted with SmolLM2's tokenizer on 2026-11-23 from a mirror of GSM8K,
-GSM-Hard and a stand-in of CodeAlpaca (its rows: 0.9 of the Hub's 20,022). MetaMathQA could not be
-counted here: its 395,000 rows are from its card, its lengths a guess."""
+GSM-Hard and a stand-in of CodeAlpaca. MetaMathQA could not be counted here: a guess."""
 UNKNOWN = Lengths(150, 100, 512, 400)
 """Any other real task: a guess."""
 
@@ -91,7 +90,7 @@ def _generated(profile: Profile, task: str, split: str, tokenizer_file: Path | N
 
 
 def _real(task: str, split: str, max_length: int) -> Lengths:
-    found = ASSUMED.get((task, split), UNKNOWN)
+    found = replace(ASSUMED.get((task, split), UNKNOWN), rows=_declared_rows(task, split))
     try:
         found = _mirrored(task, split) or found
     except SoupError:  # the doctor tells of missing data elsewhere
@@ -99,15 +98,30 @@ def _real(task: str, split: str, max_length: int) -> Lengths:
     if split == "train":  # longer examples are left out
         total = min(found.total, 0.8 * max_length)
         share = total / found.total
-        return Lengths(
-            found.prompt * share,
-            found.answer * share,
-            min(found.longest, max_length),
-            min(found.longest_prompt, max_length),
-            found.rows,
-            found.counted,
+        return replace(
+            found,
+            prompt=found.prompt * share,
+            answer=found.answer * share,
+            longest=min(found.longest, max_length),
+            longest_prompt=min(found.longest_prompt, max_length),
         )
     return found
+
+
+def _declared_rows(task: str, split: str) -> int | None:
+    """Rows of a task's part as its set is on the Hub (``real_sets.toml``); None: not known."""
+    from lorasoups.real_sets import catalogue
+
+    found = catalogue()
+    if task not in found.tasks:
+        return None
+    rows = found.set_of(task).rows
+    if split == "test" and "test" in rows:
+        return rows["test"]
+    whole = rows.get("train")
+    if whole is None or split != "train":
+        return whole and whole // 20
+    return whole * (19 if "test" in rows else 18) // 20
 
 
 def _mirrored(task: str, split: str) -> Lengths | None:

@@ -203,6 +203,7 @@ def _measure(
     lengths = {(skill, "train"): row for skill in profile.skills}
     lengths[profile.target, "test"] = Lengths(128, 1, 129, 128, prompts)  # `measure` takes 128
     plan = Plan(profile, shape, _device(content["device"], machine), lengths)
+    plan.setup = replace(plan.setup, dtype=content["dtype"])  # bfloat16 on a CPU as well
     _fill_speed(plan, content["device"], machine, speed_of)
     stages = {stage.name: stage for stage in plan.stages()}
     tokens, compared = steps * batch * length, []

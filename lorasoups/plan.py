@@ -328,7 +328,11 @@ class Plan:
         return self._stage("xlora", "one gate per seed", parts, self._alpha_memory())
 
     def _evaluate(self) -> Stage:
-        """Every test of every method; the base's answers are the same for every seed."""
+        """Every test of every method; the base's answers are the same for every seed.
+
+        Every batch is decoded to the end, as if no answer stopped early: an upper bound, which
+        methods that do not know when to stop come close to.
+        """
         p = self.profile
         parts: dict[str, float] = {}
         problems = 0
@@ -336,14 +340,16 @@ class Plan:
             runs = 1 if recipe.kind == "base" else self.seeds
             for task in self.tasks(recipe):
                 parts["generate"] = parts.get("generate", 0.0) + runs * self._answers(recipe, task)
-                judged = runs * p.n_test[task] * JUDGE_S[p.judge(task)]
+                judged = runs * p.n_test[task] * JUDGE_S.get(p.judge(task), 1e-4)
                 parts["judge"] = parts.get("judge", 0.0) + judged
                 problems += runs * p.n_test[task]
         swept = len(p.alphas.grid) - 1
         if p.target in p.n_test and swept:
             parts["sweep, on the target"] = swept * self._answers(None, p.target)
             problems += swept * p.n_test[p.target]
-        return self._stage("evaluate", f"{problems:,} answers", parts, self._generation())
+        return self._stage(
+            "evaluate", f"{problems:,} answers, if none ends early", parts, self._generation()
+        )
 
     def _answers(self, recipe: Recipe | None, task: str) -> float:
         p, kind = self.profile, recipe.kind if recipe else ""

@@ -261,6 +261,7 @@ def test_estimates_beside_what_measure_wrote(tmp_path):
     content = {
         "profile": "small", "shape": "tiny", "layers": 2, "device": "NVIDIA L4", "length": 64,
         "batch": 4, "rank": 8, "steps": 3, "new_tokens": 8, "checkpointing": False,
+        "dtype": "bfloat16",
         "stages": {"skill": stage, "alphas": {"error": "out of memory"},
                    "merge": {"seconds": 0.1, "peak_bytes": 1},
                    "evaluate": stage | {"prompts": 6}},
