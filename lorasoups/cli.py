@@ -10,7 +10,15 @@ from collections.abc import Sequence
 from importlib import metadata
 from typing import Any
 
-from lorasoups import cli_data, cli_doctor, cli_measure, cli_merge, cli_push
+from lorasoups import (
+    cli_data,
+    cli_doctor,
+    cli_measure,
+    cli_merge,
+    cli_push,
+    cli_sweep,
+    distributed,
+)
 from lorasoups.errors import SoupError
 
 
@@ -22,11 +30,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=_version())
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_reproduce(commands)
-    cli_merge.add_commands(commands)
-    cli_data.add_commands(commands)
-    cli_measure.add_commands(commands)
-    cli_push.add_commands(commands)
-    cli_doctor.add_commands(commands)
+    for module in (cli_merge, cli_push, cli_data, cli_doctor, cli_measure, cli_sweep):
+        module.add_commands(commands)
     _add_ablate(commands)
     _add_check(commands)
     _add_pretrain_mini(commands)
