@@ -15,7 +15,7 @@ from lorasoups.local_models import FoundBase, find_base, tokenizer_file
 from lorasoups.machine import Machine
 from lorasoups.plan import Device, Plan
 from lorasoups.profiles import Profile, get_profile
-from lorasoups.units import duration
+from lorasoups.units import duration, gb
 
 LONG_S = 24 * 3600
 NO_SPEED = Speed(1.0, 1.0, 1.0, 1.0, 1.0)
@@ -126,7 +126,7 @@ def diagnose(
     base = find_base(profile.base, project)
     problems: list[dict[str, str]] = []
     notes: list[str] = []
-    _look_at_base(base, profile, hub, machine, problems, notes)
+    _look_at_base(base, profile, hub, machine, problems, notes, bool(question.gpu))
     data = _look_at_data(profile, mirror, hub, problems, notes)
     report: dict[str, Any] = {
         "machine": asdict(machine),
@@ -147,8 +147,14 @@ def diagnose(
         plan = Plan(profile, base.shape, device, lengths, question.seeds)
         if device.speed is NO_SPEED:
             plan.device = Device(**{**vars(device), "speed": (speed_of or _calibrated)(plan)})
-        look_at_memory(plan, machine, report, problems)
-        look_at_disk(plan, base, machine, problems)
+        look_at_memory(plan, machine, report, problems, bool(question.gpu))
+        if question.gpu:
+            merging = max(
+                (s["peak_bytes"] for s in report["stages"] if s["where"] == "cpu"), default=0
+            )
+            notes.append(f"planned for a machine with {device.name}: it needs {gb(merging)} of RAM")
+        else:
+            look_at_disk(plan, base, machine, problems)
         report["setup"] = asdict(plan.setup)
         report["lengths"] = {f"{t}/{s}": asdict(own) for (t, s), own in lengths.items()}
         report["speed"] = asdict(plan.device.speed)
@@ -206,7 +212,13 @@ def _mirror(given: str | None) -> Path | None:
 
 
 def _look_at_base(
-    base: FoundBase, profile: Profile, hub: Hub, machine: Machine, problems: list, notes: list
+    base: FoundBase,
+    profile: Profile,
+    hub: Hub,
+    machine: Machine,
+    problems: list,
+    notes: list,
+    elsewhere: bool = False,
 ) -> None:
     def problem(what: str, do: str) -> None:
         problems.append({"what": what, "do": do})
@@ -243,7 +255,7 @@ def _look_at_base(
         )
     elif base.shape is not None and not base.shape.exact:
         notes.append(f"{base.spec} is no Llama: counted as if it were one")
-    if profile.four_bit and not machine.extras.get("bitsandbytes"):
+    if profile.four_bit and not elsewhere and not machine.extras.get("bitsandbytes"):
         problem("package bitsandbytes is missing: 4-bit base", "pip install 'lorasoups[four_bit]'")
 
 
@@ -274,7 +286,7 @@ def _look_at_data(
             problems.append({"what": what, "do": do})
     files = {(f["repo"], f["config"], f["split"]): f for f in read}
     for info in files.values():
-        if info.get("stand_in_for"):
+        if info.get("stand_in_for") not in (None, info["repo"]):
             notes.append(f"data {info['repo']} stand in for {info['stand_in_for']}")
         if info.get("complete") is False:
             notes.append(f"data {info['repo']} {info['split']}: {info['note']}")

@@ -4,24 +4,29 @@ from lorasoups import hardware
 from lorasoups.estimates import BYTES, weight_bytes
 from lorasoups.local_models import FoundBase
 from lorasoups.machine import Machine
-from lorasoups.plan import Plan
+from lorasoups.plan import PRUNING, Plan
 from lorasoups.units import gb
 
 RESERVE = 0.95
 """Share of a device's free memory that an estimate may fill."""
 
 
-def _limits(plan: Plan, machine: Machine) -> dict[str, float]:
-    ram = machine.free or machine.memory or float("inf")
+def _limits(plan: Plan, machine: Machine, elsewhere: bool) -> dict[str, float]:
+    ram = float("inf") if elsewhere else machine.free or machine.memory or float("inf")
     limits = {"cpu": RESERVE * ram}
     if plan.device.kind == "cuda":
         limits["cuda"] = RESERVE * plan.device.memory
     return limits
 
 
-def look_at_memory(plan: Plan, machine: Machine, report: dict, problems: list) -> None:
-    """Put the plan's stages into the report, and what does not fit into the problems."""
-    limits = _limits(plan, machine)
+def look_at_memory(
+    plan: Plan, machine: Machine, report: dict, problems: list, elsewhere: bool = False
+) -> None:
+    """Put the plan's stages into the report, and what does not fit into the problems.
+
+    ``elsewhere``: the plan is for a card of another machine, whose RAM is not known.
+    """
+    limits = _limits(plan, machine, elsewhere)
     too_much: dict[str, float] = {}
     for stage in plan.stages():
         fits = stage.memory.total <= limits[stage.where]
@@ -46,6 +51,11 @@ def look_at_memory(plan: Plan, machine: Machine, report: dict, problems: list) -
 
 def _way_out(plan: Plan, where: str, need: float, limit: float) -> str:
     """What makes it fit: first what leaves the experiment as it is."""
+    if where == "cpu" and plan.setup.where == "cuda":  # merges alone are on the CPU
+        return (
+            "a machine with more RAM, or --methods without those that prune delta weights "
+            f"({', '.join(f'{method}@delta' for method in PRUNING)})"
+        )
     ways = []
     for changes, said in _changes(plan, where):
         other = Plan(plan.profile.override(**changes), plan.shape, plan.device, plan.lengths)

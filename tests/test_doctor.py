@@ -123,6 +123,13 @@ def test_a_card_that_is_not_here_can_be_asked_about():
         look(Question("small", gpu="Voodoo 3"))
 
 
+def test_merges_need_ram_even_beside_a_large_gpu():
+    report = look(Question("paper"), replace(SERVER, memory=16 * 10**9, free=16 * 10**9))
+    assert not report["fits"] and "--methods" in advice(report) and "merge" in advice(report)
+    elsewhere = look(Question("paper", gpu="H100"), LAPTOP)  # its RAM is not this laptop's
+    assert elsewhere["fits"] and any("of RAM" in note for note in elsewhere["notes"])
+
+
 def test_a_full_disk_does_not_fit():
     report = look(Question("paper"), replace(SERVER, disk_free=10**9))
     assert not report["fits"] and "disk" in advice(report)
