@@ -39,7 +39,8 @@ CARDS = (
     Card("RTX 3090", 71e12, 24 * GB, 936e9),
     Card("T4", 65e12, 16 * GB, 320e9, bf16=False),  # 65e12 is float16
 )
-"""Public data sheets of NVIDIA, dense numbers, memory in 10^9 bytes."""
+"""NVIDIA's public data sheets, dense numbers, memory in 10^9 bytes. Written down from knowledge of
+them, not fetched: hold a number against the sheet before quoting it."""
 
 TRAINING_SHARE = 0.4
 """Share of the matmul peak that a LoRA step is assumed to reach (by what it computes, see
