@@ -1,13 +1,20 @@
 """Collects the figures of a run of ``pytest tests/benchmarks`` into one file per machine."""
 
+import json
 import os
+import sys
+from datetime import UTC, datetime
 from importlib import metadata
+from pathlib import Path
 
 import pytest
 import torch
+from harness import OtherWork
 
 from lorasoups import speed
-from lorasoups.devices import device_name
+from lorasoups.devices import cpu_name, device_name
+from lorasoups.paths import project_root
+from lorasoups.provenance import git_state
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 FIGURES: dict[str, dict] = {}
@@ -30,14 +37,33 @@ def device() -> str:
 
 
 @pytest.fixture
-def figure():
-    """``figure(name, value, low=, high=, note=, **numbers)`` keeps one figure and prints it."""
+def missed():
+    """``missed(name, value)``: a figure is worse than its goal, so that a profile is due."""
+    return lambda name, value: not speed.GOALS[name].met(value, DEVICE == "cpu")
+
+
+@pytest.fixture
+def figure(request):
+    """``figure(name, value, low=, high=, note=, **numbers)`` keeps one figure and prints it.
+
+    With it goes how it was made, as a later run may replace some figures of a machine alone: when,
+    the command, how busy other processes kept the machine, the commit.
+    """
+    others = OtherWork()
 
     def keep(name: str, value: float, **more) -> None:
-        FIGURES[name] = {"value": value} | more
         goal = speed.GOALS[name]
-        met = "met" if goal.met(value, DEVICE == "cpu") else "MISSED"
-        print(f"\n{name}: {value:.4g} (goal {goal.bound(DEVICE == 'cpu')}, {met}) {more}")
+        met = goal.met(value, DEVICE == "cpu")
+        made = {
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "command": f"pytest {request.node.nodeid}",
+            "other_work_cores": others.cores(),
+            "git": git_state(project_root()),
+        }
+        FIGURES[name] = {"value": value, "met": met} | more | {"made": made}
+        told = json.dumps(more | {"other_work_cores": made["other_work_cores"]})
+        bound = goal.bound(DEVICE == "cpu")
+        print(f"\n{name}: {value:.4g} (goal {bound}, {'met' if met else 'MISSED'}) {told}")
 
     return keep
 
@@ -50,20 +76,23 @@ def pytest_sessionfinish(session):
     found = {
         "device": device_name(DEVICE),
         "on_cpu": DEVICE == "cpu",
+        "cpu": cpu_name(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "load": round(os.getloadavg()[0], 2),
+        "python": sys.version.split()[0],
         "versions": {n: metadata.version(n) for n in ("torch", "transformers", "peft")},
         "command": "pytest tests/benchmarks",
         "figures": _merged(out),
     }
-    print(f"\nwritten: {speed.save(found, out)}")
+    print(f"\nwritten: {_shown(speed.save(found, out))}")
 
 
 def _merged(out: str) -> dict[str, dict]:
     """Figures of an earlier run on this machine that this one did not measure stay."""
-    import json
-
     path = speed.speed_path(device_name(DEVICE), out)
     before = json.loads(path.read_text())["figures"] if path.is_file() else {}
     return {name: (before | FIGURES)[name] for name in speed.GOALS if name in before | FIGURES}
+
+
+def _shown(path: Path) -> Path:
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

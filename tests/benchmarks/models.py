@@ -32,14 +32,14 @@ def llama(hidden: int, layers: int, device: str, attention: str = "eager", vocab
     return LlamaForCausalLM(config).eval().requires_grad_(False).to(device)
 
 
-def loras_for(model, k: int = 2, rank: int = 8) -> list[LoRA]:
+def loras_for(model, k: int = 2, rank: int = 8, device: str = "cpu") -> list[LoRA]:
     """k random LoRAs on a Llama's seven projections."""
     shapes = {
         name: (layer.out_features, layer.in_features)
         for name, layer in model.named_modules()
         if name.endswith(PROJECTIONS)
     }
-    return [random_lora(shapes, rank, seed) for seed in range(k)]
+    return [random_lora(shapes, rank, seed, device) for seed in range(k)]
 
 
 def paper_pair(layers: int, rank: int = 32) -> list[LoRA]:
@@ -50,13 +50,15 @@ def paper_pair(layers: int, rank: int = 32) -> list[LoRA]:
     return [random_lora(shapes, rank, seed) for seed in range(2)]
 
 
-def random_lora(shapes: dict[str, tuple[int, int]], rank: int, seed: int) -> LoRA:
+def random_lora(
+    shapes: dict[str, tuple[int, int]], rank: int, seed: int, device: str = "cpu"
+) -> LoRA:
     """Gaussian factors."""
     draw = torch.Generator().manual_seed(seed)
     modules = {
         name: Factors(
-            torch.randn(rank, width, generator=draw) * 0.02,
-            torch.randn(height, rank, generator=draw) * 0.02,
+            (torch.randn(rank, width, generator=draw) * 0.02).to(device),
+            (torch.randn(height, rank, generator=draw) * 0.02).to(device),
         )
         for name, (height, width) in shapes.items()
     }
