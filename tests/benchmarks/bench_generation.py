@@ -72,8 +72,8 @@ def test_evaluation_in_batches(benchmark, figure, missed, quick, device):
     """
     model, tokenizer = mini(device)
     new = 8 if quick else 60
-    texts = prompts(6 if quick else 512 if device == "cuda" else 96)
-    few = texts[:: 16 if len(texts) > 100 else 1]
+    texts = prompts(6 if quick else 512 if device == "cuda" else 250)
+    few = texts[:: 16 if device == "cuda" and not quick else 1]
     answers: dict[str, dict[str, str]] = {}
 
     def one_by_one() -> None:
