@@ -21,6 +21,12 @@ from lorasoups import (
 )
 from lorasoups.errors import SoupError
 
+REAL_OPTIONS = (
+    *("base", "study", "limit", "steps", "methods", "tests", "template"),
+    *("eval_batch", "checkpointing", "four_bit"),
+)
+"""Of ``reproduce`` with a real model; they mean nothing to the embedded worlds."""
+
 
 def build_parser() -> argparse.ArgumentParser:
     """All commands; each sets ``run``, a function of the parsed arguments."""
@@ -95,6 +101,10 @@ def _add_reproduce(commands: argparse._SubParsersAction) -> None:
     real.add_argument("--methods", metavar="NAMES", help="all, or recipes with commas")
     real.add_argument("--tests", metavar="TASKS", help="further tests, e.g. mawps")
     real.add_argument("--template", choices=("same", "released"), help="of prompts; default same")
+    real.add_argument("--eval-batch", type=int, metavar="N", help="prompts per batch")
+    real.add_argument(
+        "--checkpointing", action="store_true", default=None, help="less memory, more time"
+    )
     real.add_argument("--four-bit", action="store_true", default=None, help="base in four bits")
     command.set_defaults(run=_reproduce, several=True)
 
@@ -104,6 +114,7 @@ def _reproduce(arguments: argparse.Namespace) -> int:
         _refuse(arguments, arguments.profile, ("only", "start_from", "parameter"))
         arguments.study = arguments.study or "hard_math"
         arguments.four_bit = bool(arguments.four_bit)
+        arguments.checkpointing = bool(arguments.checkpointing)
         if arguments.hub_mirror:
             os.environ["LORASOUPS_HUB_MIRROR"] = os.path.abspath(arguments.hub_mirror)
         from lorasoups.small import run
@@ -112,7 +123,7 @@ def _reproduce(arguments: argparse.Namespace) -> int:
     _refuse(
         arguments,
         arguments.profile,
-        ("base", "study", "limit", "steps", "methods", "tests", "template", "four_bit"),
+        REAL_OPTIONS,
     )
     distributed.only_one("notebooks run in one process; use --profile small or paper")
     runner = _import_runner()

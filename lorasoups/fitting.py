@@ -86,14 +86,14 @@ def _changes(plan: Plan, where: str) -> list[tuple[dict, str]]:
         batches.append(n)
     savers: list[tuple[dict, str]] = [({}, "")]
     if p.source == "hub":
-        checkpoint = ({"gradient_checkpointing": True}, "gradient_checkpointing=True")
+        checkpoint = ({"gradient_checkpointing": True}, "--checkpointing")
         savers.append(checkpoint)
         if where == "cuda":
             packed = ({"four_bit": True}, "--four-bit")
             savers += [packed, ({**packed[0], **checkpoint[0]}, f"{packed[1]}, {checkpoint[1]}")]
     for changes, said in savers:
         for batch in batches:
-            smaller = f"eval_batch={batch}" if batch != p.eval_batch else ""
+            smaller = f"--eval-batch {batch}" if batch != p.eval_batch else ""
             words = ", ".join(filter(None, (said, smaller)))
             if words:
                 found.append(({**changes, "eval_batch": batch}, words))

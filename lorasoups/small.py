@@ -45,6 +45,8 @@ def small_profile(
     methods: str | None = None,
     tests: str | None = None,
     template: str | None = None,
+    eval_batch: int | None = None,
+    checkpointing: bool = False,
     four_bit: bool = False,
     gpu_bytes: int = 0,
 ) -> Profile:
@@ -60,13 +62,15 @@ def small_profile(
         methods: ``all`` or names of recipes, with commas.
         tests: further test tasks for the main methods, with commas, e.g. ``mawps``.
         template: ``same`` or ``released``.
+        eval_batch: another number of prompts per batch.
+        checkpointing: gradient checkpointing.
         four_bit: load the base in four bits.
         gpu_bytes: memory of the GPU.
 
     Raises:
         SoupError: a limit or steps below 1, an unknown method, profile or study.
     """
-    for option, value in (("limit", limit), ("steps", steps)):
+    for option, value in (("limit", limit), ("steps", steps), ("eval-batch", eval_batch)):
         if value is not None and value < 1:
             raise SoupError(f"not at least 1: --{option} {value}; give a positive number")
     profile = get_profile(name, study)
@@ -79,8 +83,12 @@ def small_profile(
         profile = profile.override(eval_batch=5 * profile.eval_batch)
     if methods:
         profile = profile.override(methods=_methods(methods, profile))
-    if four_bit:
-        profile = profile.override(four_bit=True)
+    if eval_batch:
+        profile = profile.override(eval_batch=eval_batch)
+    profile = profile.override(
+        four_bit=four_bit or profile.four_bit,
+        gradient_checkpointing=checkpointing or profile.gradient_checkpointing,
+    )
     if tests:
         profile = _with_tests(profile, tests.split(","))
     if template:
@@ -142,7 +150,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     Args:
         arguments: of the command line: ``profile``, ``study``, ``base``, ``limit``, ``steps``,
-            ``methods``, ``tests``, ``template``, ``four_bit``, ``seeds``, ``out``, ``force``.
+            ``methods``, ``tests``, ``template``, ``eval_batch``, ``checkpointing``,
+            ``four_bit``, ``seeds``, ``out``, ``force``.
 
     Returns:
         0; anything wrong is a SoupError.
@@ -160,6 +169,8 @@ def run(arguments: argparse.Namespace) -> int:
         methods=arguments.methods,
         tests=arguments.tests,
         template=arguments.template,
+        eval_batch=arguments.eval_batch,
+        checkpointing=arguments.checkpointing,
         four_bit=arguments.four_bit,
         gpu_bytes=torch.cuda.get_device_properties(0).total_memory if gpu else 0,
     )

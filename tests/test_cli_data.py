@@ -7,6 +7,7 @@ from mirrors import CODE, GSM8K, HARD, write_split, write_whole_mirror
 
 from lorasoups import cli
 from lorasoups.hub import MIRROR_VARIABLE
+from lorasoups.profiles import get_profile
 from lorasoups.real_rows import MANUAL_VARIABLE
 from lorasoups.real_sets import catalogue
 
@@ -72,9 +73,10 @@ def test_decontaminate_prints_and_writes_the_report(mirror, tmp_path, capsys):
 def test_decontaminate_takes_sets_from_profile_or_study(mirror, capsys):
     assert run("decontaminate", "--profile", "small", "--hub-mirror", mirror) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [(line.split()[0], line.split()[2]) for line in lines[1:5]] == [
-        ("math", "gsm_hard"), ("code", "gsm_hard"), ("math", "math"), ("code", "math"),
-    ]  # fmt: skip
+    tests = get_profile("small").n_test
+    assert [(line.split()[0], line.split()[2]) for line in lines[1 : 1 + 2 * len(tests)]] == [
+        (skill, test) for test in tests for skill in ("math", "code")
+    ]
     assert run("decontaminate", "--study", "formats", "--hub-mirror", mirror) == 0
     assert capsys.readouterr().out.count("formats") == 3
 

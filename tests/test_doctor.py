@@ -1,6 +1,7 @@
 """The doctor: facts, verdicts and advice on faked machines; never a token, never the network."""
 
 import json
+import re
 import socket
 from dataclasses import replace
 
@@ -102,10 +103,10 @@ def test_advice_that_is_followed_makes_it_fit():
     at = replace(SERVER, gpus=(card,))
     report = look(Question("paper"), at)
     way = report["problems"][0]["do"]
-    batch = int(way.partition("eval_batch=")[2].split()[0])
+    batch = int((re.search(r"--eval-batch (\d+)", way) or [0, get_profile("paper").eval_batch])[1])
     profile = get_profile("paper").override(
         four_bit="--four-bit" in way,
-        gradient_checkpointing="gradient_checkpointing" in way,
+        gradient_checkpointing="--checkpointing" in way,
         eval_batch=batch,
     )
     lengths = doctor.lengths_of(profile)

@@ -163,7 +163,8 @@ def test_options_change_what_they_say():
     easier = small_profile(None, None, "cpu", tests="mawps", template="released")
     assert easier.extras == ("mawps",) and easier.n_test["mawps"] == CPU_LIMIT
     assert easier.judge("mawps") == "program" and easier.template == "released"
-    assert small_profile(None, None, "cuda", four_bit=True).four_bit
+    less = small_profile(None, None, "cuda", four_bit=True, checkpointing=True, eval_batch=8)
+    assert less.four_bit and less.gradient_checkpointing and less.eval_batch == 8
     large = small_profile(None, None, "cuda", gpu_bytes=80 * 2**30)
     assert large == PROFILES["small"].override(eval_batch=1280)
 

@@ -1,6 +1,7 @@
 """Taking a soup away: a full model, ranks for servers, a card for the Hub."""
 
 import json
+import re
 import shutil
 
 import pytest
@@ -224,3 +225,13 @@ def test_a_failing_push_is_one_line_without_the_token(adapters, tmp_path, monkey
     assert cli.main(["push", str(tmp_path / "soup"), "me/soup"]) == 2
     told = capsys.readouterr().err
     assert told.count("\n") == 1 and CANARY not in told and "push to me/soup" in told
+
+
+def test_the_readmes_lines_run(base, adapters, tmp_path, capsys):
+    assert cli.main(command(adapters, tmp_path / "soup")) == 0
+    text = (Folders().project / "README.md").read_text(encoding="utf-8")
+    [code] = re.findall(r"```python\n(from peft import PeftModel\n.*?)```", text, re.S)
+    assert code.count("\n") < 10
+    code = code.replace('"BASE"', repr(str(base))).replace('"soup"', repr(str(tmp_path / "soup")))
+    exec(code, {})
+    assert capsys.readouterr().out.splitlines()[-1].strip()

@@ -54,7 +54,9 @@ def cluster(points: Tensor, k: int, seed: int) -> list[Tensor]:
     if len(points) <= k:
         return [torch.tensor([i]) for i in range(len(points))]
     k = min(k, len(points.unique(dim=0)))  # k-means++ cannot start from more
-    data = points.cpu().numpy()
+    # k-means sees distances alone: n points in d dimensions have them in n dimensions too, and a
+    # layer of Llama-7B has d = 15,104
+    data = torch.linalg.qr(points.T, mode="r").R.T.contiguous().cpu().numpy()
     rng, best = np.random.default_rng(seed), (np.inf, None)
     for _ in range(STARTS):
         with warnings.catch_warnings():
