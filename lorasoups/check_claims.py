@@ -20,8 +20,9 @@ from typing import Any
 import numpy as np
 
 from lorasoups import stats
-from lorasoups.check_results import Finding, pair
+from lorasoups.check_results import Finding
 from lorasoups.errors import SoupError
+from lorasoups.items import pair
 from lorasoups.notebook_files import read_notebook
 from lorasoups.paths import Folders
 from lorasoups.reading import Results, label, rows

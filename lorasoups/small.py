@@ -1,7 +1,7 @@
 """``lorasoups reproduce --profile small`` or ``paper``: a study on a real model and real data.
 
 Same stages and same results file as the embedded worlds. On a CPU the run is cut down to a few
-steps: it proves the path, not the quality, and says so on the screen and in the results.
+steps: it shows the path, not what the whole profile gives, and says so in the results.
 """
 
 import argparse
@@ -29,8 +29,8 @@ LARGE_GPU = 40 * 2**30
 def cpu_note(steps: int) -> str:
     """What a reader of a run on a CPU must know."""
     return (
-        f"CPU run, cut down to {steps} training steps per skill: it proves that the path works, "
-        "it says nothing about the quality of any method"
+        f"CPU run, cut down to {steps} training steps per skill: it shows that the path works, "
+        "not what the whole profile would give"
     )
 
 

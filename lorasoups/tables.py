@@ -3,6 +3,7 @@
 ``python -m lorasoups.tables`` writes the results of profile ``mini`` into ``README.md``.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -60,6 +61,18 @@ def comparisons(results: Results) -> pd.DataFrame:
             "seeds won": e["wins"],
         }
         for e in results["comparisons"]
+    )
+
+
+def outcomes(results: Results, task: str) -> pd.DataFrame:
+    """What became of the answers to a test, all seeds together: ``ok`` and the ways to fail."""
+    counts: dict[str, Counter] = {}
+    for row in reading.rows(results, task=task):
+        counts.setdefault(row["method"], Counter()).update(row["outcomes"])
+    names = sorted(set().union(*counts.values()), key=lambda name: (name != "ok", name))
+    return pd.DataFrame(
+        {task: label(method, results)} | {name: found[name] for name in names}
+        for method, found in counts.items()
     )
 
 

@@ -11,10 +11,11 @@ from results_example import example_results
 from lorasoups import claims
 from lorasoups.check import check, report
 from lorasoups.check_claims import written
-from lorasoups.check_results import derived, matrix
+from lorasoups.check_results import derived
 from lorasoups.check_texts import ABLATIONS, generated
 from lorasoups.cli import main
 from lorasoups.errors import SoupError
+from lorasoups.items import against_all, matrix
 from lorasoups.paths import Folders
 from lorasoups.results import pack_verdicts, read_results, validate, write_results
 from lorasoups.tables import into_readme
@@ -349,6 +350,21 @@ def test_the_exit_code_says_it(project, capsys, monkeypatch):
     assert main(["check"]) == 1
     assert "FAIL cat-code" in capsys.readouterr().out
     assert main(["check", "--profile", "smoke"]) == 2
+
+
+def test_the_committed_results_of_a_real_model_follow_from_their_verdicts():
+    found = list(check("small", Folders().project))
+    assert len(found) >= 3
+    assert [str(f) for f in found if not f.ok] == []
+
+
+def test_a_method_is_compared_with_all_others_on_a_further_test():
+    """On the target it gives what the file says."""
+    found = against_all(GOOD, GOOD["config"]["target"])
+    stored = {e["b"]: e["diff"] for e in GOOD["comparisons"]}
+    assert {b: p.diff for b, p in found.items()} == pytest.approx(stored)
+    with pytest.raises(SoupError, match="no verdicts: mowps; tests are"):
+        against_all(GOOD, "mowps")
 
 
 def test_the_committed_sentences_hold():

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from results_example import example_results
 
+from lorasoups import real_text
 from lorasoups.errors import SoupError
 from lorasoups.results import load_results, read_results
 from lorasoups.tables import into_readme
@@ -18,6 +19,13 @@ def test_results_in_the_readme_are_those_of_the_results_file():
     known = {p.stem: read_results(p) for p in (ROOT / "data/results/mini").glob("*.json")}
     fresh = into_readme(TEXT, load_results("mini", root=ROOT), known)
     assert fresh == TEXT, "run python -m lorasoups.tables"
+
+
+def test_results_of_a_real_model_in_the_readme_are_those_of_its_file():
+    fresh = real_text.into_readme(TEXT, load_results("small", root=ROOT))
+    assert fresh == TEXT, "run python -m lorasoups.real_text"
+    with pytest.raises(SoupError, match="no place for a real model"):
+        real_text.into_readme("# LoRA Soups\n", load_results("small", root=ROOT))
 
 
 def test_relative_links_lead_to_files_of_the_repository():
