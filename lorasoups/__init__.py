@@ -3,6 +3,7 @@
 The face is five names. They are imported when first used, so ``import lorasoups`` is quick.
 """
 
+import warnings
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,9 @@ if TYPE_CHECKING:
     from lorasoups.alphas import learn_alphas
     from lorasoups.merging import merge
     from lorasoups.methods import METHODS
+
+# tqdm's, when transformers is imported in a notebook; our bars are text on purpose
+warnings.filterwarnings("ignore", message="IProgress not found")
 
 __version__ = "0.1.0"
 __all__ = ["METHODS", "learn_alphas", "load_lora", "merge", "save_lora"]

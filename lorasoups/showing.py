@@ -17,7 +17,6 @@ from lorasoups.tables import markdown
 SCREEN_DPI = 80  # in the notebook; the saved PNG has more
 
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # "Loading weights: 100%|..."
-warnings.filterwarnings("ignore", message="IProgress not found")  # bars are text on purpose
 warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing")  # PEFT asks for it
 
 
