@@ -33,7 +33,7 @@ def launch(*arguments, processes=2, config="ddp"):
         [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--config_file",
          str(CONFIGS / f"{config}.yaml"), "--num_processes", str(processes),
          "--main_process_port", "0", *map(str, arguments)],
-        env={**os.environ, **quiet, "PYTHONPATH": paths}, cwd=ROOT, timeout=240,
+        env={**os.environ, **quiet, "PYTHONPATH": paths}, cwd=ROOT, timeout=900,
         capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
