@@ -27,6 +27,7 @@ from lorasoups.paths import Folders
 from lorasoups.sweep_job import STAGES, Job, run
 
 ENGINES = ("local", "slurm", "debug")
+LOST = "killed before its end, often for want of memory (lower --jobs) or of time (raise --time)"
 _POLL_S = 0.2
 
 
@@ -35,7 +36,8 @@ class Engine:
     """Where jobs run.
 
     Attributes:
-        name: ``local``, ``slurm``, or ``debug`` (one job after the other, in this process).
+        name: ``local``, ``slurm``, or ``debug`` (one job after the other, in this process;
+            an error starts Python's debugger).
         jobs: how many may run at a time.
         gpus: per job; from 2 on a job is split over as many processes. On ``local`` job slot i has
             the GPUs i * gpus and following.
@@ -159,12 +161,16 @@ def _round(jobs: Sequence[Job], make: Any, slots: int) -> list[Failure]:
 
 
 def _failure(job: Job, handle: Any) -> Failure | None:
+    from submitit.core.utils import FailedJobError, UncompletedJobError
+
     try:
         error = handle.exception()
-    except Exception as lost:  # killed, out of memory, out of time: it left no result
+    except Exception as lost:
         error = lost
     if error is None:
         return None
+    if isinstance(error, UncompletedJobError) and not isinstance(error, FailedJobError):
+        return Failure(job, LOST, Path(handle.paths.stderr))
     lines = [line.strip() for line in str(error).splitlines() if line.strip().strip("-")]
     told = [line for line in lines if "Error" in line]
     why = (told or lines or [type(error).__name__])[-1]

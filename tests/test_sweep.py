@@ -58,6 +58,13 @@ def test_a_job_that_fails_is_told_with_its_log(tmp_path, capsys):
     assert "no base model" in open(log).read()
 
 
+def test_a_job_that_was_killed_is_told_with_what_to_do(tmp_path):
+    handle = sweep._executors(sweep.Engine(), tmp_path)(0).submit(os._exit, 9)
+    handle.wait()
+    failure = sweep._failure(Job("train", "smoke", "hard_math", 1), handle)
+    assert "memory (lower --jobs)" in failure.why and failure.log.parent == tmp_path
+
+
 def test_methods_are_dealt_to_jobs_and_none_is_lost():
     rounds = sweep.plan("smoke", ["hard_math", "formats"], 2, jobs=8)
     train, evaluate, assemble = rounds
