@@ -22,7 +22,9 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     command.add_argument("--seeds", type=int, default=1, metavar="N", help="default 1")
     command.add_argument("--methods", nargs="+", default=[], metavar="NAME",
                          help="default: those of the profile")  # fmt: skip
-    command.add_argument("--engine", default="local", help="local (default), slurm or debug (in turn, with pdb)")
+    command.add_argument(
+        "--engine", default="local", help="local (default), slurm or debug (in turn, with pdb)"
+    )
     command.add_argument("--jobs", type=int, default=1, metavar="N", help="at a time; default 1")
     command.add_argument("--gpus", type=int, default=0, metavar="N",
                          help="per job; from 2 on a job is split over them")  # fmt: skip
