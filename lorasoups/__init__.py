@@ -8,10 +8,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lorasoups.adapters import load_lora, save_lora
-    from lorasoups.alphas import learn_alphas
-    from lorasoups.merging import merge
-    from lorasoups.methods import METHODS
+    from lorasoups.learning.alphas import learn_alphas
+    from lorasoups.lora.adapters import load_lora, save_lora
+    from lorasoups.lora.merging import merge
+    from lorasoups.lora.methods import METHODS
 
 # tqdm's, when transformers is imported in a notebook; our bars are text on purpose
 warnings.filterwarnings("ignore", message="IProgress not found")
@@ -20,11 +20,11 @@ __version__ = "0.1.0"
 __all__ = ["METHODS", "learn_alphas", "load_lora", "merge", "save_lora"]
 
 _HOME = {
-    "METHODS": "lorasoups.methods",
-    "learn_alphas": "lorasoups.alphas",
-    "load_lora": "lorasoups.adapters",
-    "merge": "lorasoups.merging",
-    "save_lora": "lorasoups.adapters",
+    "METHODS": "lorasoups.lora.methods",
+    "learn_alphas": "lorasoups.learning.alphas",
+    "load_lora": "lorasoups.lora.adapters",
+    "merge": "lorasoups.lora.merging",
+    "save_lora": "lorasoups.lora.adapters",
 }
 
 

@@ -2,6 +2,6 @@
 
 import sys
 
-from lorasoups.cli import main
+from lorasoups.run.cli import main
 
 sys.exit(main())

@@ -6,12 +6,12 @@ from contextlib import contextmanager
 import pytest
 import torch
 from harness import hot_spots, in_turn, timed
+from lorasoups.measure import random_base
 from models import llama, loras_for
 
-from lorasoups.alphas import PRESETS, learn_alphas
-from lorasoups.cat import CatModel
-from lorasoups.measure import random_base
-from lorasoups.merging import merge
+from lorasoups.learning.alphas import PRESETS, learn_alphas
+from lorasoups.learning.cat import CatModel
+from lorasoups.lora.merging import merge
 
 
 @contextmanager
@@ -100,7 +100,7 @@ def test_alpha_steps_until_the_released_schedules_loss(benchmark, figure, quick)
     """
     if quick:
         pytest.skip("needs the mini skills (from the cache, or trained: minutes)")
-    from lorasoups.experiment import Experiment
+    from lorasoups.study.stages import Experiment
 
     seeds = 5
     experiment = Experiment("mini", seeds)

@@ -2,13 +2,13 @@
 
 import torch
 from harness import hot_spots, in_turn, timed
+from lorasoups.measure import random_base
 from models import loras_for
 
-from lorasoups.base_models import load_base
-from lorasoups.evaluation import folded, generate
-from lorasoups.measure import random_base
+from lorasoups.models.base import load_base
+from lorasoups.models.generation import folded, generate
 from lorasoups.paths import Folders
-from lorasoups.world.tasks import dataset
+from lorasoups.tasks.worlds.mini.tasks import dataset
 
 
 def mini(device):

@@ -5,15 +5,15 @@ import tempfile
 from dataclasses import replace
 
 from harness import hot_spots, in_turn
+from lorasoups.measure import measure, random_base, random_rows
 from peft import LoraConfig, get_peft_model
 from transformers import DataCollatorForSeq2Seq, PrinterCallback, Trainer, TrainingArguments
 
-from lorasoups.base_models import load_base
-from lorasoups.measure import measure, random_base, random_rows
+from lorasoups.learning.skills import LLAMA_PROJECTIONS, SkillTraining, encode, train_lora
+from lorasoups.models.base import load_base
 from lorasoups.paths import Folders
-from lorasoups.profiles import get_profile
-from lorasoups.training import LLAMA_PROJECTIONS, SkillTraining, encode, train_lora
-from lorasoups.world.tasks import dataset
+from lorasoups.study.profiles import get_profile
+from lorasoups.tasks.worlds.mini.tasks import dataset
 
 
 class DefaultRun:

@@ -11,10 +11,10 @@ import pytest
 import torch
 from harness import OtherWork
 
-from lorasoups import speed
-from lorasoups.devices import cpu_name, device_name
+import goals as speed
+from lorasoups.models.devices import cpu_name, device_name
 from lorasoups.paths import project_root
-from lorasoups.provenance import git_state
+from lorasoups.results.provenance import git_state
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 FIGURES: dict[str, dict] = {}

@@ -1,0 +1,150 @@
+"""LoraHub: one weight per LoRA, found without gradients (Huang et al. 2023, arXiv 2307.13269).
+
+The search is the released one (sail-sg/lorahub): nevergrad's NGOpt, started at 0, weights within
++-1.5, objective = loss + 0.05 * mean |w|. Two things differ. It was released for sequence-to-
+sequence models; here it works for causal LMs. And its loss is a sum of batch means divided by the
+number of examples, so that the strength of the penalty hangs on batch size and data; ours is the
+mean cross-entropy per labelled token, whatever the batches, so that 0.05 always means the same.
+"""
+
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from lorasoups.errors import SoupError
+from lorasoups.lora.lora import Factors, LoRA, module_names
+from lorasoups.lora.merging import merge
+from lorasoups.models.batching import heldout_loss
+from lorasoups.models.generation import folded
+
+BUDGET_PER_LORA = 50
+"""Up to here NGOpt is COBYLA; beyond, nevergrad 1.0.12 takes a meta-model that numpy >= 2.4 breaks
+("only 0-dimensional arrays can be converted")."""
+
+
+@dataclass(frozen=True, eq=False)
+class Hub:
+    """What LoraHub found.
+
+    Attributes:
+        weights: one per LoRA: those of the lowest objective that was evaluated.
+        lora: the LoRAs merged with these weights, exact.
+        history: per evaluation ``{step, loss, objective, weights: [k]}``; ``loss`` in nats per
+            labelled token. Step 1 is the start, all weights 0: the base alone.
+    """
+
+    weights: list[float]
+    lora: LoRA
+    history: list[dict]
+
+
+def lorahub(
+    model,
+    loras: Sequence[LoRA],
+    rows: Sequence[dict],
+    *,
+    on: str = "delta",
+    budget: int = 40,
+    seed: int = 0,
+    regularisation: float = 0.05,
+    bound: float = 1.5,
+) -> Hub:
+    """Search one weight per LoRA that lowers the loss of ``rows``; the model comes back unchanged.
+
+    Args:
+        model: a causal LM with plain linear layers.
+        loras: k adapters.
+        rows: dicts ``input_ids``, ``labels`` (lists of int; -100 where nothing is learned).
+        on: "delta": the true sum ``sum_i w_i delta_i``. "factors": as released, A and B summed
+            apart with the same w on both, hence ``w_i w_j B_i A_j`` for all pairs: a weight of 0.5
+            leaves a quarter of a LoRA, and a lone LoRA loses its sign. Needs equal ranks. Every
+            B brings its own LoRA scale (the release has one scale for all).
+        budget: evaluations of the loss, at most 50 per LoRA.
+        seed: of nevergrad. Within the budget NGOpt is COBYLA, which draws no random numbers: seeds
+            then differ by their data and LoRAs alone.
+        regularisation: times mean |w| is added to the loss.
+        bound: weights stay within +-bound.
+
+    Raises:
+        SoupError: no LoRA, no rows, bad options, different ranks with ``on="factors"``, LoRAs of
+            another base, or a loss that is not finite.
+    """
+    _check(loras, rows, on, budget)
+    history: list[dict] = []
+
+    def objective(weights: list[float]) -> float:
+        with folded(model, _merged(loras, weights, on)) as soup:
+            loss = heldout_loss(soup, list(rows))
+        if not math.isfinite(loss):
+            raise SoupError(f"loss is {loss}: LoraHub, weights {weights}; check rows and LoRAs")
+        value = loss + regularisation * sum(map(abs, weights)) / len(weights)
+        step = len(history) + 1
+        history.append({"step": step, "loss": loss, "objective": value, "weights": weights})
+        return value
+
+    _search(objective, len(loras), budget, seed, bound)
+    best = min(history, key=lambda entry: entry["objective"])
+    merged = _merged(loras, best["weights"], on)
+    provenance = {
+        "method": "lorahub",
+        "on": on,
+        "weights": best["weights"],
+        "options": {"budget": budget, "seed": seed, "regularisation": regularisation,
+                    "bound": bound},
+        "sources": [lora.provenance for lora in loras],
+    }  # fmt: skip
+    return Hub(best["weights"], LoRA(merged.modules, merged.base_model, provenance), history)
+
+
+def _search(
+    objective: Callable[[list[float]], float], k: int, budget: int, seed: int, bound: float
+) -> None:
+    """``budget`` evaluations where NGOpt asks for them."""
+    import nevergrad  # takes seconds, and only this method needs it
+
+    space = nevergrad.p.Array(init=[0.0] * k, lower=[-bound] * k, upper=[bound] * k)
+    space.random_state.seed(seed)
+    optimizer = nevergrad.optimizers.NGOpt(space, budget=budget)
+    try:
+        with warnings.catch_warnings():  # COBYLA's about its own tolerance
+            warnings.filterwarnings("ignore", message="COBYLA")
+            for _ in range(budget):
+                asked = optimizer.ask()
+                optimizer.tell(asked, objective([float(w) for w in asked.value]))
+    finally:
+        del optimizer  # ends its thread, which would otherwise keep Python from exiting
+
+
+def _merged(loras: Sequence[LoRA], weights: list[float], on: str) -> LoRA:
+    if on == "delta":
+        return merge(loras, "cat", weights=weights)
+    modules = {}
+    for name in module_names(list(loras)):
+        own = [
+            (w, lo.modules[name])
+            for w, lo in zip(weights, loras, strict=True)
+            if name in lo.modules
+        ]
+        modules[name] = Factors(sum(w * f.A for w, f in own), sum(w * f.B for w, f in own))
+    return LoRA(modules, next((lora.base_model for lora in loras if lora.base_model), ""))
+
+
+def _check(loras: Sequence[LoRA], rows: Sequence[dict], on: str, budget: int) -> None:
+    if not loras:
+        raise SoupError("no LoRA given: LoraHub needs at least one adapter")
+    if not rows:
+        raise SoupError("no data to search on: rows is empty; give the rows CAT gets")
+    if on not in ("delta", "factors"):
+        raise SoupError(f'LoraHub does not work on {on!r}; use on="delta" or on="factors"')
+    merge(loras, "cat")  # refuses what does not belong together
+    most = BUDGET_PER_LORA * len(loras)
+    if not 1 <= budget <= most:
+        raise SoupError(f"budget is {budget}: LoraHub with {len(loras)} LoRAs; give 1 to {most}")
+    for name in module_names(list(loras)) if on == "factors" else ():
+        ranks = sorted({lora.rank(name) for lora in loras if name in lora.modules})
+        if len(ranks) > 1:
+            raise SoupError(
+                f'ranks differ {ranks}: module {name!r}; LoraHub on="factors" needs equal ranks, '
+                'use on="delta"'
+            )

@@ -1,0 +1,374 @@
+"""X-LoRA: a gate that mixes frozen LoRAs anew for every token (arXiv 2402.07148), by way of PEFT.
+
+For each token the base runs once without adapters; a gate on its last hidden state gives k scalings
+(a softmax: they sum to 1), and a second run weighs each LoRA with them. PEFT 0.21.2 generates
+without a cache of keys and values, since its two runs would share one: every new token costs two
+runs over the whole text. Here each run has its own cache. That is exact, no approximation: the
+first run sees the base alone and attention is causal, so a token's scalings never change.
+"""
+
+import json
+import math
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+
+import safetensors
+import safetensors.torch
+import torch
+from peft import XLoraConfig, XLoraModel
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from transformers import (
+    Cache,
+    DynamicCache,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
+
+from lorasoups.errors import SoupError
+from lorasoups.files import write_bytes_atomic
+from lorasoups.lora.adapters import save_lora
+from lorasoups.lora.lora import LoRA, module_names
+from lorasoups.lora.merging import merge
+from lorasoups.models.batching import LengthBatches
+
+FILE = "xlora.safetensors"
+
+
+@dataclass(frozen=True)
+class Gate:
+    """The shape of X-LoRA's gate; the defaults are PEFT's.
+
+    Attributes:
+        depth: linear layers; 1 is a linear map of the hidden state.
+        hidden: width between them, for ``depth`` > 1 (with ReLU and dropout 0.2).
+        layerwise: scalings of their own for every adapted module, not one set per token.
+    """
+
+    depth: int = 1
+    hidden: int = 2048
+    layerwise: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class XLora:
+    """A trained gate; the LoRAs that it mixes are kept apart.
+
+    Attributes:
+        tensors: state dict of PEFT's ``XLoraClassifier``, float32 on the CPU.
+        gate: its shape.
+        history: per step ``{step, loss, lr, scaling_mean: [k]}``; the mean is over the batch's
+            answer tokens (and modules), ``loss`` in nats per answer token.
+        seconds: that training took.
+    """
+
+    tensors: dict[str, Tensor]
+    gate: Gate = Gate()
+    history: list[dict] = field(default_factory=list)
+    seconds: float = 0.0
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers were trained."""
+        return sum(tensor.numel() for tensor in self.tensors.values())
+
+    def save(self, folder: str | Path) -> Path:
+        """Write ``xlora.safetensors`` into ``folder``; everything but the tensors is metadata."""
+        notes = {"gate": asdict(self.gate), "history": self.history, "seconds": self.seconds}
+        data = safetensors.torch.save(self.tensors, {"xlora": json.dumps(notes)})
+        return write_bytes_atomic(Path(folder) / FILE, data)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "XLora":
+        """Read what `save` wrote. Raises SoupError, naming the file, for anything else."""
+        path = Path(folder) / FILE
+        try:
+            with safetensors.safe_open(path, "pt", device="cpu") as file:
+                notes = json.loads(file.metadata()["xlora"])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}
+            return cls(tensors, Gate(**notes.pop("gate")), **notes)
+        except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+            raise SoupError(
+                f"not an X-LoRA gate ({error}): {path}; train it again with train_xlora"
+            ) from error
+
+
+def train_xlora(
+    model,
+    loras: Sequence[LoRA],
+    rows: Sequence[dict],
+    *,
+    epochs: float = 3.0,
+    batch_size: int = 16,
+    lr: float = 1e-2,
+    max_steps: int = -1,
+    seed: int = 0,
+    gate: Gate = Gate(),  # noqa: B008 (frozen)
+) -> XLora:
+    """Train the gate over frozen LoRAs on a frozen model with AdamW and linear decay.
+
+    Args:
+        model: a causal LM with plain linear layers; it comes back as it was.
+        loras: k adapters; ranks may differ, a module that one lacks counts as zero.
+        rows: dicts ``input_ids``, ``labels`` (lists of int; -100 where nothing is learned): those
+            that CAT learns its alphas on, in the same batches for the same seed.
+        epochs, batch_size, max_steps: the schedule; ``max_steps`` > 0 overrides ``epochs``.
+        lr: peak learning rate.
+        seed: of the gate's start and of the data order.
+        gate: its shape.
+
+    Raises:
+        SoupError: nothing to learn from, LoRAs of another base, or a loss that is not finite.
+    """
+    if not rows:
+        raise SoupError("no data to train X-LoRA on: rows is empty; give the rows CAT gets")
+    steps = max_steps if max_steps > 0 else math.ceil(epochs * len(rows) / batch_size)
+    batches = LengthBatches(list(rows), batch_size, steps, seed, model.config.pad_token_id or 0)
+    with _Mixture(model, loras, gate, seed) as mixture, tempfile.TemporaryDirectory() as folder:
+        record = _Record(mixture)
+        trainer = Trainer(
+            model=mixture,
+            args=TrainingArguments(
+                output_dir=folder,  # the Trainer wants one; nothing is kept
+                max_steps=steps,
+                per_device_train_batch_size=1,  # an item of `batches` is a whole batch
+                learning_rate=lr,
+                lr_scheduler_type="linear",
+                weight_decay=0.0,
+                use_cpu=model.device.type == "cpu",
+                logging_steps=1,
+                save_strategy="no",
+                report_to=[],
+                logging_nan_inf_filter=False,
+                disable_tqdm=True,
+                remove_unused_columns=False,
+                seed=seed,
+            ),
+            train_dataset=batches,
+            data_collator=_only,
+            callbacks=[record],
+        )
+        trainer.remove_callback(PrinterCallback)
+        started = time.perf_counter()
+        trainer.train()
+        seconds = time.perf_counter() - started
+        return XLora(mixture.tensors(), gate, record.history, round(seconds, 3))
+
+
+@contextmanager
+def mixed(model, loras: Sequence[LoRA], xlora: XLora) -> Iterator:
+    """The base with the mixture in it, for losses and generation; afterwards bit for bit the base.
+
+    Greedy decoding and sampling, batches padded on the left with an attention mask, with or without
+    a cache. No beam search.
+
+    Args:
+        model: the base the LoRAs were trained on.
+        loras: the same LoRAs, in the same order, as in training.
+        xlora: their gate.
+
+    Raises:
+        SoupError: a gate for other LoRAs or another base; beam search.
+    """
+    with _Mixture(model, loras, xlora.gate) as mixture:
+        mixture.load(xlora.tensors)
+        model.eval()
+        yield model
+
+
+def _only(items: list) -> dict:
+    return items[0]
+
+
+class _Record(TrainerCallback):
+    """Keeps loss and mean scalings of every step; stops at a loss that is not finite."""
+
+    def __init__(self, mixture: "_Mixture"):
+        self.mixture, self.history = mixture, []
+
+    def on_log(self, args, state, control, logs=None, **_):
+        if "loss" not in logs:
+            return
+        loss = float(logs["loss"])
+        if not math.isfinite(loss):
+            raise SoupError(f"loss is {loss} at step {state.global_step}: X-LoRA; lower lr")
+        self.history.append(
+            {
+                "step": state.global_step,
+                "loss": loss,
+                "lr": float(logs["learning_rate"]),
+                "scaling_mean": self.mixture.scaling_mean.tolist(),
+            }
+        )
+
+
+class _Mixture(nn.Module):
+    """PEFT's X-LoRA layers and gate on a base, with two runs of our own per forward call.
+
+    Use it as a context manager; while it is open, the base itself computes the mixture.
+    """
+
+    def __init__(self, model: nn.Module, loras: Sequence[LoRA], gate: Gate, seed: int = 0):
+        super().__init__()
+        _check(model, loras)
+        self.model = model
+        self._originals = {name: model.get_submodule(name) for name in module_names(list(loras))}
+        self._frozen = [(p, p.requires_grad) for p in model.parameters()]
+        self._modes = [(m, m.training) for m in model.modules()]
+        self._attributes = set(vars(model))
+        self._hooks: list = []
+        self._main: Cache | None = None
+        self._twin: Cache | None = None
+        self._scalings: Tensor | None = None  # [batch, tokens, modules, k], of the present call
+        self.scaling_mean = torch.zeros(len(loras))
+        try:
+            torch.manual_seed(seed)
+            self._xlora = [_peft_xlora(model, loras, gate)]  # in a list: no submodule of ours
+            self.classifier = self._xlora[0].internal_xlora_classifier.float()
+            self._install()
+        except BaseException:
+            self.remove()
+            raise
+
+    def _install(self) -> None:
+        self._hooks.append(self.model.register_forward_pre_hook(self._gate, with_kwargs=True))
+        for name in self._originals:
+            layer = self.model.get_submodule(name)
+            self._hooks.append(layer.register_forward_pre_hook(self._inject, with_kwargs=True))
+
+    def _gate(self, model: nn.Module, args: tuple, kwargs: dict) -> None:
+        """First run: the base alone, up to its last hidden state; then the gate."""
+        input_ids = args[0] if args else kwargs["input_ids"]
+        names = ("attention_mask", "position_ids", "cache_position")
+        given = {name: kwargs[name] for name in names if kwargs.get(name) is not None}
+        cache = self._own_cache(kwargs.get("past_key_values"))
+        self._scalings = None
+        self._xlora[0].disabled = True
+        try:
+            with torch.no_grad():
+                hidden = model.base_model(
+                    input_ids=input_ids,
+                    past_key_values=cache,
+                    use_cache=cache is not None,
+                    **given,
+                ).last_hidden_state
+        finally:
+            self._xlora[0].disabled = False
+        states = SimpleNamespace(hidden_states=(hidden.float(),))
+        self._scalings = self.classifier(states, input_ids=input_ids)
+
+    def _inject(self, layer: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        return args, kwargs | {"scalings": self._scalings}
+
+    def _own_cache(self, main: Cache | None) -> Cache | None:
+        """The first run's cache beside ``main``, the second run's."""
+        if main is None:
+            return None
+        if main is not self._main:
+            main.reorder_cache = _no_beams  # it would have to be done to both
+            self._main, self._twin = main, DynamicCache(config=self.model.config)
+        if main.get_seq_length() != self._twin.get_seq_length():
+            raise SoupError("X-LoRA cannot go on from this cache; generate from the whole text")
+        return self._twin
+
+    def forward(self, input_ids: Tensor, labels: Tensor):
+        """The base's output under the mixture; right-padded batches need no mask."""
+        output = self.model(input_ids=input_ids, labels=labels, use_cache=False)
+        of_answers = self._scalings.detach()[labels != -100]  # [tokens, modules, k]
+        self.scaling_mean = of_answers.mean((0, 1)).cpu()
+        return output
+
+    def train(self, mode: bool = True) -> "_Mixture":
+        """The gate alone follows ``mode``: dropout of the base, where it has any, stays off."""
+        super().train(False)
+        self.classifier.train(mode)
+        return self
+
+    def tensors(self) -> dict[str, Tensor]:
+        state = self.classifier.state_dict()
+        return {name: tensor.detach().cpu().clone() for name, tensor in state.items()}
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        try:
+            self.classifier.load_state_dict(tensors)
+        except RuntimeError as error:
+            problem = str(error).splitlines()[-1].strip()
+            raise SoupError(
+                f"the gate does not fit ({problem}): X-LoRA of other LoRAs or of another base; "
+                "train it again with train_xlora"
+            ) from error
+
+    def remove(self) -> None:
+        """Put every original layer back, and everything else that PEFT left on the base."""
+        while self._hooks:
+            self._hooks.pop().remove()
+        for name, original in self._originals.items():
+            parent, _, child = name.rpartition(".")
+            setattr(self.model.get_submodule(parent), child, original)
+        for name in set(vars(self.model)) - self._attributes:
+            delattr(self.model, name)
+        for parameter, required in self._frozen:
+            parameter.requires_grad_(required)
+        for module, training in self._modes:
+            module.training = training
+        self._main = self._twin = None
+
+    def __enter__(self) -> "_Mixture":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.remove()
+
+
+def _peft_xlora(model, loras: Sequence[LoRA], gate: Gate) -> XLoraModel:
+    """PEFT's layers and gate; it reads adapters from folders and wants the keys "0", "1", ..."""
+    use_cache = model.config.use_cache
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [str(save_lora(lora, Path(folder) / str(i))) for i, lora in enumerate(loras)]
+        config = XLoraConfig(
+            task_type="CAUSAL_LM",
+            hidden_size=model.config.hidden_size,
+            adapters={str(i): path for i, path in enumerate(paths)},
+            xlora_depth=gate.depth,
+            xlora_size=gate.hidden,
+            layerwise_scalings=gate.layerwise,
+        )
+        try:
+            model.config.use_cache = False  # PEFT refuses otherwise; here each run has its cache
+            return XLoraModel(model, config, "default", torch_device=str(model.device))
+        finally:
+            model.config.use_cache = use_cache
+
+
+def _check(model: nn.Module, loras: Sequence[LoRA]) -> None:
+    if not loras:
+        raise SoupError("no LoRA given: X-LoRA needs at least one adapter")
+    shapes = merge(loras, "cat").modules  # refuses what does not belong together
+    for name in shapes:
+        if not name.startswith("model."):  # PEFT 0.21.2 looks for this prefix when it loads
+            raise SoupError(f"module {name!r}: PEFT's X-LoRA takes only modules under 'model.'")
+        try:
+            layer = model.get_submodule(name)
+        except AttributeError:
+            raise SoupError(
+                f"the model has no module {name!r}: LoRA of another base; check it"
+            ) from None
+        if hasattr(layer, "lora_A"):
+            raise SoupError(f"another PEFT adapter is active on {name!r}; unload it first")
+        found = (getattr(layer, "out_features", None), getattr(layer, "in_features", None))
+        if found != shapes[name].shape:
+            raise SoupError(
+                f"{name!r} is {found} in the model but {shapes[name].shape} in the LoRA; "
+                "it was trained on another base"
+            )
+
+
+def _no_beams(*_) -> None:
+    raise SoupError("X-LoRA does not generate with beam search; use num_beams=1")

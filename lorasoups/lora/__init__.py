@@ -1,0 +1,1 @@
+"""LoRA values, PEFT folders and merge methods: torch only, no model."""

@@ -1,0 +1,141 @@
+"""``merge``: several LoRAs in, one LoRA out."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lorasoups.errors import SoupError
+from lorasoups.lora.linalg import compress
+from lorasoups.lora.lora import LoRA, module_names
+from lorasoups.lora.methods import METHODS, Method
+
+
+def merge(
+    loras: Sequence[LoRA],
+    method: str = "cat",
+    *,
+    weights: Any = None,
+    on: str = "delta",
+    rank: int | None = None,
+    **options: Any,
+) -> LoRA:
+    """Merge k >= 1 LoRAs of one base model into one LoRA.
+
+    weights: k finite numbers, negative ones allowed (default 1/k each); or one such row per module:
+    a mapping module name -> k numbers, or an object whose ``.weights`` is one (the learned alphas).
+    on: what the method works on. "delta" (default): the true delta weights. "factors": A and B
+    apart, as PEFT 0.21.2's ``add_weighted_adapter`` does it; needs equal ranks.
+    rank: cut the result to this rank (QR + SVD); the default keeps it exact. The exact result has
+    rank sum r_i for cat and linear, r for factor-wise methods, and min(out, in) for methods that
+    prune the delta itself, whose result is in general not of low rank.
+    options: those of the method, see ``METHODS[method].options``.
+
+    A module that some LoRA does not touch counts as zero there. One LoRA alone has nothing to
+    interfere with, so every method returns it, times its weight: nothing is pruned or dropped,
+    whatever the density (PEFT has the same rule). The inputs are never changed.
+
+    Raises SoupError for an unknown method or option, bad values, LoRAs of different base models, or
+    shapes that disagree.
+    """
+    loras = _check_loras(loras)
+    chosen = _check_method(method, on)
+    if rank is not None and "rank" in chosen.options:
+        options["rank"] = rank
+    complete = chosen.complete(options)
+    by_module = _weights_by_module(weights, loras)
+    if len(loras) == 1:
+        only = loras[0].modules.items()
+        modules = {name: factors.scaled(float(by_module[name])) for name, factors in only}
+    else:
+        modules = chosen.fn(loras, by_module, on=on, **complete)
+    if rank is not None:
+        modules = {name: compress(factors, rank) for name, factors in modules.items()}
+    provenance = {
+        "method": method,
+        "on": on,
+        "rank": rank,
+        "options": complete,
+        "weights": _plain_weights(weights, by_module),
+        "sources": [lora.provenance for lora in loras],
+    }
+    return LoRA(modules, _common_base(loras), provenance)
+
+
+def _check_loras(loras: Sequence[LoRA]) -> list[LoRA]:
+    loras = list(loras)
+    if not loras:
+        raise SoupError("nothing to merge: the list of LoRAs is empty; give at least one")
+    for position, lora in enumerate(loras):
+        if not isinstance(lora, LoRA):
+            kind = type(lora).__name__
+            raise SoupError(
+                f"input {position} is a {kind}, not a LoRA; use load_lora(folder) first"
+            )
+    _common_base(loras)
+    for name in module_names(loras):
+        shapes = {lora.modules[name].shape for lora in loras if name in lora.modules}
+        if len(shapes) > 1:
+            shown = " and ".join(str(list(shape)) for shape in sorted(shapes))
+            raise SoupError(
+                f"delta weights of different shape {shown}: module {name!r}; "
+                "the LoRAs were not trained on the same base model"
+            )
+    return loras
+
+
+def _common_base(loras: list[LoRA]) -> str:
+    bases = sorted({lora.base_model.rstrip("/") for lora in loras if lora.base_model})
+    if len(bases) > 1:
+        raise SoupError(
+            f"LoRAs of different base models: {' and '.join(map(repr, bases))}; merge LoRAs of one "
+            "base (if these are the same model, write one name into base_model_name_or_path of "
+            "each adapter_config.json)"
+        )
+    return bases[0] if bases else ""
+
+
+def _check_method(method: str, on: str) -> Method:
+    if method not in METHODS:
+        raise SoupError(f"unknown merge method {method!r}; choose one of: {', '.join(METHODS)}")
+    if on not in METHODS[method].on:
+        choices = " or ".join(f'on="{choice}"' for choice in METHODS[method].on)
+        raise SoupError(f"method {method!r} does not work on {on!r}; use {choices}")
+    return METHODS[method]
+
+
+def _weights_by_module(weights: Any, loras: list[LoRA]) -> dict[str, Tensor]:
+    """Any accepted form of weights -> module name -> float64 ``[k]``, on the CPU."""
+    names, k = module_names(loras), len(loras)
+    weights = getattr(weights, "weights", weights)
+    if not isinstance(weights, Mapping):
+        row = [1 / k] * k if weights is None else weights
+        return dict.fromkeys(names, _row(row, k, "weights"))
+    missing, unknown = sorted(set(names) - set(weights)), sorted(set(weights) - set(names))
+    if missing:
+        raise SoupError(
+            f"no weights for module {missing[0]!r} ({len(missing)} in all); give k each"
+        )
+    if unknown:
+        raise SoupError(f"weights for module {unknown[0]!r}, which no LoRA touches; remove them")
+    return {name: _row(weights[name], k, f"weights of module {name!r}") for name in names}
+
+
+def _row(values: Any, k: int, what: str) -> Tensor:
+    try:
+        row = torch.as_tensor(values, dtype=torch.float64).detach().cpu()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise SoupError(f"{what}: {values!r} are not numbers; give {k}, one per LoRA") from error
+    if row.shape != (k,):
+        count = row.numel() if row.ndim == 1 else f"shape {list(row.shape)}"
+        raise SoupError(f"{what}: got {count} for {k} LoRAs; give one per LoRA")
+    if not torch.isfinite(row).all():
+        raise SoupError(f"{what}: {row.tolist()} holds NaN or infinity; give finite numbers")
+    return row
+
+
+def _plain_weights(given: Any, by_module: dict[str, Tensor]) -> list[float] | dict[str, list]:
+    if isinstance(getattr(given, "weights", given), Mapping):
+        return {name: row.tolist() for name, row in by_module.items()}
+    return next(iter(by_module.values())).tolist()

@@ -1,0 +1,113 @@
+"""What a merge method is, and the one way in which tensor-wise methods are applied.
+
+A method is a function ``fn(loras, weights, *, on, **options) -> dict[str, Factors]``:
+loras: k >= 2 adapters whose shapes agree; weights: module name -> float64 ``[k]``, for every module
+of the union; on: one of the method's ``on``; options: complete and checked. To add one, write a
+file in this folder that ends with ``METHOD = Method(...)`` and name it in ``__init__.py``.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lorasoups.errors import SoupError
+from lorasoups.lora.linalg import from_delta
+from lorasoups.lora.lora import Factors, LoRA, module_names
+
+Weights = Mapping[str, Tensor]
+Rule = Callable[[list[Tensor], Tensor], Tensor]
+"""k tensors of one shape and weights float32 ``[k]`` -> one tensor of that shape."""
+
+
+@dataclass(frozen=True)
+class Option:
+    """One keyword of a method: its default, what it means, and which values are allowed."""
+
+    default: Any
+    help: str
+    allowed: Callable[[Any], bool]
+    expects: str
+
+
+@dataclass(frozen=True)
+class Method:
+    """A merge method: name, function, one-line summary, paper, options, and what it can work on."""
+
+    name: str
+    fn: Callable[..., dict[str, Factors]]
+    summary: str
+    paper: str
+    options: Mapping[str, Option] = field(default_factory=dict)
+    on: tuple[str, ...] = ("delta", "factors")
+
+    def complete(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """The given options with the defaults filled in; SoupError for an unknown or bad one."""
+        for name, value in given.items():
+            if name not in self.options:
+                known = ", ".join(self.options) or "none"
+                raise SoupError(
+                    f"method {self.name!r} has no option {name!r}; its options: {known}"
+                )
+            if not self.options[name].allowed(value):
+                expects = self.options[name].expects
+                raise SoupError(f"{name} is {value!r} for method {self.name!r}; give {expects}")
+        return {name: option.default for name, option in self.options.items()} | dict(given)
+
+
+def is_number(value: Any) -> bool:
+    """True for int and float, not for bool (True would pass as density 1)."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+DENSITY = Option(
+    default=0.75,
+    help="fraction of the entries that is kept",
+    allowed=lambda value: is_number(value) and 0 < value <= 1,
+    expects="a number in (0, 1], the fraction of entries to keep",
+)
+
+
+def present(loras: list[LoRA], weights: Weights, name: str) -> tuple[list[Factors], Tensor]:
+    """The factors of the n adapters that have module ``name``; their weights, float64 ``[n]``."""
+    having = [i for i, lora in enumerate(loras) if name in lora.modules]
+    return [loras[i].modules[name] for i in having], weights[name][having]
+
+
+def apply_rule(
+    rule: Rule, loras: list[LoRA], weights: Weights, on: str, order: Iterable[str] | None = None
+) -> dict[str, Factors]:
+    """Apply a tensor-wise rule to every module, in ``order`` (default: sorted by name).
+
+    on="delta": the rule merges the delta weights; the result is exact, of rank min(out, in).
+    on="factors": the rule merges the A's and then, apart from them, the B's, each weighted by
+    ``sqrt|w s|`` with the sign of ``w s`` on the A side (PEFT 0.21.2, ``tuners/lora/model.py``,
+    ``_generalized_task_arithmetic_weighted_adapter``), where s is the LoRA scale. The product of
+    such sums has cross terms B_i A_j; it is what PEFT users and the paper's baselines get.
+
+    Raises SoupError if factors of different rank meet under on="factors".
+    """
+    merged = {}
+    for name in module_names(loras) if order is None else order:
+        factors, w = present(loras, weights, name)
+        if on == "factors":
+            merged[name] = _merge_factors(rule, factors, w, name)
+        else:
+            merged[name] = from_delta(rule([f.delta() for f in factors], w.float()))
+    return merged
+
+
+def _merge_factors(rule: Rule, factors: list[Factors], weights: Tensor, name: str) -> Factors:
+    ranks = sorted({f.rank for f in factors})
+    if len(ranks) > 1:
+        raise SoupError(
+            f"ranks differ {ranks}: module {name!r}; factor-wise merging needs equal ranks, "
+            'use on="delta"'
+        )
+    scaled = weights * torch.tensor([f.scale for f in factors], dtype=torch.float64)
+    root = scaled.abs().sqrt()
+    A = rule([f.A for f in factors], torch.where(scaled >= 0, root, -root).float())
+    B = rule([f.B / f.scale for f in factors], root.float())
+    return Factors(A, B)

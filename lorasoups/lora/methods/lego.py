@@ -1,0 +1,106 @@
+"""LoRA-LEGO: cluster the rank-one units of all LoRAs, one cluster per rank of the result.
+
+There is no official code; this follows two unofficial implementations (merging-facts, section 5),
+which agree on the following. A unit is a row a_j of A with the column b_j of B; the units of all
+LoRAs are grouped by k-means into ``clusters`` clusters (default: the largest rank); a cluster's
+centroid is scaled so that its largest entry is the mean of its members' largest entries (parameter
+reweighting); the result is multiplied by sqrt(r / clusters) (output reweighting), r being the
+largest rank of any LoRA, so 1 by default. A module with no more units than clusters is left as the
+exact sum: nothing was grouped, so nothing is reweighted. The implementations
+differ in, and the paper should be asked for: the features (here the units as they are, not
+normalised to length one), the norm (here the largest magnitude), and the scale, of which sqrt(s) is
+folded into both factors here. Weights are ours: sqrt|w s| multiplies both factors, the sign of w s
+stands on a. A unit (a, b) may as well be written (c a, b / c) or (-a, -b), and clusters depend on
+it: unlike all other methods on deltas, the result changes with how a delta weight is factored. It
+may also change with the order of the LoRAs, which decides from where k-means starts.
+"""
+
+import warnings
+
+import numpy as np
+import torch
+from scipy.cluster.vq import kmeans2
+from torch import Tensor
+
+from lorasoups.lora.lora import Factors, LoRA, module_names
+from lorasoups.lora.methods import dare
+from lorasoups.lora.methods.base import Method, Option, Weights, present
+
+STARTS, ROUNDS = 5, 100  # of k-means; the tightest clustering of the starts is taken
+
+CLUSTERS = Option(
+    default=None,
+    help="number of clusters, the rank of the result (default: the largest rank of any LoRA)",
+    allowed=lambda value: value is None or (type(value) is int and value > 0),
+    expects="a positive integer, or None for the largest rank of any LoRA",
+)
+SEED = Option(0, "seed of the starts of k-means", dare.SEED.allowed, dare.SEED.expects)
+
+
+def units(factors: list[Factors], weights: Tensor) -> tuple[Tensor, int]:
+    """All units [sum r_i, in + out], float64, and the width of their a part."""
+    rows = []
+    for f, w in zip(factors, weights.tolist(), strict=True):
+        root = abs(w * f.scale) ** 0.5
+        a = f.A.double() * (root if w * f.scale >= 0 else -root)
+        b = (f.B.double() / f.scale).T * root
+        alive = a.any(1) & b.any(1)  # a unit that adds nothing must not pull at a centroid
+        rows.append(torch.cat([a, b], dim=1)[alive])
+    return torch.cat(rows), factors[0].A.shape[1]
+
+
+def cluster(points: Tensor, k: int, seed: int) -> list[Tensor]:
+    """k-means of points [n, d] into at most k groups: the members' indices per group."""
+    if len(points) <= k:
+        return [torch.tensor([i]) for i in range(len(points))]
+    k = min(k, len(points.unique(dim=0)))  # k-means++ cannot start from more
+    # k-means sees distances alone: n points in d dimensions have them in n dimensions too, and a
+    # layer of Llama-7B has d = 15,104
+    data = torch.linalg.qr(points.T, mode="r").R.T.contiguous().cpu().numpy()
+    rng, best = np.random.default_rng(seed), (np.inf, None)
+    for _ in range(STARTS):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # "one of the clusters is empty"
+            centers, labels = kmeans2(data, k, ROUNDS, minit="++", rng=rng)
+        spread = float(((data - centers[labels]) ** 2).sum())
+        if spread < best[0]:
+            best = (spread, labels)
+    labels = torch.from_numpy(best[1])
+    return [(labels == c).nonzero()[:, 0] for c in range(k) if (labels == c).any()]
+
+
+def lego(
+    loras: list[LoRA], weights: Weights, *, on: str, clusters: int | None, seed: int
+) -> dict[str, Factors]:
+    """Cluster the units of every module and make each cluster one unit of the result."""
+    merged, largest = {}, max(lora.max_rank for lora in loras)
+    k = clusters or largest
+    for name in module_names(loras):
+        factors, w = present(loras, weights, name)
+        points, width = units(factors, w)
+        if not len(points):
+            merged[name] = Factors(factors[0].A, torch.zeros_like(factors[0].B))
+            continue
+        groups = cluster(points, k, seed)
+        centers = torch.stack([_center(points[members]) for members in groups])
+        if len(groups) < len(points):
+            centers = centers * (largest / k) ** 0.25  # on both factors: sqrt(r / k) together
+        merged[name] = Factors(centers[:, :width].float(), centers[:, width:].T.float())
+    return merged
+
+
+def _center(members: Tensor) -> Tensor:
+    """The mean of units [n, d], as large as they are on average."""
+    mean = members.mean(0)
+    size = mean.abs().max()
+    return mean * (members.abs().amax(1).mean() / size) if size > 0 else mean
+
+
+METHOD = Method(
+    name="lego",
+    fn=lego,
+    summary="cluster the rank-one units of all LoRAs by k-means (clusters, seed)",
+    paper="LoRA-LEGO (Zhao et al. 2024, arXiv 2409.16167), after unofficial implementations",
+    options={"clusters": CLUSTERS, "seed": SEED},
+    on=("delta",),
+)

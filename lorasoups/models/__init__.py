@@ -1,0 +1,1 @@
+"""Frozen base models: find, load, batch, generate."""

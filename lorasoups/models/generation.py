@@ -1,0 +1,91 @@
+"""Greedy generation in batches, new tokens only, with a soup folded into the base."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from lorasoups.errors import SoupError
+from lorasoups.lora.lora import LoRA
+
+
+@contextmanager
+def folded(model, lora: LoRA | None) -> Iterator:
+    """The base with ``lora`` added to its weights; afterwards the very same weights as before.
+
+    Generation then costs what the base's costs. The original tensors are put aside and put back,
+    so that nothing is left of the sum, not even rounding.
+
+    Args:
+        model: a causal LM with plain linear layers.
+        lora: an adapter value; None leaves the base as it is.
+
+    Raises:
+        SoupError: a module that the model does not have, or of another shape.
+    """
+    kept: list[tuple[torch.nn.Module, torch.Tensor]] = []
+    try:
+        for name, factors in lora.modules.items() if lora else ():
+            try:
+                module = model.get_submodule(name)
+            except AttributeError:
+                raise SoupError(
+                    f"the base has no module {name!r}: {lora.base_model or 'adapter'}; "
+                    "the adapter was trained on another base"
+                ) from None
+            weight = module.weight.data
+            if tuple(weight.shape) != factors.shape:
+                raise SoupError(
+                    f"{name!r} is {tuple(weight.shape)} in the base, {factors.shape} in the "
+                    "adapter; the adapter was trained on another base"
+                )
+            kept.append((module, weight))
+            delta = factors.delta().to(weight.device)
+            module.weight.data = (weight.float() + delta).to(weight.dtype)
+        yield model
+    finally:
+        for module, weight in kept:
+            module.weight.data = weight
+
+
+@torch.no_grad()
+def generate(
+    model, tokenizer, prompts, max_new_tokens: int = 96, batch_size: int = 256
+) -> list[str]:
+    """Greedy continuations of ``prompts``, in their order.
+
+    Prompts are sorted by length and left-padded; only new tokens are decoded, up to the end token.
+
+    Args:
+        model: causal LM; put into eval mode.
+        tokenizer: its tokenizer, with a pad token.
+        prompts: texts.
+        max_new_tokens: limit per prompt.
+        batch_size: prompts per batch (part of what determines a result: padding changes rounding).
+
+    Returns:
+        One text per prompt without special tokens.
+    """
+    model.eval()
+    device = next(model.parameters()).device
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    texts = [""] * len(prompts)
+    for at in range(0, len(order), batch_size):
+        chosen = order[at : at + batch_size]
+        batch = tokenizer(
+            [prompts[i] for i in chosen], padding=True, padding_side="left", return_tensors="pt"
+        ).to(device)
+        out = model.generate(
+            input_ids=batch["input_ids"],
+            attention_mask=batch["attention_mask"],
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            use_cache=True,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+        new = out[:, batch["input_ids"].shape[1] :]
+        for i, text in zip(
+            chosen, tokenizer.batch_decode(new, skip_special_tokens=True), strict=True
+        ):
+            texts[i] = text
+    return texts

@@ -1,0 +1,1 @@
+"""Results files become tables, sentences and figures; nothing is computed here."""

@@ -1,0 +1,1 @@
+"""One format of results files, and the statistics on it; no torch."""

@@ -1,0 +1,123 @@
+"""One results file against itself: all its numbers, computed again from the verdicts of the items.
+
+What cannot be computed (a method without verdicts) is a finding like any other, never an error.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from lorasoups.errors import SoupError
+from lorasoups.results import stats
+from lorasoups.results.items import matrix, pair
+from lorasoups.results.reading import Results
+
+CLOSE = 1e-9  # the same code on the same verdicts; only the last digits of a library may change
+SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was checked: what, whether it holds, and what the results say."""
+
+    what: str
+    ok: bool
+    says: str = ""
+
+    def __str__(self) -> str:
+        return f"{'OK  ' if self.ok else 'FAIL'} {self.what}{': ' if self.says else ''}{self.says}"
+
+
+def derived(name: str, results: Results) -> Iterator[Finding]:
+    """Rows, comparisons with Holm's correction, and super-linearity of one file.
+
+    Args:
+        name: what the findings call it.
+        results: read and validated.
+    """
+    wrong = [text for row in results["rows"] for text in _row(results, row)]
+    n = len(results["rows"])
+    yield Finding(f"{name}: {n} rows follow from the verdicts", not wrong, _few(wrong))
+    wrong = list(_comparisons(results))
+    n = len(results["comparisons"])
+    yield Finding(f"{name}: {n} comparisons follow from the verdicts", not wrong, _few(wrong))
+    if results["superlinearity"]:
+        wrong = list(_superlinearity(results))
+        yield Finding(f"{name}: super-linearity follows from the verdicts", not wrong, _few(wrong))
+
+
+def _row(results: Results, row: Mapping[str, Any]) -> Iterator[str]:
+    """What is wrong with a row. Only views that the file lists are compared with the verdicts."""
+    n, correct = row["n"], row["correct"]
+    where = f"{row['method']} on {row['task']} ({row['view']}), seed {row['seed']}"
+    if row["view"] == "all" or row["view"] in results.get("views", {}).get(row["task"], {}):
+        try:
+            right = matrix(results, row["task"], row["method"], row["view"], [str(row["seed"])])
+        except SoupError as error:
+            yield str(error)
+            return
+        if (right.size, int(right.sum())) != (n, correct):
+            yield f"{where}: {correct} of {n}, the verdicts say {int(right.sum())} of {right.size}"
+    lo, hi = stats.wilson(correct, n)
+    fresh = {"accuracy": correct / n, "lo": lo, "hi": hi}
+    stored = {"accuracy": row["accuracy"], "lo": row["ci"][0], "hi": row["ci"][1]}
+    yield from (f"{where}: {text}" for text in _differences(stored, fresh, fresh))
+    if row["outcomes"] and row["outcomes"].get("ok", 0) != correct:
+        yield f"{where}: {row['outcomes'].get('ok', 0)} outcomes 'ok', {correct} correct"
+
+
+def _comparisons(results: Results) -> Iterator[str]:
+    ps = []
+    for entry in results["comparisons"]:
+        where = f"{entry['a']} minus {entry['b']}"
+        try:
+            found = vars(stats.paired(*pair(results, entry["task"], entry["a"], entry["b"])))
+        except SoupError as error:
+            yield f"{where}: {error}"
+            continue
+        ps.append(found["p"])
+        names = ("diff", "lo", "hi", "p", "wins", *(t for t in ("t_lo", "t_hi") if t in entry))
+        yield from (f"{where}: {text}" for text in _differences(entry, found, names))
+    if len(ps) == len(results["comparisons"]):
+        for entry, p in zip(results["comparisons"], stats.holm(ps), strict=True):
+            for text in _differences(entry, {"p_holm": p}, ["p_holm"]):
+                yield f"{entry['a']} minus {entry['b']}: {text}"
+    yield from _left_out(results)
+
+
+def _left_out(results: Results) -> Iterator[str]:
+    """Holm's correction is honest only over all methods: none may be missing."""
+    compared: dict[tuple[str, str], set[str]] = {}
+    for entry in results["comparisons"]:
+        compared.setdefault((entry["task"], entry["a"]), {entry["a"]}).add(entry["b"])
+    for (task, a), known in compared.items():
+        for method in results["items"].get(task, {}):
+            if method not in known:
+                yield f"{a} minus {method}: not compared"
+
+
+def _superlinearity(results: Results) -> Iterator[str]:
+    config = results["config"]
+    names = ("base", *config["skills"], "cat")
+    try:
+        tables = [matrix(results, config["target"], name) for name in names]
+        found = vars(stats.superlinearity(*tables))
+    except (SoupError, TypeError) as error:  # TypeError: not two skills
+        yield str(error)
+        return
+    stored = results["superlinearity"]
+    yield from _differences(stored, found, ("gain_soup", "sum_of_gains", "diff", "lo", "hi"))
+
+
+def _differences(stored: Mapping, fresh: Mapping, names: Iterable[str]) -> Iterator[str]:
+    """Fields that are not what they should be; null is right where nothing can be computed."""
+    for name in names:
+        old, new = stored[name], fresh[name]
+        same = old is new if old is None or new is None else abs(old - new) <= CLOSE
+        if not same:
+            yield f"{name} is {old}, computed again {new}"
+
+
+def _few(texts: list[str]) -> str:
+    more = f"; and {len(texts) - SHOWN} more" if len(texts) > SHOWN else ""
+    return "; ".join(texts[:SHOWN]) + more

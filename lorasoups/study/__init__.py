@@ -1,0 +1,1 @@
+"""A profile runs: stages, methods of the table, results file, ablations."""

@@ -1,0 +1,1 @@
+"""Judges: programs in a sandbox, numbers in words, short answers."""

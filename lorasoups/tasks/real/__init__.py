@@ -1,0 +1,1 @@
+"""Tasks on real datasets, from the Hub or a local mirror."""

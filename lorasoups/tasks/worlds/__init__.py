@@ -1,0 +1,1 @@
+"""Generated languages and the pretraining of their embedded bases."""

@@ -1,0 +1,96 @@
+"""Counting the words of a sentence that contain a letter, in ten prompt formats.
+
+The task of the paper's prompt experiment (Natural Instructions task 161): a format fixes how the
+two fields are called and separated, everything else stays. The ten formats are our own, made by the
+same rules (descriptor, separator, space between the fields).
+"""
+
+from dataclasses import dataclass
+from random import Random
+from string import ascii_lowercase
+
+from lorasoups.tasks.worlds.pages.facts import RELATIONS, THINGS, split_of
+
+_GLUE = ("a", "the", "near", "with", "and", "on", "under", "old", "new", "behind", "by", "some")
+_VALUES = tuple(
+    v for r in ("color", "home", "food", "material", "size") for v in RELATIONS[r].values
+)
+WORDS = tuple(sorted({*THINGS, *_VALUES, *_GLUE}))
+
+
+@dataclass(frozen=True)
+class Count:
+    """A sentence (words of `WORDS`) and a letter; ``answer`` is how many words contain it."""
+
+    words: tuple[str, ...]
+    letter: str
+
+    @property
+    def found(self) -> tuple[str, ...]:
+        """The words that contain the letter, in order."""
+        return tuple(w for w in self.words if self.letter in w)
+
+    @property
+    def answer(self) -> int:
+        return len(self.found)
+
+    @property
+    def split(self) -> str:
+        """Decided by the sentence alone: no sentence is shared, with any letter."""
+        return split_of(self.words)
+
+    @property
+    def sentence(self) -> str:
+        return " ".join(self.words)
+
+
+def sample(rng: Random, split: str) -> Count:
+    """Draw a sentence of three to seven words and a letter, one time in four one that occurs."""
+    while True:
+        words = tuple(
+            rng.choice(_GLUE) if i % 3 == 0 else rng.choice(WORDS) for i in range(rng.randint(3, 7))
+        )
+        letters = ascii_lowercase if rng.random() < 0.75 else "".join(words)
+        count = Count(words, rng.choice(letters))
+        if count.split == split:
+            return count
+
+
+@dataclass(frozen=True)
+class Format:
+    """How a prompt is laid out: names of its fields, what follows a name, text between fields."""
+
+    field: str
+    answer: str
+    separator: str
+    between: str
+
+    def prompt(self, count: Count) -> str:
+        """The whole prompt; what differs between formats stands around the same words."""
+        return (
+            f"{self.field}{self.separator}{count.sentence}.{self.between}"
+            f"How many words contain the letter {count.letter}?"
+            f"{self.between}{self.answer}{self.separator.rstrip()}"
+        )
+
+
+FORMATS: dict[int, Format] = {
+    1: Format("Sentence", "Answer", " : ", "\n"),
+    2: Format("sentence", "answer", " - ", " / "),
+    3: Format("SENTENCE", "ANSWER", " : ", " ; "),
+    4: Format("Text", "Reply", " = ", "\n"),
+    5: Format("text", "reply", " : ", " ; "),
+    6: Format("TEXT", "REPLY", " - ", "\n"),
+    7: Format("SENTENCE", "ANSWER", " = ", " / "),
+    8: Format("Text", "Answer", " | ", " | "),
+    9: Format("sentence", "reply", " | ", "\n"),
+    10: Format("TEXT", "ANSWER", " # ", " # "),
+}
+TRAIN_FORMATS, TEST_FORMATS = (1, 2, 4), (3, 7, 8, 10)  # the paper's split by number
+FIELD_WORDS = tuple(sorted({w for f in FORMATS.values() for w in (f.field, f.answer)}))
+MARKS = (":", "-", "=", "|", "#", "/", ";")
+
+
+def reply(count: Count) -> str:
+    """`` the correct answer is 3``, as in the paper's data."""
+    return f" the correct answer is {count.answer}"

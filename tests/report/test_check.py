@@ -1,0 +1,376 @@
+"""``lorasoups check`` must notice what is no longer true."""
+
+import copy
+import json
+
+import nbformat
+import numpy as np
+import pytest
+from results_example import example_results
+
+from lorasoups.errors import SoupError
+from lorasoups.paths import Folders
+from lorasoups.report import claims
+from lorasoups.report.check_claims import written
+from lorasoups.report.check_report import check, report
+from lorasoups.report.check_texts import ABLATIONS, generated
+from lorasoups.report.tables import into_readme
+from lorasoups.results.check import derived
+from lorasoups.results.file import pack_verdicts, read_results, validate, write_results
+from lorasoups.results.items import against_all, matrix
+from lorasoups.run.cli import main
+
+GOOD = example_results(3, ("base", "math", "code", "cat", "data_mix"), n=80) | {"profile": "mini"}
+CLAIM = {"id": "cat-code", "where": "README.md", "text": "CAT beats the code LoRA",
+         "experiment": "hard_math", "a": "cat", "b": "code", "says": "above"}  # fmt: skip
+NUMBER = {"id": "cat-share", "where": "README.md", "text": "CAT beats the code LoRA",
+          "experiment": "hard_math", "metric": "accuracy", "method": "cat"}  # fmt: skip
+README = "In short, CAT beats\nthe code LoRA here.\n<!-- results: x -->\n<!-- end of results -->\n"
+PATH = "data/results/mini/hard_math.json"
+
+
+@pytest.fixture
+def project(tmp_path):
+    (tmp_path / "pyproject.toml").write_text("")
+    (tmp_path / "notebooks").mkdir()
+    write_results(tmp_path / PATH, GOOD)
+    (tmp_path / "README.md").write_text(into_readme(README, GOOD))
+    state(tmp_path, CLAIM)
+    return tmp_path
+
+
+def state(root, *entries):
+    (root / "data" / "claims.json").write_text(json.dumps(entries))
+
+
+def failed(root):
+    return [str(f) for f in check("mini", root) if not f.ok]
+
+
+def untrue(root, results=GOOD):
+    """Only the sentences that people wrote: quicker."""
+    found = written(Folders(root=root), {"hard_math": results})
+    return [str(f) for f in found if not f.ok]
+
+
+def changed(project, change):
+    """Change the stored results behind the back of their writer."""
+    results = json.loads((project / PATH).read_text())
+    change(results)
+    (project / PATH).write_text(json.dumps(results))
+
+
+def wrong(results):
+    return [str(f) for f in derived("x", results) if not f.ok]
+
+
+# --- the files ----------------------------------------------------------------------------------
+
+
+def test_everything_holds_of_a_true_project(project, capsys):
+    assert report("mini", project) == 0
+    told = capsys.readouterr().out
+    assert "CAT (learned alphas) > code LoRA on hard math in 3 of 3 seeds, +" in told
+    assert told.endswith(" hold, 0 do not\n")
+
+
+def test_a_changed_verdict_is_noticed(project):
+    def flip(results):
+        bits = results["items"]["hard_math"]["cat"]["0"]
+        results["items"]["hard_math"]["cat"]["0"] = ("0" if bits[0] != "0" else "f") + bits[1:]
+
+    changed(project, flip)
+    assert any("of the schema" in text and "verdicts" in text for text in failed(project))
+
+
+def test_verdicts_that_were_swapped_are_noticed_although_their_number_stays():
+    swapped = copy.deepcopy(GOOD)
+    n = 80
+    for seed in "012":
+        own = matrix(GOOD, "hard_math", "cat", seeds=[seed])[0]
+        swapped["items"]["hard_math"]["cat"][seed] = pack_verdicts(np.sort(own)[:n])
+    assert any("comparisons" in text for text in wrong(validate(swapped)))
+
+
+def test_a_changed_accuracy_is_noticed(project):
+    changed(project, lambda r: r["rows"][0].update(accuracy=0.99))
+    assert any("accuracy 0.99 is not" in text for text in failed(project))
+
+
+@pytest.mark.parametrize("field", ["accuracy", "lo", "hi"])
+def test_a_row_that_is_off_by_little_is_noticed(field):
+    off = copy.deepcopy(GOOD)
+    row = off["rows"][3]
+    if field == "accuracy":
+        row["accuracy"] += 1e-7
+    else:
+        row["ci"][field == "hi"] += 0.01 if field == "hi" else -0.01
+    (text,) = wrong(validate(off))
+    assert f"{row['method']} on hard_math (all), seed {row['seed']}: {field} is" in text
+
+
+def test_a_row_without_verdicts_is_noticed():
+    bare = copy.deepcopy(GOOD)
+    del bare["items"]["math"]["cat"]
+    assert any("no verdicts: cat on math" in text for text in wrong(validate(bare)))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("diff", 0.9), ("lo", -1.0), ("lo", None), ("hi", 1.0), ("p", 0.9), ("p_holm", 0.5),
+     ("p_holm", None), ("wins", 0), ("t_lo", -1.0)],
+)  # fmt: skip
+def test_changed_comparisons_are_noticed(field, value):
+    off = copy.deepcopy(GOOD)
+    off["comparisons"][0][field] = value
+    (text,) = wrong(off)
+    assert "comparisons" in text and f"cat minus base: {field} is {value}" in text
+
+
+def test_a_comparison_that_was_left_out_is_noticed():
+    few = copy.deepcopy(GOOD)
+    del few["comparisons"][-1]
+    assert any("cat minus data_mix: not compared" in text for text in wrong(few))
+
+
+def test_comparisons_of_different_seeds_are_noticed():
+    off = copy.deepcopy(GOOD)
+    own = off["items"]["hard_math"]["base"]
+    own["7"] = own.pop("2")
+    assert any("different seeds: cat and base" in text for text in wrong(off))
+
+
+def test_changed_super_linearity_is_noticed():
+    off = copy.deepcopy(GOOD)
+    off["superlinearity"]["diff"] += 0.1
+    assert any("super-linearity" in text and "diff is" in text for text in wrong(off))
+    off = copy.deepcopy(GOOD)
+    off["config"]["skills"].append("third")
+    assert any("super-linearity" in text for text in wrong(off))
+
+
+def test_seeds_are_taken_in_the_order_of_their_numbers():
+    results = {"items": {"t": {"m": {str(s): pack_verdicts([s == 10]) for s in (10, 2, 0)}}},
+               "rows": [{"task": "t", "method": "m", "view": "all", "n": 1}]}  # fmt: skip
+    assert matrix(results, "t", "m").tolist() == [[False], [False], [True]]
+
+
+def test_a_view_is_recomputed_where_the_file_lists_its_items():
+    chosen = np.arange(80) % 2 == 0
+    results = copy.deepcopy(GOOD) | {"views": {"hard_math": {"even": pack_verdicts(chosen)}}}
+    table = matrix(results, "hard_math", "cat", "even")
+    assert (table == matrix(GOOD, "hard_math", "cat")[:, chosen]).all()
+    correct = int(table[0].sum())
+    row = next(r for r in GOOD["rows"] if r["method"] == "cat") | {
+        "view": "even", "n": 40, "correct": correct - 1, "accuracy": (correct - 1) / 40,
+        "outcomes": {}, "ci": [0.0, 1.0],
+    }  # fmt: skip
+    results["rows"].append(row)
+    assert any(
+        f"{correct - 1} of 40, the verdicts say {correct} of 40" in t for t in wrong(results)
+    )
+    with pytest.raises(SoupError, match="items not listed: view 'odd'"):
+        matrix(results, "hard_math", "cat", "odd")
+
+
+def test_unreadable_unended_and_misplaced_files_are_noticed(project):
+    (project / PATH).with_name("rank.json").write_text('{"schema": 1, "prof')
+    write_results((project / PATH).with_name("length.json"), GOOD | {"experiment": "rank"})
+    changed(project, lambda r: r.update(complete=False))
+    told = "\n".join(failed(project))
+    assert "FAIL rank: complete, and of the schema: results file cannot be read" in told
+    assert "FAIL length: complete, and of the schema: it says that it is rank" in told
+    assert "FAIL hard_math: complete, and of the schema: a run that has not ended" in told
+
+
+def test_nothing_to_check_is_an_error(project):
+    with pytest.raises(SoupError, match="no results"):
+        list(check("smoke", project))
+
+
+# --- sentences that code wrote ------------------------------------------------------------------
+
+
+def test_a_stale_readme_is_noticed(project):
+    text = (project / "README.md").read_text()
+    (project / "README.md").write_text(text.replace("points [", "points [9"))
+    (told,) = failed(project)
+    assert told.startswith("FAIL README") and "lorasoups.report.tables" in told
+
+
+def notebook(project, name, source, shown):
+    cell = nbformat.v4.new_code_cell(source, execution_count=1 if shown else None)
+    if shown:
+        data = {"text/markdown": shown}
+        cell.outputs = [nbformat.v4.new_output("display_data", data=data)]
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), project / "notebooks" / name)
+
+
+def test_every_sentence_that_a_notebook_calls_for_is_compared(project):
+    source = "showing.say(claims.controls(results), *claims.caveats(results), other.claims(1))"
+    true = [claims.controls(GOOD), *claims.caveats(GOOD)]
+    assert len(true) > 2
+    notebook(project, "03_hard_math.ipynb", source, "\n\n".join(true))
+    assert failed(project) == []
+    for at in range(len(true)):
+        kept = true[:at] + ["stale"] + true[at + 1 :]
+        notebook(project, "03_hard_math.ipynb", source, "\n\n".join(kept))
+        (told,) = failed(project)
+        assert told.startswith("FAIL 03_hard_math") and true[at][:40] in told
+
+
+def test_a_notebook_that_was_not_executed_or_cannot_be_read_is_noticed(project):
+    notebook(project, "03_hard_math.ipynb", "claims.summary(results)", "")
+    (project / "notebooks" / "09_report.ipynb").write_text("{")
+    first, second = failed(project)
+    assert "it was not executed" in first and "not a readable notebook" in second
+
+
+def test_sentences_on_ablations_are_compared(project):
+    write_results((project / PATH).with_name("alphas.json"), GOOD | {"experiment": "alphas"})
+    true = ABLATIONS["alphas"][0](GOOD)
+    notebook(project, "07_alphas.ipynb", "1", "Reading: " + true)
+    assert failed(project) == []
+    notebook(project, "07_alphas.ipynb", "1", "Reading: " + true.replace("+", "-"))
+    assert "FAIL 07_alphas" in failed(project)[0]
+
+
+def test_every_ablation_has_its_sentences():
+    from lorasoups.study.ablations import ABLATIONS as REGISTRY
+
+    assert ABLATIONS.keys() == REGISTRY.keys()
+
+
+# --- sentences that people wrote ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"says": "below"}, "CAT (learned alphas) > code LoRA on hard math in 3 of 3 seeds, +"),
+        ({"text": "CAT is magic"}, "'CAT is magic'): the sentence is not there"),
+        ({"b": "ties@delta"}, "no verdicts: ties@delta on hard_math"),
+        ({"experiment": "rank"}, "no results of rank"),
+        ({"where": "LIES.md"}, "cannot be read"),
+        ({"seeds_won": [2, 3]}, "ahead in 3 of 3 seeds, not [2, 3]"),
+        ({"view": "odd"}, "items not listed: view 'odd'"),
+        (
+            {"a": "code", "b": "cat"},
+            "code LoRA < CAT (learned alphas) on hard math in 3 of 3 seeds",
+        ),
+    ],
+)
+def test_sentences_that_do_not_hold_are_named(project, change, expected):
+    state(project, CLAIM | change)
+    (text,) = untrue(project)
+    assert text.startswith("FAIL cat-code (") and expected in text and "\n" not in text
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"a": "code", "b": "cat", "says": "below"}, {"task": "math", "b": "base"},
+     {"seeds_won": [3, 3]}, {"a": "cat", "b": "cat", "says": "open"}],
+)  # fmt: skip
+def test_sentences_that_hold_are_let_through(project, change):
+    state(project, CLAIM | change)
+    assert untrue(project) == []
+
+
+def test_a_sentence_in_a_notebook_must_stand_in_its_text_not_in_its_code(project):
+    cells = [nbformat.v4.new_markdown_cell("**CAT** beats\nthe code LoRA."),
+             nbformat.v4.new_code_cell("# CAT is fine")]  # fmt: skip
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), project / "notebooks" / "x.ipynb")
+    own = CLAIM | {"where": "notebooks/x.ipynb"}
+    state(project, own | {"text": "**CAT** beats the code LoRA."}, own | {"text": "CAT is fine"})
+    (text,) = untrue(project)
+    assert "CAT is fine" in text
+
+
+@pytest.mark.parametrize(
+    ("claim", "holds"),
+    [({"min": 0.5}, True), ({"min": 0.95}, False), ({"max": 0.5}, False),
+     ({"min": 0.5, "max": 0.95, "over": "min"}, True), ({"method": "base", "max": 0.2}, True),
+     ({"metric": "f1", "min": 0}, False), ({"method": "gone", "min": 0}, False)],
+)  # fmt: skip
+def test_claimed_numbers_are_compared_with_the_results(project, claim, holds):
+    state(project, NUMBER | claim)
+    assert (untrue(project) == []) is holds
+
+
+def test_a_number_can_be_a_row_s_extra_or_stand_anywhere_in_the_file(project):
+    results = copy.deepcopy(GOOD)
+    for row in results["rows"]:
+        row["extra"] = {"f1": 0.25 * (1 + row["seed"])}
+    path = {k: v for k, v in NUMBER.items() if k != "method"}
+    state(
+        project,
+        NUMBER | {"metric": "f1", "min": 0.5, "max": 0.5},
+        NUMBER | {"metric": "f1", "over": "max", "min": 0.75},
+        path | {"metric": "timings.skill", "max": 12},
+        path | {"metric": "timings.gone", "max": 12},
+    )
+    (text,) = untrue(project, results)
+    assert "no number: timings.gone" in text
+
+
+@pytest.mark.parametrize(
+    ("entry", "expected"),
+    [
+        ({k: v for k, v in CLAIM.items() if k != "experiment"}, "missing: experiment"),
+        ({k: v for k, v in CLAIM.items() if k != "b"}, "missing: b"),
+        (CLAIM | {"sayz": 1}, "meaningless here: sayz"),
+        (CLAIM | {"metric": "accuracy"}, "meaningless here: metric"),
+        (CLAIM | {"says": "better"}, "says 'better'"),
+        (CLAIM | {"text": " "}, "an empty text"),
+        (CLAIM | {"seeds_won": 3}, "seeds_won is no list"),
+        (NUMBER, "needs numbers min or max"),
+        (NUMBER | {"min": "0.5"}, "needs numbers min or max"),
+        (NUMBER | {"min": 0.5, "over": "median"}, "over 'median'"),
+        ("CAT is good", "not a JSON object"),
+    ],
+)
+def test_entries_that_assert_nothing_are_no_success(project, entry, expected):
+    state(project, entry)
+    (text,) = untrue(project)
+    assert text.startswith("FAIL claim 0 of data/claims.json") and expected in text
+
+
+@pytest.mark.parametrize("content", ["{", "{}", None])
+def test_claims_that_cannot_be_read_are_no_success(project, content):
+    path = project / "data/claims.json"
+    path.write_text(content) if content else path.unlink()
+    (text,) = untrue(project)
+    assert text.startswith("FAIL data/claims.json can be read")
+
+
+def test_the_exit_code_says_it(project, capsys, monkeypatch):
+    monkeypatch.setattr("lorasoups.paths.project_root", lambda: project)
+    assert main(["check"]) == 0
+    state(project, CLAIM | {"says": "open"})
+    assert main(["check"]) == 1
+    assert "FAIL cat-code" in capsys.readouterr().out
+    assert main(["check", "--profile", "smoke"]) == 2
+
+
+def test_the_committed_results_of_a_real_model_follow_from_their_verdicts():
+    found = list(check("small", Folders().project))
+    assert len(found) >= 3
+    assert [str(f) for f in found if not f.ok] == []
+
+
+def test_a_method_is_compared_with_all_others_on_a_further_test():
+    """On the target it gives what the file says."""
+    found = against_all(GOOD, GOOD["config"]["target"])
+    stored = {e["b"]: e["diff"] for e in GOOD["comparisons"]}
+    assert {b: p.diff for b, p in found.items()} == pytest.approx(stored)
+    with pytest.raises(SoupError, match="no verdicts: mowps; tests are"):
+        against_all(GOOD, "mowps")
+
+
+def test_the_committed_sentences_hold():
+    """The project's own (the comparisons of all files take a minute: the command checks them)."""
+    folders = Folders()
+    known = {p.stem: read_results(p) for p in (folders.results / "mini").glob("*.json")}
+    assert [
+        str(f) for f in (*generated(folders, known), *written(folders, known)) if not f.ok
+    ] == []

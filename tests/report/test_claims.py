@@ -1,0 +1,183 @@
+"""Tables and sentences: they say what the results file says, whichever way it falls."""
+
+import copy
+
+import pytest
+from results_example import example_results
+
+from lorasoups.report import claims, tables
+from lorasoups.report.paper import against_paper
+from lorasoups.results import reading, stats
+from lorasoups.study.recipes import RECIPES, STATIC
+
+FEW = ("base", "math", "code", "data_mix", "cat", "linear@delta")
+
+
+@pytest.fixture(scope="module")
+def good():
+    """CAT is far above everything else."""
+    return example_results(3, n=100)
+
+
+@pytest.fixture(scope="module")
+def bad():
+    """CAT is the worst of all."""
+    return example_results(2, n=100, chances={"cat": 0.01, "base": 0.4, "math": 0.4})
+
+
+def test_every_method_has_one_group_and_none_is_lost(good):
+    grouped = reading.methods(good)
+    assert list(grouped) == list(reading.GROUPS)
+    assert sorted(m for members in grouped.values() for m in members) == sorted(RECIPES)
+    assert grouped[reading.STATIC] == list(STATIC)
+
+
+def test_estimate_of_one_seed_is_wilsons_interval():
+    found = reading.estimate(example_results(1, FEW, n=50), "cat")
+    assert (found.lo, found.hi) == stats.wilson(round(found.mean * 50), 50)
+
+
+def test_estimate_over_seeds_is_around_the_mean_of_the_seeds(good):
+    found = reading.estimate(good, "cat")
+    assert found.mean == pytest.approx(sum(found.per_seed) / 3)
+    assert found.lo < found.mean < found.hi
+    assert found.hi - found.lo < 0.25
+
+
+def test_nothing_right_in_any_seed_still_has_an_interval():
+    found = reading.estimate(example_results(3, FEW, n=20, chances={"base": 0.0}), "base")
+    assert found.lo == 0 and found.hi == pytest.approx(stats.wilson(0, 20)[1])
+
+
+def test_what_was_not_evaluated_has_no_estimate(good):
+    assert reading.estimate(good, "cat", "another task") is None
+
+
+@pytest.mark.parametrize(
+    "lo, hi, expected",
+    [(0.01, 0.2, claims.ABOVE), (-0.2, -0.01, claims.BELOW), (-0.1, 0.1, claims.OPEN),
+     (0.0, 0.1, claims.OPEN), (None, None, claims.OPEN)],
+)  # fmt: skip
+def test_verdict_needs_an_interval_without_zero(lo, hi, expected):
+    assert claims.verdict({"lo": lo, "hi": hi}) == expected
+
+
+def test_claim_that_holds(good):
+    assert all(claims.holds(good).values())
+    assert claims.summary(good).startswith("The claim holds here")
+    assert f"CAT is above {len(STATIC)}," in claims.against_static(good)
+    assert claims.super_linear(good).startswith("Super-linear")
+
+
+def test_claim_that_fails_is_told_as_plainly(bad):
+    assert not any(claims.holds(bad).values())
+    assert claims.summary(bad).startswith("No part of the claim")
+    assert "CAT is below base" in claims.against_skills(bad)
+    assert f"below {len(STATIC)} (" in claims.against_static(bad)
+    assert claims.super_linear(bad).startswith("Sub-linear")
+
+
+def test_one_static_merge_that_is_as_good_breaks_the_claim(good):
+    results = copy.deepcopy(good)
+    entry = claims.comparison(results, "ties@delta")
+    entry["lo"] = -0.01
+    assert claims.holds(results)["CAT above every static merge"] is False
+    assert claims.summary(results).startswith("The claim holds in part")
+    assert "not told apart from 1 (ties (delta, 1/k))" in claims.against_static(results)
+
+
+def test_what_was_not_compared_is_not_claimed():
+    results = example_results(1, ("base", "math", "code", "cat"))
+    assert claims.holds(results)["CAT above every static merge"] is False
+    assert claims.against_data_mix(results) == "DATA-MIX was not evaluated."
+
+
+@pytest.fixture
+def ablation():
+    """Variants that no recipe knows, without skills, merges or mixes; three skills in the soup."""
+    drawn = ("base", "math", "code", "cat", "cat_k3", "sum_k3")
+    found = copy.deepcopy(example_results(2, drawn, n=40))
+    found["config"] |= {"skills": ["math", "code", "line"], "labels": {"cat_k3": "CAT, k = 3"},
+                        "ablation": "more LoRAs"}  # fmt: skip
+    own = ("cat", "cat_k3", "sum_k3")
+    for name, key in (("rows", "method"), ("comparisons", "b")):
+        found[name] = [e for e in found[name] if e["task"] == "hard_math" and e[key] in own]
+    return found | {"superlinearity": {}, "skills": [], "sweep": []}
+
+
+def test_methods_of_ablations_are_called_what_their_file_calls_them(ablation, good):
+    names = list(tables.comparisons(ablation)["CAT minus"])
+    assert names == ["CAT, k = 3", "sum_k3"]
+    assert list(tables.headline(ablation)["method"]) == ["CAT (learned alphas)", "CAT, k = 3",
+                                                         "sum_k3"]  # fmt: skip
+    assert reading.label("cat_k3", good) == "cat_k3"
+
+
+def test_sentences_and_tables_can_be_made_of_any_experiment(ablation):
+    text = claims.all_claims(ablation)
+    assert "The paper's claim is not tested in this experiment." in text
+    assert "Super-linearity is asked of two skills only." in text
+    two = ablation | {"config": ablation["config"] | {"skills": ["math", "code"]}}
+    assert claims.super_linear(two) == "Super-linearity was not measured."
+    for table in (tables.training, tables.sweep, tables.views, tables.tasks, tables.short):
+        tables.markdown(table(ablation))
+    assert tables.training(ablation).empty and tables.studies({"rank": ablation}).empty
+
+
+def test_a_map_without_the_soup_claims_nothing(ablation):
+    none = ablation | {"rows": [r for r in ablation["rows"] if r["method"] != "cat"]}
+    assert claims.summary(none) == "The paper's claim is not tested in this experiment."
+
+
+def test_numbers_in_sentences_are_those_of_the_file(good):
+    entry = claims.comparison(good, "math")
+    expected = f"{100 * entry['diff']:+.1f} points [{100 * entry['lo']:+.1f}, "
+    assert expected in claims.against(good, "math")
+    assert f"{100 * reading.estimate(good, 'cat').mean:.1f} % of 100" in claims.summary(good)
+
+
+def test_caveats_name_few_seeds_few_problems_and_smoke(good):
+    assert any("seeds" in c for c in claims.caveats(good))
+    assert any("Only 100 problems" in c for c in claims.caveats(good))
+    smoke = example_results(1, FEW, n=8) | {"profile": "smoke"}
+    assert any("numbers mean nothing" in c for c in claims.caveats(smoke))
+
+
+def test_headline_table_has_every_method_with_its_mean(good):
+    frame = tables.headline(good)
+    assert sorted(frame["method"]) == sorted(m.label for m in RECIPES.values())
+    row = frame[frame["method"] == "code LoRA"].iloc[0]
+    assert row["solved, %"] == f"{100 * reading.estimate(good, 'code').mean:.1f}"
+    assert row["seeds"] == 3
+
+
+def test_tasks_table_lists_the_methods_with_several_tests(good):
+    frame = tables.tasks(good)
+    assert list(frame["method"]) == [reading.label(m) for m in ("base", "math", "code", "cat")]
+    assert list(frame.columns) == ["method", "hard_math", "math", "code"]
+
+
+def test_sweep_table_puts_the_lowest_loss_first(good):
+    frame = tables.sweep(good)
+    assert list(frame["normalise"]) == ["none", "softmax"] and frame["chosen"][0] == "yes"
+
+
+def test_markdown_table_has_a_line_per_row(good):
+    text = tables.markdown(tables.comparisons(good)).splitlines()
+    assert len(text) == 2 + len(good["comparisons"])
+    assert {line.count("|") for line in text} == {7}
+
+
+def test_paper_table_stars_what_is_only_of_medium_reliability(good):
+    config = {
+        "training": {"r": 8, "lora_alpha": 16, "lr": 1e-3, "target_modules": ["q_proj"]},
+        "alphas": {"share": 0.05, "epochs": 3, "grid": [1, 2]}, "source": "world",
+        "base": "data/mini", "n_test": {"hard_math": 100}, "density": 0.75,
+    }  # fmt: skip
+    frame = against_paper(good | {"config": good["config"] | config})
+    paper = dict(zip(frame["what"], frame["paper"], strict=True))
+    assert paper["CAT (learned alphas), % solved"] == "21.11*"
+    own = dict(zip(frame["what"], frame["this kit"], strict=True))
+    assert own["code LoRA, % solved"].startswith(
+        tables.percent(reading.estimate(good, "code").mean)
+    )

@@ -1,0 +1,122 @@
+"""Intervals and tests against textbook numbers and known cases."""
+
+import numpy as np
+import pytest
+
+from lorasoups.errors import SoupError
+from lorasoups.results.stats import holm, mcnemar, paired, superlinearity, wilson
+
+
+def verdicts(rate, seeds=5, items=400, seed=0):
+    return np.random.default_rng(seed).random((seeds, items)) < rate
+
+
+def test_wilson_of_a_known_case():
+    # Newcombe 1998, table I: 81 of 263
+    assert wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=1e-4)
+    assert wilson(0, 20)[0] == 0.0 and wilson(20, 20)[1] == 1.0
+    low, high = wilson(660, 1319)
+    assert (high - low) / 2 == pytest.approx(0.027, abs=5e-4)
+
+
+@pytest.mark.parametrize(("correct", "n"), [(1, 0), (3, 2), (-1, 5)])
+def test_wilson_refuses_what_is_no_proportion(correct, n):
+    with pytest.raises(SoupError, match="no proportion"):
+        wilson(correct, n)
+
+
+def test_mcnemar_counts_only_what_differs():
+    a = np.array([1] * 9 + [0] + [1] * 90, dtype=bool)
+    b = np.array([0] * 9 + [1] + [1] * 90, dtype=bool)
+    assert mcnemar(a, b) == pytest.approx(2 * (1 + 10) / 2**10)
+    assert mcnemar(a, a) == 1.0
+    assert paired(a, b).p == mcnemar(a, b)
+
+
+def test_equal_methods_do_not_differ():
+    a = verdicts(0.5)
+    found = paired(a, a)
+    assert (found.diff, found.lo, found.hi, found.p, found.wins) == (0, 0, 0, 1, 0)
+
+
+def test_a_clear_difference_is_found_with_its_sign():
+    a, b = verdicts(0.7), verdicts(0.4, seed=1)
+    found, other = paired(a, b), paired(b, a)
+    assert 0 < found.lo < found.diff < found.hi
+    assert found.p < 0.001 and found.wins == 5 and other.wins == 0
+    assert found.t_lo < found.diff < found.t_hi and found.t_p < 0.01
+    assert (other.diff, other.lo) == pytest.approx((-found.diff, -found.hi), abs=0.01)
+
+
+def test_one_seed_has_no_interval_over_seeds():
+    found = paired(verdicts(0.7, seeds=1)[0], verdicts(0.4, seeds=1, seed=1)[0])
+    assert found.t_lo is None and found.t_hi is None and found.t_p is None
+    assert found.lo > 0
+
+
+def test_seeds_that_disagree_widen_the_interval():
+    steady = verdicts(0.5, seeds=4, items=1000)
+    worse = verdicts(0.4, seeds=4, items=1000, seed=1)
+    shaky = np.concatenate([verdicts(rate, 1, 1000, 2) for rate in (0.9, 0.1, 0.8, 0.2)])
+    calm, wild = paired(steady, worse), paired(shaky, worse)
+    assert calm.lo > 0
+    assert wild.lo < 0 < wild.hi
+    assert wild.hi - wild.lo > 5 * (calm.hi - calm.lo)
+    assert wild.p > 0.2
+
+
+def test_interval_over_items_agrees_with_the_normal_one():
+    a, b = verdicts(0.6, 1, 2000), verdicts(0.5, 1, 2000, 1)
+    difference = a.astype(float) - b
+    half = 1.96 * difference.std() / 2000**0.5
+    found = paired(a, b)
+    assert found.lo == pytest.approx(difference.mean() - half, abs=2e-3)
+    assert found.hi == pytest.approx(difference.mean() + half, abs=2e-3)
+
+
+def test_coverage_of_the_bootstrap_with_no_difference():
+    missed = 0
+    for i in range(100):
+        found = paired(
+            verdicts(0.5, 5, 100, 2 * i), verdicts(0.5, 5, 100, 2 * i + 1), resamples=500
+        )
+        missed += not found.lo <= 0 <= found.hi
+    assert missed <= 12  # 5 expected
+
+
+def test_same_seed_same_numbers():
+    a, b = verdicts(0.6), verdicts(0.5, seed=1)
+    first, again, other = (paired(a, b, seed=seed, resamples=999) for seed in (3, 3, 4))
+    assert first == again
+    assert (first.lo, first.hi) != (other.lo, other.hi)
+
+
+def test_superlinear_gain_is_told_from_a_sum_of_gains():
+    base, a, b = verdicts(0.0), verdicts(0.1, seed=1), verdicts(0.1, seed=2)
+    more = superlinearity(base, a, b, verdicts(0.6, seed=3))
+    assert more.gain_soup == pytest.approx(0.6, abs=0.03)
+    assert more.sum_of_gains == pytest.approx(0.2, abs=0.03)
+    assert more.diff == pytest.approx(more.gain_soup - more.sum_of_gains)
+    assert more.lo > 0 and more.wins == 5
+    same = superlinearity(base, a, b, a)
+    assert same.hi < 0  # the soup has lost one skill's gain
+    one = superlinearity(base[:1], a, b, verdicts(0.6, seed=3))
+    assert one == more  # a base that no seed changes
+
+
+def test_holm_of_a_known_case():
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+def test_wrong_shapes_and_types_are_refused():
+    a = verdicts(0.5)
+    with pytest.raises(SoupError, match="different seeds or items"):
+        paired(a, a[:4])
+    with pytest.raises(SoupError, match="different seeds or items"):
+        superlinearity(a, a, a, a[:, :7])
+    with pytest.raises(SoupError, match="bool array"):
+        paired(a.astype(float), a)
+    with pytest.raises(SoupError, match="bool array"):
+        paired(a[:0], a[:0])

@@ -1,0 +1,170 @@
+"""The command line: exit codes, one-line errors, and what reaches the functions behind it."""
+
+import os
+import subprocess
+import sys
+import types
+
+import pytest
+
+from lorasoups.errors import SoupError
+from lorasoups.run import cli
+
+
+@pytest.fixture
+def reproduced(monkeypatch):
+    """Calls of the runner, which does not run."""
+    from lorasoups.run import runner
+
+    calls = []
+    monkeypatch.setattr(runner, "reproduce", lambda *a, **k: calls.append((a, k)))
+    return calls
+
+
+@pytest.fixture
+def small_runs(monkeypatch):
+    """Calls of profile small, which does not run."""
+    calls = []
+    module = types.ModuleType("lorasoups.study.real")
+    module.run = lambda arguments: calls.append(arguments)
+    monkeypatch.setitem(sys.modules, "lorasoups.study.real", module)
+    return calls
+
+
+def python(*arguments, **options):
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    return subprocess.run(
+        [sys.executable, *arguments], env=env, capture_output=True, text=True, **options
+    )
+
+
+def test_commands_are_there():
+    text = cli.build_parser().format_help()
+    for command in ("reproduce", "ablate", "check", "merge", "methods", "pretrain-mini"):
+        assert command in text
+
+
+def test_help_comes_without_the_heavy_libraries():
+    program = """
+import sys
+from lorasoups.cli import build_parser
+build_parser().format_help()
+heavy = {"torch", "transformers", "papermill", "matplotlib", "datasets"} & set(sys.modules)
+assert not heavy, heavy
+"""
+    done = python("-c", program)
+    assert done.returncode == 0, done.stderr
+
+
+def test_defaults_of_reproduce(reproduced):
+    assert cli.main(["reproduce"]) == 0
+    [(positional, named)] = reproduced
+    assert positional == ("mini", 1, None, None, False, None)
+    assert named == {"parameters": {}, "hub_mirror": None}
+
+
+def test_options_reach_the_runner(reproduced):
+    line = "reproduce --profile smoke --seeds 5 --from 02 --force --out o --hub-mirror m"
+    cli.main([*line.split(), "-p", "n=100", "-p", "name=a b", "-p", "lrs=[1e-3]"])
+    [(positional, named)] = reproduced
+    assert positional == ("smoke", 5, None, "02", True, "o")
+    assert named["parameters"] == {"n": 100, "name": "a b", "lrs": [1e-3]}
+    assert named["hub_mirror"] == "m"
+
+
+@pytest.mark.parametrize(
+    "line, told",
+    [
+        ("reproduce --profile tiny", "tiny"),
+        ("reproduce --profile smoke --seeds 0", "bad number of seeds"),
+        ("reproduce --profile mini --limit 3", "--limit means nothing here: profile mini"),
+        ("reproduce --profile smoke --base x", "--base means nothing here: profile smoke"),
+        ("reproduce --profile small --from 02", "--from means nothing here: profile small"),
+        ("reproduce --parameter n", "not of the form NAME=VALUE"),
+        ("reproduce --parameter 1n=2", "not of the form NAME=VALUE"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(line, told, capsys):
+    assert cli.main(line.split()) == 2
+    printed = capsys.readouterr()
+    assert printed.err.startswith("error: ") and told in printed.err
+    assert printed.err.count("\n") == 1 and printed.out == ""
+
+
+def test_errors_outside_a_clone_come_out_of_the_process(tmp_path):
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "pyproject.toml").touch()
+    done = python("-m", "lorasoups", "reproduce", "--profile", "smoke", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: no notebooks") and done.stderr.count("\n") == 1
+    assert python("-m", "lorasoups", "reproduc").returncode == 2
+    assert python("-m", "lorasoups").returncode == 2
+    assert python("-m", "lorasoups", "--version").returncode == 0
+
+
+def test_interruption_is_exit_code_130(monkeypatch, reproduced, capsys):
+    from lorasoups.run import runner
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runner, "reproduce", interrupted)
+    assert cli.main(["reproduce"]) == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
+def test_errors_that_are_no_bad_input_keep_their_traceback(monkeypatch):
+    from lorasoups.run import runner
+
+    def broken(*_, **__):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(runner, "reproduce", broken)
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["reproduce"])
+
+
+def test_small_profile_goes_its_own_way(small_runs, reproduced, tmp_path, monkeypatch):
+    monkeypatch.setenv("LORASOUPS_HUB_MIRROR", "before")
+    monkeypatch.chdir(tmp_path)
+    line = "reproduce --profile small --base model --limit 20 --hub-mirror mirror --seeds 2"
+    assert cli.main(line.split()) == 0
+    [arguments] = small_runs
+    assert (arguments.base, arguments.limit, arguments.seeds) == ("model", 20, 2)
+    assert os.environ["LORASOUPS_HUB_MIRROR"] == str(tmp_path / "mirror")
+    assert reproduced == []
+
+
+def test_missing_notebook_packages_are_told_with_the_command(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "papermill", None)
+    monkeypatch.delitem(sys.modules, "lorasoups.run.runner", raising=False)
+    monkeypatch.delattr("lorasoups.run.runner", raising=False)
+    assert cli.main(["reproduce"]) == 2
+    assert "package papermill is missing" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "line, expected",
+    [
+        ("pretrain-mini --out o --steps 3", {"steps": 3, "world": "mini"}),
+        ("pretrain-mini --out o --seed 4 --world pages", {"seed": 4, "world": "pages"}),
+    ],
+)
+def test_pretraining_gets_only_what_was_given(monkeypatch, line, expected):
+    from lorasoups.tasks.worlds import pretrain
+
+    calls = []
+    monkeypatch.setattr(pretrain, "main", lambda out, **k: calls.append((out, k)))
+    assert cli.main(line.split()) == 0
+    assert calls == [("o", expected)]
+
+
+def test_error_type_of_the_package_is_caught_wherever_it_comes_from(monkeypatch, capsys):
+    from lorasoups.run import runner
+
+    def refuse(*_, **__):
+        raise SoupError("density is 2: --density; give a number in (0, 1]")
+
+    monkeypatch.setattr(runner, "reproduce", refuse)
+    assert cli.main(["reproduce"]) == 2
+    assert capsys.readouterr().err == "error: density is 2: --density; give a number in (0, 1]\n"

@@ -1,0 +1,123 @@
+"""The notebook series: what a reader finds in the files, and that all of it runs headless."""
+
+import hashlib
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from lorasoups.results.file import load_results
+from lorasoups.run.notebook_files import (
+    INJECTED,
+    KERNELSPEC,
+    declared_parameters,
+    error_in,
+    tags,
+    unexecuted,
+)
+from lorasoups.run.runner import reproduce
+
+FOLDER = Path(__file__).resolve().parent.parent.parent / "notebooks"
+NOTEBOOKS = sorted(p for p in FOLDER.glob("*.ipynb") if not p.stem.endswith(".failed"))
+COMMON = {"profile": "mini", "seeds": 1, "out": "", "force": False}
+MAX_LINES, MAX_BYTES = 15, 500_000
+MACHINE_PATH = re.compile(r"(?<![\w.:/~-])/(work|tmp|home|root|Users|opt|var)/\S*")
+
+each = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+
+def read(path):
+    return nbformat.read(path, as_version=4)
+
+
+def code_cells(path):
+    return [cell for cell in read(path).cells if cell.cell_type == "code" and cell.source.strip()]
+
+
+def texts(path):
+    """Sources and text outputs (pictures are no text)."""
+    for cell in read(path).cells:
+        yield cell.source
+        for output in cell.get("outputs", []):
+            yield output.get("text", "")
+            for mime, value in output.get("data", {}).items():
+                if not mime.startswith("image/"):
+                    yield str(value)
+
+
+def test_there_is_a_series_of_numbered_notebooks():
+    assert NOTEBOOKS, "no notebooks in notebooks/"
+    numbers = [path.stem[:2] for path in NOTEBOOKS]
+    assert all(re.fullmatch(r"\d\d_[a-z0-9_]+", path.stem) for path in NOTEBOOKS)
+    assert len(set(numbers)) == len(numbers)
+    assert {"00", "01", "02", "03", "09"} <= set(numbers)
+
+
+@each
+def test_file_is_valid_and_small_enough_to_be_shown(path):
+    nbformat.validate(read(path))
+    assert path.stat().st_size <= MAX_BYTES
+
+
+@each
+def test_first_cell_tells_goal_minutes_memory_and_device(path):
+    first = read(path).cells[0]
+    assert first.cell_type == "markdown" and first.source.startswith("# ")
+    for word in ("goal", "minute", "memory", "device"):
+        assert re.search(rf"\b{word}", first.source, re.IGNORECASE), word
+
+
+@each
+def test_first_code_cell_after_the_parameters_or_before_prints_versions(path):
+    first = [cell for cell in code_cells(path) if not {"parameters", INJECTED} & set(tags(cell))][0]
+    assert "version" in first.source
+    shown = "".join(o.get("text", "") + str(o.get("data", "")) for o in first.outputs)
+    assert re.search(r"\d+\.\d+", shown), "the versions are not shown"
+
+
+@each
+def test_parameters_cell_holds_the_common_literals(path):
+    declared = declared_parameters(read(path), path)
+    assert {name: declared.get(name) for name in COMMON} == COMMON
+
+
+@each
+def test_code_cells_are_short(path):
+    long = {c.execution_count: c.source.count("\n") + 1 for c in code_cells(path)}
+    assert not {count: lines for count, lines in long.items() if lines > MAX_LINES}
+
+
+@each
+def test_kernel_is_python3_and_no_runner_metadata_is_left(path):
+    notebook = read(path)
+    assert notebook.metadata.kernelspec == KERNELSPEC
+    assert not {"papermill", "widgets"} & set(notebook.metadata)
+    assert not any({"papermill", "execution"} & set(cell.metadata) for cell in notebook.cells)
+    assert "application/vnd.jupyter.widget" not in path.read_text(encoding="utf-8")
+
+
+@each
+def test_every_cell_was_executed_once_and_in_order(path):
+    counts = [cell.execution_count for cell in code_cells(path)]
+    assert counts == list(range(1, len(counts) + 1))
+    assert error_in(read(path)) is None
+
+
+@each
+def test_nothing_tells_of_the_machine_it_ran_on(path):
+    found = [match[0] for text in texts(path) for match in MACHINE_PATH.finditer(text)]
+    assert not found
+
+
+@pytest.mark.notebooks
+def test_whole_series_runs_in_profile_smoke(tmp_path):
+    assert NOTEBOOKS, "no notebooks in notebooks/"
+    before = {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in NOTEBOOKS}
+    times = reproduce("smoke", out=tmp_path, root=FOLDER.parent)
+    assert list(times) == [path.stem for path in NOTEBOOKS]
+    for path in NOTEBOOKS:
+        executed = read(tmp_path / "notebooks" / path.name)
+        assert not unexecuted(executed) and error_in(executed) is None
+    assert load_results("smoke", root=tmp_path)["complete"]
+    assert before == {p: hashlib.sha256(p.read_bytes()).hexdigest() for p in NOTEBOOKS}

@@ -1,0 +1,197 @@
+"""Several processes: the numbers of one, written once, and told once."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import together
+import torch
+import yaml
+from accelerate.commands.config.config_args import load_config_from_file
+from test_small import base, command, mirror, out  # noqa: F401 (fixtures)
+
+import lorasoups
+from lorasoups.errors import SoupError
+from lorasoups.learning.split_batches import WEIGHT, share
+from lorasoups.models import processes as distributed
+from lorasoups.results.file import load_results
+from lorasoups.run import cli
+from lorasoups.study.distributed_store import DistributedStore
+from lorasoups.study.store import Store
+
+CONFIGS = Path(lorasoups.__file__).parent / "run" / "accelerate"
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+def launch(*arguments, processes=2, config="ddp"):
+    """``accelerate launch``, with a config of ours (on CPUs it means gloo); its output."""
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])
+    quiet = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(
+        [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--config_file",
+         str(CONFIGS / f"{config}.yaml"), "--num_processes", str(processes),
+         "--main_process_port", "0", *map(str, arguments)],
+        env={**os.environ, **quiet, "PYTHONPATH": paths}, cwd=ROOT, timeout=900,
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("alone")
+    together.main(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("two")
+    launch(ROOT / "tests" / "together.py", folder)
+    return folder
+
+
+def seen(folder, stage, rank):
+    return json.loads((folder / f"{stage} seen by process {rank}.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("stage", "what", "tolerance"),
+    [("alphas", "weights", 1e-5), ("skill", "deltas", 1e-4), ("xlora", "gate", 1e-4)],
+)
+@pytest.mark.parametrize("cut", ["", "-cut"])
+def test_training_on_two_processes_is_training_on_one(alone, two, stage, what, tolerance, cut):
+    one, both = seen(alone, stage, 0)[what], seen(two, stage + cut, 0)[what]
+    assert one.keys() == both.keys() and one
+    for name in one:
+        expected, found = torch.tensor(one[name]), torch.tensor(both[name])
+        torch.testing.assert_close(found, expected, rtol=0, atol=tolerance, msg=name)
+
+
+@pytest.mark.parametrize("stage", ["alphas", "skill"])
+@pytest.mark.parametrize("cut", ["", "-cut"])
+def test_every_step_has_the_loss_of_one_process(alone, two, stage, cut):
+    one, both = seen(alone, stage, 0)["losses"], seen(two, stage + cut, 0)["losses"]
+    assert both == pytest.approx(one, abs=1e-5) and len(set(one)) > 5
+
+
+def test_in_pieces_the_frozen_weights_are_cut_and_what_is_trained_comes_back(two):
+    assert all(seen(two, f"{stage}-cut", 0)["pieces"] for stage in ("alphas", "skill", "xlora"))
+    assert min(seen(two, "skill-cut", 0)["pieces"]) == 21  # embeddings, norms, 2 layers
+    assert seen(two, "xlora-cut", 0)["moved"] > 1e-5
+    history = seen(two, "alphas-cut", 0)["means"]
+    assert history == pytest.approx(seen(two, "alphas", 0)["means"], abs=1e-5)
+    assert len(set(history)) > 5
+
+
+def test_generated_texts_are_those_of_one_process(alone, two):
+    texts = seen(two, "evaluate", 1)["texts"]
+    assert texts == seen(alone, "evaluate", 0)["texts"]
+    assert len(set(texts)) > 3  # else any order would do
+
+
+def test_an_artifact_is_written_once_and_seen_by_all(two):
+    for stage in together.STAGES:
+        assert len([p for p in (two / "store" / stage).iterdir() if p.is_dir()]) == 1
+        assert seen(two, stage, 0) == seen(two, stage, 1)
+        assert seen(two, stage, 1)["by"] == "process 0"
+
+
+def test_what_cannot_be_shared_out_is_made_by_one(two):
+    assert (two / "merge by process 0").exists() and not (two / "merge by process 1").exists()
+    assert (two / "alphas by process 1").exists()
+
+
+# The fixture `out` is the same command in this process.
+def test_reproduce_on_two_processes_gives_the_results_of_one(base, mirror, out, tmp_path):  # noqa: F811
+    done = launch("-m", "lorasoups", *command(base, mirror, tmp_path), config="fsdp")
+    one, both = load_results("small", root=out), load_results("small", root=tmp_path)
+    assert both["rows"] == one["rows"] and both["items"] == one["items"]
+    assert both["comparisons"] == one["comparisons"]
+    for expected, found in zip(one["alphas"], both["alphas"], strict=True):
+        assert found["values"] == pytest.approx(expected["values"], abs=1e-5)
+    assert done.stdout.count("written: ") == 1
+
+
+# --- a share of a batch ------------------------------------------------------------------------
+
+
+def batch(*labels):
+    found = torch.tensor(labels)
+    return {"input_ids": torch.arange(found.numel()).view_as(found), "labels": found}
+
+
+def test_shares_are_the_whole_batch_and_count_by_tokens():
+    whole = batch([1, 2, 3], [1, -100, -100], [1, -100, 3], [-100, 2, 3])  # 2, 0, 1, 2 asked
+    shares = [share(whole, rank, 2) for rank in (0, 1)]
+    assert [s["input_ids"][:, 0].tolist() for s in shares] == [[0, 9], [6]]
+    assert [float(s[WEIGHT]) for s in shares] == pytest.approx([2 * 4 / 5, 2 * 1 / 5])
+
+
+def test_a_process_without_rows_takes_part_and_counts_nothing():
+    shares = [share(batch([1, -100, -100], [1, 2, 3]), rank, 3) for rank in range(3)]
+    assert [float(s[WEIGHT]) for s in shares] == [3.0, 0.0, 0.0]
+    assert all(s["input_ids"].tolist() == [[3, 4, 5]] for s in shares)
+
+
+def test_a_batch_without_labels_is_nan_as_with_one_process():
+    assert share(batch([1, -100, -100]), 1, 2)[WEIGHT].isnan()
+
+
+# --- who we are --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def launched(monkeypatch):
+    """As if a launcher had started two of us; nobody else is there."""
+    told = {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"}
+    for name, value in told.items():
+        monkeypatch.setenv(name, value)
+    return monkeypatch
+
+
+def test_one_process_needs_nothing(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "4")  # alone it means nothing
+    assert (distributed.size(), distributed.rank()) == (1, 0) and distributed.is_main()
+    assert distributed.gather("x") == ["x"] and distributed.broadcast("y") == "y"
+    assert distributed.join() is None
+
+
+def test_numbers_that_no_launcher_writes_are_refused(launched):
+    launched.setenv("RANK", "2")
+    with pytest.raises(SoupError, match="RANK=2"):
+        distributed.size()
+
+
+def test_notebooks_are_refused_on_several_processes(launched, capsys):
+    assert cli.main(["reproduce", "--profile", "smoke"]) == 2
+    told = capsys.readouterr().err
+    assert "notebooks run in one process; use --profile small" in told
+
+
+def test_other_commands_are_refused_too(launched, capsys):
+    assert cli.main(["check"]) == 2
+    assert "only reproduce and ablate" in capsys.readouterr().err
+
+
+def test_processes_that_mean_different_artifacts_stop(monkeypatch, tmp_path):
+    monkeypatch.setattr(distributed, "gather", lambda name: [name, "another"])
+    with pytest.raises(SoupError, match="processes 0 and 1 mean different artifacts of alphas"):
+        DistributedStore(Store(tmp_path)).build("alphas", {}, print)
+
+
+# --- configs -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["ddp", "fsdp"])
+def test_accelerate_reads_the_configs(name):
+    path = CONFIGS / f"{name}.yaml"
+    config = load_config_from_file(str(path))  # refuses what it does not know
+    assert config.num_processes == 8 and not config.use_cpu
+    if name == "fsdp":
+        given = yaml.safe_load(path.read_text())["fsdp_config"]
+        assert given["fsdp_transformer_layer_cls_to_wrap"] == "LlamaDecoderLayer"
