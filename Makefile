@@ -1,5 +1,7 @@
 # make reproduce            all notebooks, one seed (SEEDS=5: hours, the committed figures)
-# make test                 ruff, unit tests, every notebook in profile smoke, every claim
+# make test                 ruff, every test, every notebook in profile smoke, every committed number
+# make quick                the unit tests that matter while editing, within a minute
+# make gpu                  everything that a GPU can show, within ten minutes; none here: says so
 # make bench                the speed figures (minutes; wants a quiet machine)
 # make venv | lint | clean
 #
@@ -18,15 +20,24 @@ PIP   := $(PY) -m pip --disable-pip-version-check
 STAMP := $(VENV)/.installed
 TORCH := $(shell grep '^torch==' constraints.txt)
 
-.PHONY: reproduce test bench venv lint clean
+# One thread a process, a process a core: two pools of threads on the same cores only wait.
+PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -q -n 2
+
+.PHONY: reproduce test quick gpu bench venv lint clean
 
 reproduce: venv
 	$(PY) -m lorasoups reproduce --profile $(PROFILE) --seeds $(SEEDS)
 
 test: lint
-	$(PY) -m pytest -q -m "not notebooks"
+	$(PYTEST) -m "not notebooks"
 	$(PY) -m pytest -q -m notebooks
 	$(PY) -m lorasoups check
+
+quick: venv
+	$(PYTEST) -m "not notebooks and not slow"
+
+gpu: venv
+	$(PY) -m lorasoups gpu
 
 bench: venv
 	$(PY) -m pytest tests/benchmarks -q -s
@@ -34,6 +45,7 @@ bench: venv
 lint: venv
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
+	$(VENV)/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 
 # Installs again only if pyproject.toml or constraints.txt changed, or the folder was moved: the
 # stamp holds a checksum of them (git sets new file times, so times would install for nothing).
