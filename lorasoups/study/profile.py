@@ -1,0 +1,384 @@
+"""A profile: base, skills, data and sizes of one study, read from a small TOML file.
+
+``smoke`` proves in seconds that everything runs, ``mini`` is the default (laptop CPU, embedded
+base, no network), ``small`` is a real pretrained model on real data, ``paper`` the paper's. Any
+other TOML file of the same form is a profile too; the shipped ones are in ``study/profiles/``.
+"""
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, get_args, get_origin, get_type_hints
+
+from lorasoups.errors import SoupError
+from lorasoups.tasks.real.sets import catalogue
+
+SHIPPED = ("smoke", "mini", "small", "paper")
+STUDIES = ("hard_math", "manual_qa", "reading", "formats")
+FOLDER = Path(__file__).parent / "profiles"
+LLAMA_PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+ALL_ITEMS = 100_000  # more than any test has
+CPU_STEPS, CPU_LIMIT = 6, 20
+LARGE_GPU_BYTES = 40 * 2**30  # from here on `small` evaluates with five times the batch
+
+
+@dataclass(frozen=True)
+class SkillTraining:
+    """How a skill LoRA is trained. ``lora_alpha`` is LoRA's own scale, not CAT's alphas.
+
+    ``bf16``: matmuls under bfloat16 autocast; "auto": where that is faster than float32.
+    """
+
+    r: int = 8
+    lora_alpha: int = 16
+    lora_dropout: float = 0.0
+    target_modules: tuple[str, ...] = LLAMA_PROJECTIONS
+    lr: float = 1e-3
+    steps: int = 400
+    batch_size: int = 32
+    warmup_steps: int = 20
+    bf16: bool | str = "auto"
+
+
+@dataclass(frozen=True)
+class AlphaTraining:
+    """How CAT's alphas are learned (not LoRA's ``lora_alpha``).
+
+    Attributes:
+        share: share of each skill's training data that is shown again, 5 % in the paper.
+        epochs, batch_size: passes over it and their batches.
+        grid: points (normalise, init, lr); the held-out *skill* loss chooses one.
+        n_held_out: validation problems per skill for that choice.
+    """
+
+    share: float = 0.05
+    epochs: float = 3.0
+    batch_size: int = 16
+    grid: tuple[tuple[str, str, float], ...] = (
+        ("none", "uniform", 0.01),
+        ("none", "uniform", 0.03),
+        ("none", "ones", 0.003),
+        ("none", "ones", 0.01),
+        ("none", "ones", 0.03),
+        ("sigmoid", "uniform", 0.03),
+        ("sigmoid", "uniform", 0.1),
+        ("softmax", "uniform", 0.03),
+        ("softmax", "uniform", 0.1),
+    )
+    n_held_out: int = 200
+
+
+@dataclass(frozen=True)
+class Profile:
+    """One study at one size.
+
+    Attributes:
+        name: results are ``data/results/<name>/<study>.json``.
+        study: the composed task.
+        source: ``world``, ``pages`` (generated, embedded bases) or ``hub`` (real datasets).
+        base: the base model: a folder relative to the project, a GGUF file or a Hub id.
+        target: the task that needs all skills.
+        skills: two or more, in the order of CAT's alphas.
+        adapters: skill -> PEFT folder or Hub id of a LoRA that is loaded instead of trained.
+        tests: the test of a skill where it is not the task of the skill's own name.
+        judges: task -> judge (`judges.JUDGES`); ``""`` stands for all tasks that are not named.
+        training: of one skill LoRA; DATA-MIX gets the steps of all skills together.
+        by_skill: what differs for one skill, e.g. ``{"code": {"steps": 600}}``.
+        epochs: passes over a skill's data; above 0 it replaces ``training.steps``.
+        n_train: training problems per skill.
+        n_test: problems per test task; a task that is not named is not evaluated.
+        extras: tasks reported apart, for the main methods only.
+        alphas: how CAT's alphas are learned.
+        max_new_tokens, eval_batch: of greedy generation.
+        max_length: tokens of a training example; longer ones are left out (real data) or cut.
+        methods: `fnmatch` patterns of the methods to evaluate; empty: all. CAT, the base and the
+            skills are always among them.
+        leave_out: patterns of methods that are not evaluated.
+        density: kept fraction of TIES, DARE and magnitude pruning (0.75: the released script's).
+        budget: evaluations of LoraHub's search.
+        four_bit: load the base in four bits (NF4, bitsandbytes).
+        template: prompts of real data: ``same`` (one template for training and test, loss on the
+            answer) or ``released`` (see ``tasks/real/sets.toml``).
+        gradient_checkpointing: recompute activations in the backward pass: less memory, more time.
+        note: what a reader of the results must know, e.g. that a run was cut down.
+    """
+
+    name: str
+    study: str = "hard_math"
+    source: str = "world"
+    base: str = "data/mini"
+    target: str = "hard_math"
+    skills: tuple[str, ...] = ("math", "code")
+    adapters: dict[str, str] = field(default_factory=dict)
+    tests: dict[str, str] = field(default_factory=dict)
+    judges: dict[str, str] = field(default_factory=lambda: {"": "program", "math": "words"})
+    training: SkillTraining = SkillTraining()
+    by_skill: dict[str, dict] = field(default_factory=dict)
+    epochs: float = 0.0
+    n_train: int = 8000
+    n_test: dict[str, int] = field(default_factory=dict)
+    extras: tuple[str, ...] = ()
+    alphas: AlphaTraining = AlphaTraining()
+    max_new_tokens: int = 90
+    eval_batch: int = 250
+    max_length: int = 512
+    methods: tuple[str, ...] = ()
+    leave_out: tuple[str, ...] = ()
+    density: float = 0.75
+    budget: int = 20
+    four_bit: bool = False
+    template: str = "same"
+    gradient_checkpointing: bool = False
+    note: str = ""
+
+    @property
+    def real(self) -> bool:
+        """Whether base and data are real; such a profile runs without notebooks."""
+        return self.source == "hub"
+
+    def override(self, **changes) -> "Profile":
+        """The same profile with some fields changed."""
+        return replace(self, **changes)
+
+    def judge(self, task: str) -> str:
+        """The name of the judge of a task."""
+        return self.judges.get(task, self.judges.get("", "program"))
+
+    def test_of(self, skill: str) -> str:
+        """The task on which a skill alone is tested."""
+        return self.tests.get(skill, skill)
+
+    def evaluates(self, method: str) -> bool:
+        """Whether a method of the table is evaluated."""
+        if method in ("base", "cat", *self.skills):
+            return True
+        named = not self.methods or any(fnmatchcase(method, p) for p in self.methods)
+        return named and not any(fnmatchcase(method, p) for p in self.leave_out)
+
+    def training_of(self, skill: str) -> SkillTraining:
+        """How one skill is trained."""
+        return replace(self.training, **self.by_skill.get(skill, {}))
+
+    def adapted(
+        self,
+        *,
+        device: str = "cuda",
+        gpu_bytes: int = 0,
+        base: str | None = None,
+        limit: int | None = None,
+        steps: int | None = None,
+        methods: str | None = None,
+        tests: str | None = None,
+        template: str | None = None,
+        eval_batch: int | None = None,
+        checkpointing: bool = False,
+        four_bit: bool = False,
+    ) -> "Profile":
+        """A real profile for this machine and these options of the command line.
+
+        Args:
+            device: ``cpu`` cuts everything down, so that 135M parameters take some minutes, and
+                says so in ``note``.
+            gpu_bytes: memory of the GPU.
+            base: another base model.
+            limit: problems of each test; default all (on a CPU 20).
+            steps: training steps per skill.
+            methods: patterns of methods, with commas, or ``all``.
+            tests: further test tasks for the main methods, with commas, e.g. ``mawps``.
+            template, eval_batch, checkpointing, four_bit: as the fields of these names.
+
+        Raises:
+            SoupError: a number below 1, or an unknown test.
+        """
+        for option, value in (("limit", limit), ("steps", steps), ("eval-batch", eval_batch)):
+            if value is not None and value < 1:
+                raise SoupError(f"not at least 1: --{option} {value}; give a positive number")
+        profile = self
+        if device == "cpu":
+            limit, profile = limit or CPU_LIMIT, self._cut_for_cpu(steps or CPU_STEPS)
+        elif steps:
+            training = replace(self.training, steps=steps)
+            profile = self.override(training=training, epochs=0.0, by_skill={})
+        if gpu_bytes > LARGE_GPU_BYTES and self.name == "small":
+            profile = profile.override(eval_batch=5 * profile.eval_batch)
+        if methods:
+            patterns = () if methods == "all" else tuple(filter(None, methods.split(",")))
+            profile = profile.override(methods=patterns, leave_out=())
+        if tests:
+            profile = profile._with_tests(tests.split(","))
+        return profile.override(
+            base=base or profile.base,
+            template=template or profile.template,
+            eval_batch=eval_batch or profile.eval_batch,
+            four_bit=four_bit or profile.four_bit,
+            gradient_checkpointing=checkpointing or profile.gradient_checkpointing,
+            n_test={task: min(n, limit or n) for task, n in profile.n_test.items()},
+        )
+
+    def _cut_for_cpu(self, steps: int) -> "Profile":
+        """What a CPU can do in minutes: short examples, small batches, one point of the grid."""
+        short = steps <= CPU_STEPS
+        batch = 2 if short else 4
+        return self.override(
+            training=replace(
+                self.training, steps=steps, batch_size=batch, warmup_steps=max(1, steps // 10)
+            ),
+            epochs=0.0,
+            by_skill={},
+            n_train=max(40, steps * batch),
+            max_length=128 if short else min(256, self.max_length),
+            alphas=AlphaTraining(
+                epochs=1.0 if short else 3.0,
+                batch_size=batch,
+                grid=(("none", "ones", 0.01),),
+                n_held_out=4 if short else 16,
+            ),
+            methods=("linear@delta",),
+            leave_out=(),
+            extras=(),
+            n_test={task: n for task, n in self.n_test.items() if task not in self.extras},
+            max_new_tokens=min(96, self.max_new_tokens),
+            eval_batch=10 if short else 50,
+            note=cpu_note(steps),
+        )
+
+    def _with_tests(self, tests: Sequence[str]) -> "Profile":
+        judges = {name: task.judge for name, task in catalogue().tasks.items() if task.judge}
+        for task in tests:
+            if task not in judges:
+                raise SoupError(f"no such test {task!r}: --tests; choose of {', '.join(judges)}")
+        already = {self.target, *self.extras, *map(self.test_of, self.skills)}
+        new = tuple(task for task in dict.fromkeys(tests) if task not in already)
+        return self.override(
+            n_test=dict.fromkeys(tests, ALL_ITEMS) | self.n_test,
+            extras=self.extras + new,
+            judges=self.judges | {task: judges[task] for task in new},
+        )
+
+
+def cpu_note(steps: int) -> str:
+    """What a reader of a run on a CPU must know."""
+    return (
+        f"CPU run, cut down to {steps} training steps per skill: it shows that the path works, "
+        "not what the whole profile would give"
+    )
+
+
+# --- TOML files ---------------------------------------------------------------------------------
+
+
+def load_profile(name_or_path: str | Path, study: str = "hard_math", **overrides) -> Profile:
+    """Read a profile for one study.
+
+    A file holds fields of `Profile`, and what differs for one study in ``[studies.<name>]``. With
+    ``extends = "<profile>"`` it starts from another profile. ``skills`` is a list of names, or a
+    table ``{math = "folder or Hub id", code = ""}``, where ``""`` means: train it.
+
+    Args:
+        name_or_path: of `SHIPPED`, or a path to a TOML file.
+        study: which of the file's studies.
+        overrides: fields of `Profile` that replace what the file says.
+
+    Raises:
+        SoupError: no such profile or study; a key or a value that a profile cannot have.
+    """
+    path = _find(name_or_path)
+    table, studies = _resolve(path, study)
+    if studies and study not in studies:
+        raise SoupError(f"unknown study {study!r}: {path.name}; choose one of {', '.join(studies)}")
+    table |= {"name": path.stem, "study": study}
+    return replace(_from_table(Profile, table, path.name), **overrides)
+
+
+def _find(name_or_path: str | Path) -> Path:
+    if str(name_or_path) in SHIPPED:
+        return FOLDER / f"{name_or_path}.toml"
+    path = Path(name_or_path).expanduser()
+    if path.suffix != ".toml" or not path.is_file():
+        raise SoupError(
+            f"unknown profile {str(name_or_path)!r}: choose one of {', '.join(SHIPPED)}, "
+            "or give the path of a TOML file"
+        )
+    return path
+
+
+def _resolve(path: Path, study: str, below: tuple[Path, ...] = ()) -> tuple[dict, list[str]]:
+    """The table of one study, and the names of all studies of the file and those it extends."""
+    try:
+        own = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise SoupError(f"cannot read the profile ({error}): {path}; check the file") from error
+    parent, studies = own.pop("extends", None), own.pop("studies", {})
+    table, names = {}, []
+    if parent is not None:
+        beside = path.parent / str(parent)
+        parent_path = beside if beside.is_file() else _find(parent)
+        if parent_path in (path, *below):
+            raise SoupError(f"extends itself: {path.name}; change the key 'extends'")
+        table, names = _resolve(parent_path, study, (path, *below))
+    for layer in (own, studies.get(study, {})):
+        _merge(table, layer, path)
+    return table, list(dict.fromkeys([*names, *studies]))
+
+
+def _merge(table: dict, layer: Mapping, path: Path) -> None:
+    """Replace fields of ``table``; of training and alphas only the keys that are given."""
+    if isinstance(skills := layer.get("skills"), dict):
+        places = {skill: _place(place, path) for skill, place in skills.items() if place}
+        layer = {**layer, "skills": list(skills), "adapters": places}
+    elif skills is not None:
+        layer = {**layer, "adapters": {}}
+    for key, value in layer.items():
+        inner = key in ("training", "alphas") and isinstance(value, dict)
+        table[key] = {**table.get(key, {}), **value} if inner else value
+
+
+def _place(place: Any, path: Path) -> Any:
+    """Where a skill's LoRA lies: relative to the file, else to the current folder; else as is."""
+    for folder in (path.parent, Path.cwd()):
+        if isinstance(place, str) and (folder / Path(place).expanduser()).is_dir():
+            return str((folder / Path(place).expanduser()).resolve())
+    return place
+
+
+def _from_table(cls: type, table: Mapping, where: str) -> Any:
+    """A dataclass from a TOML table."""
+    profile = cls(**_checked_fields(cls, table, where))
+    for skill, changes in getattr(profile, "by_skill", {}).items():
+        _checked_fields(SkillTraining, changes, f"{where}, by_skill.{skill}")
+    return profile
+
+
+def _checked_fields(cls: type, table: Mapping, where: str) -> dict[str, Any]:
+    kinds = get_type_hints(cls)
+    for key in table:
+        if key not in kinds:
+            raise SoupError(f"unknown key {key!r}: {where}; choose of {', '.join(kinds)}")
+    return {key: _checked(value, kinds[key], f"{where}, {key}") for key, value in table.items()}
+
+
+def _checked(value: Any, kind: Any, where: str) -> Any:
+    """The value as the field's type wants it: lists become tuples, integers floats."""
+    origin, kinds = get_origin(kind), get_args(kind)
+    if isinstance(value, dict) and is_dataclass(kind):
+        return _from_table(kind, value, where)
+    if isinstance(value, dict) and origin is dict:
+        return {key: _checked(item, kinds[1], f"{where}.{key}") for key, item in value.items()}
+    if isinstance(value, list) and origin is tuple:
+        kinds = kinds[:1] * len(value) if kinds[-1] is Ellipsis else kinds
+        if len(kinds) == len(value):
+            return tuple(_checked(*pair, where) for pair in zip(value, kinds, strict=True))
+    elif kind is float and type(value) is int:
+        return float(value)
+    elif type(value) in ((kind,) if origin is None else kinds):
+        return value
+    name = "a table" if is_dataclass(kind) else getattr(kind, "__name__", str(kind))
+    raise SoupError(f"wrong type: {where} is {value!r}; expected {name if not origin else kind}")
+
+
+def plain(profile: Profile) -> dict[str, Any]:
+    """A profile as JSON values, without paths of this machine."""
+    adapters = {s: Path(p).name if Path(p).is_dir() else p for s, p in profile.adapters.items()}
+    return asdict(profile) | {"adapters": adapters}
