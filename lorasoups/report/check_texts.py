@@ -13,7 +13,7 @@ from lorasoups.report.tables import into_readme
 from lorasoups.results.check import Finding
 from lorasoups.results.reading import Results
 from lorasoups.run.notebook_files import read_notebook
-from lorasoups.study.studies import STUDIES
+from lorasoups.study.profile import STUDIES
 
 Known = Mapping[str, Results]
 Sentence = Callable[[Results], str | list[str]]

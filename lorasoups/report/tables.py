@@ -16,7 +16,7 @@ from lorasoups.report import claims
 from lorasoups.results import reading
 from lorasoups.results.file import load_results, read_results
 from lorasoups.results.reading import Estimate, Results, estimate, label, percent
-from lorasoups.study.studies import STUDIES
+from lorasoups.study.profile import STUDIES
 
 BEGIN, END = "<!-- results:", "<!-- end of results -->"  # around what is written into the README
 

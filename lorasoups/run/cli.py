@@ -110,9 +110,18 @@ def _reproduce(arguments: argparse.Namespace) -> int:
         arguments.checkpointing = bool(arguments.checkpointing)
         if arguments.hub_mirror:
             os.environ["LORASOUPS_HUB_MIRROR"] = os.path.abspath(arguments.hub_mirror)
-        from lorasoups.study.real import run
+        from lorasoups.study.run import reproduce_real
 
-        return run(arguments)
+        options = {name: getattr(arguments, name) for name in REAL_OPTIONS if name != "study"}
+        reproduce_real(
+            arguments.profile,
+            arguments.study,
+            arguments.seeds,
+            arguments.out or "",
+            arguments.force,
+            **options,
+        )
+        return 0
     _refuse(
         arguments,
         arguments.profile,
@@ -176,13 +185,13 @@ def _add_ablate(commands: argparse._SubParsersAction) -> None:
 
 
 def _ablate(arguments: argparse.Namespace) -> None:
-    from lorasoups.study.ablate import run_all
-    from lorasoups.study.stages import Experiment
+    from lorasoups.study.ablations import run_ablations
+    from lorasoups.study.run import Experiment
 
     if arguments.seeds < 1:
         raise SoupError(f"no seeds: --seeds {arguments.seeds}; give at least 1")
     experiment = Experiment(arguments.profile, arguments.seeds, arguments.out or "")
-    run_all(experiment, arguments.names)
+    run_ablations(experiment, arguments.names)
 
 
 def _add_check(commands: argparse._SubParsersAction) -> None:

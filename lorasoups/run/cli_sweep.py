@@ -45,24 +45,18 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
 
 
 def _sweep(arguments: argparse.Namespace) -> int:
-    from lorasoups.run import sweep
+    from lorasoups.study.sweep import sweep
 
     if arguments.hub_mirror:  # jobs inherit the environment, on Slurm too
         os.environ["LORASOUPS_HUB_MIRROR"] = os.path.abspath(arguments.hub_mirror)
-    out = os.path.abspath(arguments.out) if arguments.out else ""
-    engine = sweep.Engine(
-        arguments.engine, arguments.jobs, arguments.gpus, arguments.time, arguments.slurm_partition
-    )
     names = ("base", "limit", "steps", "tests", "template", "four_bit")
-    real = {
-        name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None
-    }
-    rounds = sweep.plan(
-        arguments.profile, arguments.studies, arguments.seeds, arguments.methods,
-        out=out, jobs=arguments.jobs, processes=max(1, arguments.gpus),
-        real=real,
+    failures = sweep(
+        arguments.profile, arguments.studies, arguments.seeds, arguments.engine, arguments.jobs,
+        arguments.gpus, arguments.time, arguments.slurm_partition,
+        os.path.abspath(arguments.out) if arguments.out else "",
+        **{name: getattr(arguments, name) for name in names},
+        methods=",".join(arguments.methods) or None,
     )  # fmt: skip
-    failures = sweep.execute(rounds, engine, sweep.logs_folder(out))
     for failure in failures:
         print(f"error: {failure.job.name}: {failure.why}; log {failure.log}", file=sys.stderr)
     if failures:

@@ -81,9 +81,9 @@ def reproduce(
         SoupError: unknown profile, notebook or parameter (before anything runs); a notebook that
             failed; a results file that is missing or not complete.
     """
-    from lorasoups.study.profiles import get_profile
+    from lorasoups.study.profile import load_profile
 
-    get_profile(profile)  # refuses unknown names
+    load_profile(profile)  # refuses unknown names
     if isinstance(seeds, bool) or not isinstance(seeds, int) or seeds < 1:
         raise SoupError(f"bad number of seeds {seeds!r}: --seeds; give 1 or more")
     folders = Folders(out=out, root=root)

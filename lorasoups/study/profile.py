@@ -7,9 +7,10 @@ other TOML file of the same form is a profile too; the shipped ones are in ``stu
 
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
+from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
 from lorasoups.errors import SoupError
@@ -372,7 +373,7 @@ def _checked(value: Any, kind: Any, where: str) -> Any:
             return tuple(_checked(*pair, where) for pair in zip(value, kinds, strict=True))
     elif kind is float and type(value) is int:
         return float(value)
-    elif type(value) in ((kind,) if origin is None else kinds):
+    elif origin in (None, UnionType) and type(value) in (kinds or (kind,)):
         return value
     name = "a table" if is_dataclass(kind) else getattr(kind, "__name__", str(kind))
     raise SoupError(f"wrong type: {where} is {value!r}; expected {name if not origin else kind}")

@@ -1,40 +1,62 @@
 """A study: every method on the target, with intervals, into one results file."""
 
 from collections import Counter
+from functools import cached_property
+from pathlib import Path
 
+import torch
 from tqdm import tqdm
 
-from lorasoups.results.file import results_path, write_results
-from lorasoups.study.recipes import Recipe
-from lorasoups.study.record import SOUP, Record
-from lorasoups.study.stages import Experiment
+from lorasoups.errors import SoupError
+from lorasoups.lora.lora import LoRA
+from lorasoups.results import reading
+from lorasoups.results.file import results_path
+from lorasoups.study.collect import Collector
+from lorasoups.study.methods import methods_for, methods_of
+from lorasoups.study.methods.base import Method, Trained
+from lorasoups.study.methods.merges import Cat
+from lorasoups.study.profile import Profile, load_profile
+from lorasoups.study.stages import Stages
+from lorasoups.study.store import VERSIONS
+from lorasoups.tasks.real import decontamination
 
 MAJORITY = "majority"
 
 
-def recipes_of(experiment: Experiment) -> list[Recipe]:
-    """The methods of the profile, in the table's order: all, or those it names.
+class Experiment(Stages):
+    """The stages of a profile with the methods of its table; what notebooks work with."""
 
-    The base, the skills and CAT are always among them: the comparisons need them.
-    """
-    p = experiment.profile
-    wanted = {*p.methods, "base", *p.skills, SOUP} if p.methods else set(experiment.recipes)
-    return [recipe for name, recipe in experiment.recipes.items() if name in wanted]
+    @cached_property
+    def methods(self) -> dict[str, Method]:
+        """Every method of the table, by name; `methods_of` gives those that are evaluated."""
+        return methods_for(self.profile.skills)
+
+    def adapter(self, method: str, seed: int) -> LoRA | None:
+        """The adapter of one method; None for the base alone."""
+        return self.methods[method].adapter(self, seed)
+
+    def evaluate(self, method: str, task: str, seed: int) -> list[dict]:
+        """Answers and outcomes of one method on one test set (see `Stages.answers`)."""
+        return self.methods[method].answers(self, task, seed)
 
 
-def tasks_of(experiment: Experiment, recipe: Recipe) -> list[str]:
-    """The tests a method takes: all take the target, the main ones also what is told apart.
+def tasks_of(profile: Profile, method: Method) -> list[str]:
+    """The tests of a method: all methods take the target, the main ones also the others.
 
     A task without a number of test problems in the profile has no test (real code has none).
     """
-    p = experiment.profile
-    tests = [p.test_of(skill) for skill in p.skills]
-    tasks = [p.target, *tests, *p.extras] if recipe.main else [p.target]
-    return [task for task in tasks if task in p.n_test]
+    tests = [profile.test_of(skill) for skill in profile.skills]
+    tasks = [profile.target, *tests, *profile.extras] if method.main else [profile.target]
+    return [task for task in dict.fromkeys(tasks) if task in profile.n_test]
 
 
-def run(experiment: Experiment, progress: bool = True) -> dict:
-    """Evaluate everything that is not in the cache yet and write the results file.
+def jobs_of(profile: Profile) -> list[tuple[Method, str]]:
+    """Every method with each of its tests, in the table's order."""
+    return [(m, task) for m in methods_of(profile) for task in tasks_of(profile, m)]
+
+
+def run_study(experiment: Experiment, progress: bool = True) -> dict:
+    """Evaluate everything that is not in the store yet and write the results file.
 
     Args:
         experiment: profile, seeds and folders.
@@ -43,100 +65,170 @@ def run(experiment: Experiment, progress: bool = True) -> dict:
     Returns:
         The results as written to ``data/results/<profile>/<study>.json`` (see `results`).
     """
-    jobs = [
-        (recipe, task, seed)
-        for seed in experiment.seeds
-        for recipe in recipes_of(experiment)
-        for task in tasks_of(experiment, recipe)
-    ]
-    record = Record(experiment, experiment.profile.study)
-    for recipe, task, seed in tqdm(jobs, desc="evaluate", disable=not progress, mininterval=10):
-        verdicts = experiment.evaluate(recipe.name, task, seed)
-        record.add(task, recipe.name, seed, verdicts, label=recipe.label, group=recipe.group,
-                   on=recipe.on or None, weights=recipe.weight)  # fmt: skip
-    if experiment.profile.study == "formats":
-        _majority(record)
-    results = record.results(
-        **_shared(experiment),
-        alphas=_alphas(experiment),
-        curves=_curves(experiment),
-        sweep=_sweep(experiment),
-        skills=_skills(experiment),
-        timings=experiment.timings(),
+    profile = experiment.profile
+    jobs = [(method, task, seed) for seed in experiment.seeds for method, task in jobs_of(profile)]
+    collector = Collector(experiment, profile.study)
+    for method, task, seed in tqdm(jobs, desc="evaluate", disable=not progress, mininterval=10):
+        verdicts = method.answers(experiment, task, seed)
+        collector.add(task, method.name, seed, verdicts, label=method.label, group=method.group,
+                      on=method.on, weight=method.weight)  # fmt: skip
+    if profile.study == "formats":
+        _add_majority(collector)
+    shared = experiment.source.decontamination(
+        dict.fromkeys(profile.skills, profile.n_train), profile.n_test
     )
-    path = results_path(experiment.profile.name, record.name, experiment.folders.base)
-    write_results(path, results)
-    return results
+    return collector.write(
+        **({"decontamination": shared} if shared else {}),
+        **_alphas(experiment),
+        sweep=_grid(experiment),
+        skills=_skills(experiment),
+    )
 
 
-def _majority(record: Record) -> None:
+def _add_majority(collector: Collector) -> None:
     """The most common answer of the training data, given always."""
-    experiment = record.experiment
-    p = experiment.profile
-    seen = Counter(
+    stages, p = collector.stages, collector.stages.profile
+    answers = Counter(
         item["target"]
         for skill in p.skills
-        for item in experiment.source.items(skill, "train", p.n_train)
+        for item in stages.source.items(skill, "train", p.n_train)
     )
-    answer = seen.most_common(1)[0][0]
-    lines = [
+    answer = answers.most_common(1)[0][0]
+    verdicts = [
         {"outcome": "ok" if item["target"] == answer else "wrong"}
-        for item in experiment.items(p.target)
+        for item in stages.items(p.target)
     ]
+    for seed in stages.seeds:
+        collector.add(p.target, MAJORITY, seed, verdicts, label=f"always {answer} (majority)",
+                      group=reading.SKILLS)  # fmt: skip
+
+
+def presets_of(profile: Profile) -> list[str]:
+    """The presets whose alphas are reported; at lr = 0 they are only their start."""
+    return [m.preset for m in methods_of(profile) if isinstance(m, Cat) and m.preset != "lr0"]
+
+
+def _alphas(experiment: Experiment) -> dict[str, list[dict]]:
+    """Learned alphas per module, and the curves of their training."""
+    alphas, curves = [], []
     for seed in experiment.seeds:
-        record.add(p.target, MAJORITY, seed, lines, label=f"always {answer} (majority)",
-                   group=experiment.recipes["base"].group)  # fmt: skip
+        for preset in presets_of(experiment.profile):
+            learned = experiment.alphas(seed, preset)
+            alphas += [
+                {"seed": seed, "preset": preset, "normalise": learned.normalise, "module": module,
+                 "values": [round(float(a), 6) for a in values]}
+                for module, values in learned.weights.items()
+            ]  # fmt: skip
+            curves += [
+                {"seed": seed, "preset": preset, "step": e["step"], "loss": round(e["loss"], 5),
+                 "alpha_mean": [round(a, 5) for a in e["alpha_mean"]],
+                 "alpha_moved": round(e["alpha_moved"], 6)}
+                for e in learned.history
+            ]  # fmt: skip
+    return {"alphas": alphas, "curves": curves}
 
 
-def _shared(experiment: Experiment) -> dict:
-    """What training and test items share, where there is anything to tell."""
-    p = experiment.profile
-    found = experiment.source.decontamination(dict.fromkeys(p.skills, p.n_train), p.n_test)
-    return {"decontamination": found} if found else {}
-
-
-def _presets(experiment: Experiment) -> list[str]:
-    """The learned soups whose alphas are told; those of lr = 0 say nothing."""
-    return [r.preset for r in recipes_of(experiment) if r.kind == "learned" and r.preset != "lr0"]
-
-
-def _alphas(experiment: Experiment) -> list[dict]:
-    return [
-        {"seed": seed, "preset": preset, "normalise": learned.normalise, "module": module,
-         "values": [round(float(a), 6) for a in values]}
-        for seed in experiment.seeds
-        for preset in _presets(experiment)
-        for learned in [experiment.alphas(seed, preset)]
-        for module, values in learned.weights.items()
-    ]  # fmt: skip
-
-
-def _curves(experiment: Experiment) -> list[dict]:
-    return [
-        {"seed": seed, "preset": preset, "step": e["step"], "loss": round(e["loss"], 5),
-         "alpha_mean": [round(a, 5) for a in e["alpha_mean"]],
-         "alpha_moved": round(e["alpha_moved"], 6)}
-        for seed in experiment.seeds
-        for preset in _presets(experiment)
-        for e in experiment.alphas(seed, preset).history
-    ]  # fmt: skip
-
-
-def _sweep(experiment: Experiment) -> list[dict]:
-    """The sweep, and what each entry solves of the target - looked at after the choice was made."""
-    found = []
-    for entry in experiment.sweep:
-        soup = experiment.swept_soup(entry)
+def _grid(experiment: Experiment) -> list[dict]:
+    """The grid, and what each point solves of the target - looked at after the choice was made."""
+    entries = []
+    for entry in experiment.grid:
+        soup = experiment.grid_soup(entry)
         verdicts = experiment.evaluate_adapter(soup, experiment.profile.target)
         right = sum(v["outcome"] == "ok" for v in verdicts)
-        found.append(entry | {"target_accuracy": right / len(verdicts)})
-    return found
+        entries.append(entry | {"target_accuracy": right / len(verdicts)})
+    return entries
 
 
 def _skills(experiment: Experiment) -> list[dict]:
+    """The logs of what was trained; a skill that was loaded has none."""
     keep = ("steps", "loss", "seconds", "tokens_per_s")
-    return [
-        {"seed": seed, "name": name, **{k: experiment.skill(name, seed).log[k] for k in keep}}
+    trained = [m for m in methods_of(experiment.profile) if isinstance(m, Trained)]
+    logs = [
+        (seed, method.name, method.trained(experiment, seed).log)
         for seed in experiment.seeds
-        for name in [r.name for r in recipes_of(experiment) if r.kind in ("skill", "mix")]
+        for method in trained
     ]
+    return [
+        {"seed": seed, "name": name, **{key: log[key] for key in keep}}
+        for seed, name, log in logs
+        if log
+    ]
+
+
+# --- real models, from the command line ---------------------------------------------------------
+
+
+def open_experiment(
+    profile: str | Path,
+    study: str,
+    seeds: int,
+    out: str | Path = "",
+    force: bool = False,
+    **options,
+) -> Experiment:
+    """An experiment with options of the command line (see `Profile.adapted`).
+
+    A real base on a machine without a GPU is cut down to what the machine can do.
+    """
+    if seeds < 1:
+        raise SoupError(f"no seeds: --seeds {seeds}; give at least 1")
+    loaded, gpu = load_profile(profile, study), torch.cuda.is_available()
+    adapted = loaded.adapted(
+        device="cpu" if loaded.real and not gpu else "cuda",
+        gpu_bytes=torch.cuda.get_device_properties(0).total_memory if gpu else 0,
+        **options,
+    )
+    methods_of(adapted)  # refuses unknown names before anything is loaded
+    return Experiment(adapted, seeds, out, tuple(VERSIONS) if force else ())
+
+
+def reproduce_real(
+    profile: str | Path = "small",
+    study: str = "hard_math",
+    seeds: int = 1,
+    out: str | Path = "",
+    force: bool = False,
+    **options,
+) -> dict:
+    """``lorasoups reproduce`` for a profile with a real base: run, print the table, return it.
+
+    Data come from the mirror that ``LORASOUPS_HUB_MIRROR`` names, or from the Hub.
+
+    Args:
+        profile, study: see `load_profile`.
+        seeds, out: see `Stages`.
+        force: build every stage again.
+        options: of `Profile.adapted` (``base``, ``limit``, ``steps``, ``methods``, ...).
+    """
+    experiment = open_experiment(profile, study, seeds, out, force, **options)
+    if experiment.profile.note:
+        print(f"NOTE: {experiment.profile.note}.", flush=True)
+    results = run_study(experiment)
+    print(summary(results))
+    path = results_path(results["profile"], results["experiment"], experiment.folders.base)
+    print(f"written: {path}")
+    return results
+
+
+def summary(results: dict) -> str:
+    """The rows of a results file as lines of text, with what is to be known of model and data."""
+    config = results["config"]
+    base = config["base_info"]
+    stored = f", stored as {base['quantisation']}" if base["quantisation"] else ""
+    lines = [f"base: {base['name']} ({base['parameters'] / 1e6:.1f}M parameters{stored})"]
+    for data in config["data"]:
+        notes = f", STAND-IN for {data['stand_in_for']}" if data.get("stand_in_for") else ""
+        notes += f", NOT THE WHOLE SET: {data['note']}" if data["complete"] is False else ""
+        lines.append(f"data: {data['repo']} {data['split']}, {data['rows']} rows{notes}")
+    lines.append(f"device: {results['provenance']['device']}")
+    lines.append(f"{'task':9} {'view':18} {'method':14} seed  right  outcomes")
+    for row in results["rows"]:
+        outcomes = ", ".join(f"{name} {n}" for name, n in row["outcomes"].items())
+        what = f"{row['task']:9} {row['view']:18} {row['method']:14} {row['seed']:4}"
+        right = f"{row['correct']}/{row['n']}"
+        lines.append(f"{what} {right:>6}  {outcomes}")
+    if results.get("decontamination"):
+        lines.append(decontamination.table(results["decontamination"]))
+    if config["note"]:
+        lines.append(f"NOTE: {config['note']}.")
+    return "\n".join(lines)

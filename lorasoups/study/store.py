@@ -2,29 +2,29 @@
 
 A stage (train a skill, learn alphas, merge, evaluate) is a function that writes files into an
 empty folder. Its artifact is ``<root>/<stage>/<key>/``: the files and, written last, a manifest
-with their sha256 and sizes. A second run reuses it after checking every byte, an interrupted one
-leaves nothing that could be mistaken for it, a damaged one is put aside and built again.
+with their sha256 and sizes. A second run reuses a sound artifact, an interrupted one leaves
+nothing that could be mistaken for it, a damaged one is put aside and built again.
+
+Several processes of one run build together: rank 0 looks, locks and writes, the others compute
+along and go on when the artifact is there.
 """
 
-from __future__ import annotations
-
-import ast
 import hashlib
-import inspect
 import json
 import os
-import re
 import shutil
-import textwrap
+import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import torch
 from filelock import FileLock, Timeout
+from safetensors.torch import load_file
 
 from lorasoups.errors import SoupError
 from lorasoups.files import (
@@ -35,11 +35,60 @@ from lorasoups.files import (
     sha256_file,
     write_json_atomic,
 )
+from lorasoups.lora.lora import LoRA
+from lorasoups.models import processes
 
+VERSIONS = {"skill": 1, "alphas": 1, "merge": 1, "lorahub": 1, "xlora": 1, "evaluate": 1}
+"""Raise a stage's number by hand when its code gives other numbers for the same inputs: old
+artifacts are then not found and are built again. `tests/golden` holds each stage's numbers and
+fails when they change under the same version."""
 MANIFEST = "MANIFEST.json"
 SCHEMA = 1
 LIBRARIES = ("torch", "transformers", "peft", "safetensors")
-_OLD_SECONDS = 24 * 3600
+ALONE = frozenset({"merge", "lorahub"})  # stages that rank 0 builds while the others wait
+HASHED_BYTES = 2**20  # larger files are checked by their size alone when they are reused
+SEEN_WITHIN_S = 90.0  # network file systems may remember for a minute that a file was not there
+
+Make = Callable[[Path, Path], None]
+"""``make(folder, scratch)`` writes the files of an artifact into ``folder``, which is empty.
+``scratch`` survives a kill and is removed after success: for checkpoints."""
+
+
+def canonical_json(value: Any) -> str:
+    """One spelling per JSON value: sorted keys, no spaces.
+
+    Raises:
+        SoupError: for what is no plain JSON value. Paths are refused on purpose: where a file lies
+            determines nothing, its sha256 does.
+    """
+    try:
+        return json.dumps(_plain(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise SoupError(f"cannot name an artifact ({error}): inputs; give plain values") from error
+
+
+def _plain(value: Any) -> Any:
+    """The value, checked for keys that JSON would silently turn into strings."""
+    if isinstance(value, Mapping):
+        if any(not isinstance(key, str) for key in value):
+            raise TypeError(f"keys {list(value)[:3]} are not all strings")
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def digest(value: Any) -> str:
+    """sha256 (hex) of a plain JSON value."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+def lora_digest(lora: LoRA) -> str:
+    """sha256 of an adapter's numbers: two ways to the same soup share their evaluation."""
+    sha = hashlib.sha256()
+    for name, factors in sorted(lora.modules.items()):
+        for tensor in (factors.A, factors.B):
+            sha.update(f"{name}{tuple(tensor.shape)}".encode())
+            sha.update(tensor.cpu().contiguous().numpy().tobytes())
+    return sha.hexdigest()
 
 
 def libraries() -> dict[str, str]:
@@ -47,73 +96,12 @@ def libraries() -> dict[str, str]:
     return {name: ".".join(metadata.version(name).split(".")[:2]) for name in LIBRARIES}
 
 
-def canonical_json(value: Any) -> str:
-    """One spelling per value: sorted keys, no spaces, floats by repr.
-
-    Raises:
-        SoupError: for anything but None, bool, int, finite float, str, list, tuple and mappings
-            with str keys. Paths are refused on purpose: where a file lies determines nothing,
-            its sha256 does.
-    """
-    _check_plain(value, "inputs")
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
-
-
-def _check_plain(value: Any, where: str) -> None:
-    if isinstance(value, dict):
-        for name, item in value.items():
-            if not isinstance(name, str):
-                raise SoupError(
-                    f"key of a mapping is no string: {where}[{name!r}]; "
-                    "stage inputs must be plain JSON values"
-                )
-            _check_plain(item, f"{where}.{name}")
-    elif isinstance(value, list | tuple):
-        for index, item in enumerate(value):
-            _check_plain(item, f"{where}[{index}]")
-    elif type(value) is float and not (float("-inf") < value < float("inf")):
-        raise SoupError(f"not a finite number ({value}): {where}; stage inputs must be finite")
-    elif value is not None and type(value) not in (bool, int, float, str):
-        raise SoupError(
-            f"a {type(value).__name__} cannot name an artifact: {where}; "
-            "give plain JSON values (for a file its sha256, for a tensor its numbers)"
-        )
-
-
-def key(stage: str, **inputs: Any) -> str:
-    """sha256 (hex) of the stage's name, its inputs and the library versions.
-
-    :meth:`Store.build` adds the source of the stage's code as the input ``code``.
-    """
-    text = canonical_json({"stage": stage, "inputs": inputs, "libraries": libraries()})
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def source_hash(code: Sequence[Any]) -> str:
-    """sha256 of the source of functions, classes or modules; comments and docstrings do not count.
-
-    Functions that these call are not followed: name the whole module where helpers matter.
-    """
-    digest = hashlib.sha256()
-    for item in code:
-        item = inspect.unwrap(item) if callable(item) else item
-        source = textwrap.dedent(inspect.getsource(item))
-        name = getattr(item, "__qualname__", item.__name__)
-        digest.update(f"{name}\n{_without_docstrings(source)}\n".encode())
-    return digest.hexdigest()
-
-
-def _without_docstrings(source: str) -> str:
-    try:
-        tree = ast.parse(source)
-    except SyntaxError:  # e.g. a lambda in the middle of an expression: its lines as they are
-        return source
-    for node in ast.walk(tree):
-        if not isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            continue
-        if ast.get_docstring(node, clean=False) is not None:
-            node.body = node.body[1:] or [ast.Pass()]
-    return ast.unparse(tree)
+def key(stage: str, inputs: Mapping[str, Any]) -> str:
+    """sha256 (hex) of a stage's name, its version, its inputs and the library versions."""
+    if stage not in VERSIONS:
+        raise SoupError(f"unknown stage {stage!r}: choose one of {', '.join(VERSIONS)}")
+    named = {"stage": stage, "version": VERSIONS[stage], "libraries": libraries()}
+    return digest(named | {"inputs": inputs})
 
 
 class Store:
@@ -122,192 +110,168 @@ class Store:
     Args:
         root: created when first needed. Beside the artifacts it holds ``<key>.lock`` files and
             ``corrupt/``, where damaged artifacts are put.
-
-    Raises:
-        SoupError: if the folder cannot be created.
     """
 
     def __init__(self, root: Path | str):
         self.root = ensure_folder(root)
-        self._remove_old_rests()
 
-    def path(self, stage: str, inputs: dict[str, Any], code: Sequence[Any] = ()) -> Path:
+    def path(self, stage: str, inputs: Mapping[str, Any]) -> Path:
         """Where the artifact lies, or would lie."""
-        _check_stage(stage)
-        return self.root / stage / key(stage, **_with_code(inputs, code))[:32]
+        return self.root / stage / key(stage, inputs)[:32]
 
     def build(
-        self,
-        stage: str,
-        inputs: dict[str, Any],
-        make: Callable[[Path], None],
-        code: Sequence[Any] = (),
-        *,
-        force: bool = False,
+        self, stage: str, inputs: Mapping[str, Any], make: Make, *, force: bool = False
     ) -> Path:
         """Return the artifact's folder, building it if it is not there, whole and sound.
 
         Args:
-            stage: name of the stage (letters, digits, ``_``, ``-``).
+            stage: of `VERSIONS`.
             inputs: everything that determines the result, as plain JSON values.
-            make: writes the artifact's files into the (empty, existing) folder it is given.
-            code: functions, classes or modules whose source enters the key.
-            force: build again even if a sound artifact is there; that one is replaced only when
-                the new one is complete.
+            make: see `Make`.
+            force: build again; a sound artifact is replaced only when the new one is complete.
 
         Raises:
-            SoupError: bad inputs; no space or no permission; ``make`` wrote nothing or tensors
-                that are not finite. Whatever ``make`` raises goes through. In all these cases
-                nothing half-built is left, and an older artifact stands as it was.
+            SoupError: bad inputs; no space or no permission; ``make`` wrote nothing, or tensors
+                that are not finite; processes that mean different artifacts. What ``make`` raises
+                goes through. Nothing half-built is left, and an older artifact stands as it was.
         """
-        folder = self.path(stage, inputs, code)
-        inputs = _with_code(inputs, code)
-        full_key = key(stage, **inputs)
-        ensure_folder(folder.parent)
-        with self._lock(folder, stage):
-            self._remove_rests_of(folder)
-            if folder.exists():
-                damage = _damage(folder, full_key)
-                if damage is None and not force:
-                    return folder
-                if damage is not None:
-                    self._quarantine(folder, stage, damage)
-            self._make(folder, stage, full_key, inputs, make)
+        folder = self.path(stage, inputs)
+        if processes.size() == 1:
+            self._build(folder, stage, inputs, make, force)
+        else:
+            self._build_together(folder, stage, inputs, make, force)
         return folder
 
-    def _make(
-        self,
-        folder: Path,
-        stage: str,
-        full_key: str,
-        inputs: dict[str, Any],
-        make: Callable[[Path], None],
-    ) -> None:
-        temporary = folder.with_name(f"{folder.name}.tmp-{os.getpid()}")
-        replaced = folder.with_name(f"{folder.name}.old-{os.getpid()}")
+    def _build(self, folder: Path, stage: str, inputs: Mapping, make: Make, force: bool) -> None:
+        ensure_folder(folder.parent)
+        with _lock(folder, stage):
+            _remove_leftovers(folder)
+            if folder.exists():
+                damage = _damage(folder, key(stage, inputs))
+                if damage is None and not force:
+                    return
+                if damage is not None:
+                    self._put_aside(folder, stage, damage)
+            self._make(folder, stage, inputs, make)
+
+    def _make(self, folder: Path, stage: str, inputs: Mapping, make: Make) -> None:
+        temporary, scratch = folder.with_name(f"{folder.name}.tmp"), _scratch(folder)
         started = time.monotonic()
         with disk_errors(temporary):
             temporary.mkdir()
+            scratch.mkdir(exist_ok=True)
         try:
-            with _full_disk_is_told(folder):
-                make(temporary)
-            files = _flushed(temporary, stage)
-            _refuse_non_finite(temporary, stage)
-            write_json_atomic(
-                temporary / MANIFEST,
-                {
-                    "schema": SCHEMA,
-                    "stage": stage,
-                    "key": full_key,
-                    "inputs": inputs,
-                    "libraries": libraries(),
-                    "seconds": round(time.monotonic() - started, 3),
-                    "files": files,
-                },
-            )
+            with _clear_disk_errors(folder):
+                make(temporary, scratch)
+            manifest = {
+                "schema": SCHEMA,
+                "stage": stage,
+                "key": key(stage, inputs),
+                "inputs": inputs,
+                "libraries": libraries(),
+                "seconds": round(time.monotonic() - started, 3),
+                "files": _files(temporary, stage),
+            }
+            write_json_atomic(temporary / MANIFEST, manifest)
+            replaced = folder.with_name(f"{folder.name}.old")
             with disk_errors(folder):
                 if folder.exists():
-                    os.rename(folder, replaced)
-                os.rename(temporary, folder)
+                    folder.rename(replaced)
+                temporary.rename(folder)
             fsync_folder(folder.parent)
+            shutil.rmtree(scratch, ignore_errors=True)
         finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-            self._settle(folder, replaced)
+            _remove_leftovers(folder)
 
-    @contextmanager
-    def _lock(self, folder: Path, stage: str) -> Iterator[None]:
-        """One builder per key. The system's own file lock: it ends with its holder, even killed."""
-        lock = FileLock(str(folder.with_name(f"{folder.name}.lock")))
-        with disk_errors(folder.parent):
-            try:
-                lock.acquire(timeout=0)
-            except Timeout:
-                warnings.warn(
-                    f"another process builds {stage} {folder.name[:8]}; waiting for it",
-                    stacklevel=4,
-                )
-                lock.acquire()
-        try:
-            yield
-        finally:
-            lock.release()
-
-    def _quarantine(self, folder: Path, stage: str, damage: str) -> None:
-        corrupt = ensure_folder(self.root / "corrupt")
-        target = corrupt / f"{stage}-{folder.name}-{time.time_ns()}"
-        with disk_errors(target):
-            os.rename(folder, target)
+    def _put_aside(self, folder: Path, stage: str, damage: str) -> None:
+        aside = ensure_folder(self.root / "corrupt") / f"{stage}-{folder.name}-{time.time_ns()}"
+        with disk_errors(aside):
+            folder.rename(aside)
         warnings.warn(
             f"artifact {stage} {folder.name[:8]} is damaged ({damage}); "
-            f"put aside as corrupt/{target.name} and built again",
-            stacklevel=3,
+            f"put aside as corrupt/{aside.name} and built again",
+            stacklevel=5,
         )
 
-    def _remove_rests_of(self, folder: Path) -> None:
-        """Rests of builders that died: nobody else works on this key while we hold its lock."""
-        for rest in folder.parent.glob(f"{folder.name}.tmp-*"):
-            shutil.rmtree(rest, ignore_errors=True)
-        for replaced in folder.parent.glob(f"{folder.name}.old-*"):
-            self._settle(folder, replaced)
+    def _build_together(
+        self, folder: Path, stage: str, inputs: Mapping, make: Make, force: bool
+    ) -> None:
+        """Every process comes here; an error in one ends all, through the launcher."""
+        names = processes.gather(folder.name)
+        if len(set(names)) > 1:
+            other = next(rank for rank, name in enumerate(names) if name != names[0])
+            raise SoupError(
+                f"processes 0 and {other} mean different artifacts of {stage}: their base, data, "
+                "library versions or hardware (bfloat16) differ; run on machines of one kind"
+            )
+        if not processes.is_main():
+            if processes.broadcast():
+                with tempfile.TemporaryDirectory() as aside:  # what other ranks write is dropped
+                    make(Path(aside), _scratch(folder))
+        elif stage in ALONE:
+            self._build(folder, stage, inputs, make, force)
+            processes.broadcast(False)
+        else:
+            asked = []
 
-    @staticmethod
-    def _settle(folder: Path, replaced: Path) -> None:
-        """Of a forced build's two renames none, one or both happened: leave one artifact."""
-        if folder.exists():
-            shutil.rmtree(replaced, ignore_errors=True)
-        elif replaced.exists():
-            os.rename(replaced, folder)
+            def make_together(target: Path, scratch: Path) -> None:
+                asked.append(processes.broadcast(True))
+                make(target, scratch)
 
-    def _remove_old_rests(self) -> None:
-        for rest in self.root.glob("*/*.tmp-*"):
-            try:
-                if time.time() - rest.stat().st_mtime > _OLD_SECONDS:
-                    shutil.rmtree(rest, ignore_errors=True)
-            except FileNotFoundError:  # its builder has just finished
-                continue
-
-
-def _check_stage(stage: str) -> None:
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", stage) or stage == "corrupt":
-        raise SoupError(f"bad stage name: {stage!r}; use letters, digits, _ and - (not 'corrupt')")
-
-
-def _with_code(inputs: dict[str, Any], code: Sequence[Any]) -> dict[str, Any]:
-    if "code" in inputs:
-        raise SoupError("'code' is taken: stage inputs; rename this input")
-    return {**inputs, "code": source_hash(code)} if code else dict(inputs)
+            self._build(folder, stage, inputs, make_together, force)
+            if not asked:
+                processes.broadcast(False)
+        processes.gather(None)
+        _wait_for(folder / MANIFEST)
 
 
-def _files_in(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
+def _scratch(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.scratch")
 
 
-def _flushed(folder: Path, stage: str) -> dict[str, dict[str, Any]]:
-    """Flush every file and describe it for the manifest."""
+@contextmanager
+def _lock(folder: Path, stage: str) -> Iterator[None]:
+    """One builder per key. The system's own file lock ends with its holder, even a killed one."""
+    lock = FileLock(str(folder.with_name(f"{folder.name}.lock")))
+    with disk_errors(folder.parent):
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            name = f"{stage} {folder.name[:8]}"
+            warnings.warn(f"another process builds {name}; waiting for it", stacklevel=5)
+            lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """What a killed builder left; we hold the lock, so nobody else works on this key."""
+    replaced = folder.with_name(f"{folder.name}.old")
+    if replaced.exists() and not folder.exists():  # killed between the two renames
+        replaced.rename(folder)
+    for leftover in (replaced, folder.with_name(f"{folder.name}.tmp")):
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _files(folder: Path, stage: str) -> dict[str, dict[str, Any]]:
+    """Flush and check every file; returns the sizes and sha256 for the manifest."""
     files = {}
-    for path in _files_in(folder):
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         with disk_errors(path), open(path, "rb+") as file:
             os.fsync(file.fileno())
-        files[path.relative_to(folder).as_posix()] = {
-            "sha256": sha256_file(path),
-            "size": path.stat().st_size,
-        }
-    if not files:
-        raise SoupError(f"the stage wrote no file: {stage}; its function must write its result")
-    return files
-
-
-def _refuse_non_finite(folder: Path, stage: str) -> None:
-    import torch
-    from safetensors.torch import load_file
-
-    for path in folder.rglob("*.safetensors"):
-        for name, tensor in load_file(path).items():
+        for name, tensor in load_file(path).items() if path.suffix == ".safetensors" else ():
             if tensor.is_floating_point() and not torch.isfinite(tensor).all():
                 raise SoupError(
                     f"NaN or infinite numbers: {stage}, {path.name}, tensor {name}; "
                     "nothing was stored, lower the learning rate or check the data"
                 )
+        name = path.relative_to(folder).as_posix()
+        files[name] = {"sha256": sha256_file(path), "size": path.stat().st_size}
+    if not files:
+        raise SoupError(f"the stage wrote no file: {stage}; its function must write its result")
+    return files
 
 
 def _damage(folder: Path, full_key: str) -> str | None:
@@ -316,24 +280,25 @@ def _damage(folder: Path, full_key: str) -> str | None:
         manifest = json.loads((folder / MANIFEST).read_bytes())
         if manifest["key"] != full_key:
             return "it belongs to another key"
-        if not manifest["files"]:
-            return "its manifest is empty"
         for name, facts in manifest["files"].items():
             path = folder / name
             if not path.is_file():
                 return f"{name} is missing"
-            if path.stat().st_size != facts["size"] or sha256_file(path) != facts["sha256"]:
+            size = path.stat().st_size
+            if size != facts["size"] or (
+                size <= HASHED_BYTES and sha256_file(path) != facts["sha256"]
+            ):
                 return f"{name} has changed"
+        return None if manifest["files"] else "its manifest is empty"
     except FileNotFoundError:
         return "its manifest is missing"
     except (ValueError, KeyError, TypeError, AttributeError):
         return "its manifest cannot be read"
-    return None
 
 
 @contextmanager
-def _full_disk_is_told(folder: Path) -> Iterator[None]:
-    """Tell a full disk plainly; libraries wrap it in errors of their own (safetensors, torch)."""
+def _clear_disk_errors(folder: Path) -> Iterator[None]:
+    """One line for a full disk; libraries wrap it in errors of their own (safetensors, torch)."""
     try:
         yield
     except OSError as error:
@@ -347,3 +312,14 @@ def _full_disk_is_told(folder: Path) -> Iterator[None]:
         raise SoupError(
             f"cannot write, no space left on the disk: {folder}; free some space and run again"
         ) from error
+
+
+def _wait_for(manifest: Path) -> None:
+    until = time.monotonic() + SEEN_WITHIN_S
+    while not manifest.is_file():
+        if time.monotonic() > until:
+            raise SoupError(
+                f"process {processes.rank()} does not see what process 0 wrote: {manifest}; "
+                "give --out a folder that all machines share"
+            )
+        time.sleep(0.2)

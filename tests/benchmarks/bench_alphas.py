@@ -100,22 +100,22 @@ def test_alpha_steps_until_the_released_schedules_loss(benchmark, figure, quick)
     """
     if quick:
         pytest.skip("needs the mini skills (from the cache, or trained: minutes)")
-    from lorasoups.study.stages import Experiment
+    from lorasoups.study.run import Experiment
 
     seeds = 5
     experiment = Experiment("mini", seeds)
     model = experiment.source.model
     softmax = min(
-        (e for e in experiment.sweep if e["normalise"] == "softmax"),
+        (e for e in experiment.grid if e["normalise"] == "softmax"),
         key=lambda e: e["heldout_loss"],
     )
     fields = ("normalise", "init", "lr", "batch_size")
-    best = {name: experiment.alpha_options("ours")[name] for name in fields}
+    best = {name: experiment.preset_options("ours")[name] for name in fields}
     theirs = best | {"normalise": "softmax", "init": "randn", "lr": softmax["lr"]}
     runs = []
 
     def search(seed: int) -> dict:
-        loras, rows = experiment.pair(seed), experiment.alpha_rows(seed)
+        loras, rows = experiment.loras(seed), experiment.alpha_rows(seed)
 
         def learn(n: int, options: dict):
             return learn_alphas(model, loras, rows, seed=seed, max_steps=n, **options)

@@ -12,7 +12,7 @@ from transformers import DataCollatorForSeq2Seq, PrinterCallback, Trainer, Train
 from lorasoups.learning.skills import LLAMA_PROJECTIONS, SkillTraining, encode, train_lora
 from lorasoups.models.base import load_base
 from lorasoups.paths import Folders
-from lorasoups.study.profiles import get_profile
+from lorasoups.study.profile import load_profile
 from lorasoups.tasks.worlds.mini.tasks import dataset
 
 
@@ -96,7 +96,7 @@ def test_training_against_a_default_run(benchmark, figure, missed, quick, device
 
 def test_share_of_the_matmul_peak(benchmark, figure, missed, quick, device):
     """A whole Llama-7B where a GPU is; on a CPU one layer of its shape, marked as such."""
-    paper = get_profile("paper")
+    paper = load_profile("paper")
     small = device == "cpu"
     options = {"layers": 1 if small else None, "steps": 2 if small else 12}
     options |= {"batch": 1 if small else 16, "eval_batch": 1, "new_tokens": 2}

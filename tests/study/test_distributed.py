@@ -11,7 +11,8 @@ import together
 import torch
 import yaml
 from accelerate.commands.config.config_args import load_config_from_file
-from test_small import base, command, mirror, out  # noqa: F401 (fixtures)
+from lorasoups.study.distributed_store import DistributedStore
+from test_real_runs import base, command, mirror, out  # noqa: F401 (fixtures)
 
 import lorasoups
 from lorasoups.errors import SoupError
@@ -19,7 +20,6 @@ from lorasoups.learning.split_batches import WEIGHT, share
 from lorasoups.models import processes as distributed
 from lorasoups.results.file import load_results
 from lorasoups.run import cli
-from lorasoups.study.distributed_store import DistributedStore
 from lorasoups.study.store import Store
 
 CONFIGS = Path(lorasoups.__file__).parent / "run" / "accelerate"

@@ -1,19 +1,23 @@
-"""Studies, recipes and ablations: what runs, and that everything in them is comparable."""
+"""Stages, methods and ablations: what runs, and that everything in them is comparable."""
+
+import json
+from dataclasses import replace
 
 import pytest
 
-from lorasoups.errors import SoupError
+from lorasoups import merge, save_lora
+from lorasoups.errors import Diverged, SoupError
+from lorasoups.lora import methods as merge_methods
+from lorasoups.lora.lora import LoRA
 from lorasoups.results.file import load_results
-from lorasoups.study.ablate import run
-from lorasoups.study.ablations import ABLATIONS
-from lorasoups.study.ablations.sizes import with_length, with_rank
-from lorasoups.study.profiles import get_profile
-from lorasoups.study.recipes import GROUPS, recipes_for
-from lorasoups.study.run import recipes_of, tasks_of
-from lorasoups.study.soups import with_demos
-from lorasoups.study.stages import Experiment
-from lorasoups.study.studies import STUDIES
-from lorasoups.tasks.judging.judges import JUDGES
+from lorasoups.results.reading import GROUPS
+from lorasoups.study.ablations import ABLATIONS, run_ablation
+from lorasoups.study.ablations.alphas import learned
+from lorasoups.study.ablations.skills import with_length, with_rank
+from lorasoups.study.methods import merges, methods_for, methods_of
+from lorasoups.study.methods.base import with_demonstrations
+from lorasoups.study.profile import load_profile
+from lorasoups.study.run import Experiment, jobs_of, run_study, tasks_of
 
 
 @pytest.fixture(scope="module")
@@ -21,74 +25,187 @@ def smoke(tmp_path_factory):
     return Experiment("smoke", 1, tmp_path_factory.mktemp("smoke"))
 
 
-@pytest.mark.parametrize("study", STUDIES)
-@pytest.mark.parametrize("profile", ["smoke", "mini"])
-def test_every_study_has_tests_judges_and_all_baselines(study, profile):
-    p = get_profile(profile, study)
-    assert p.target in p.n_test and all(p.test_of(skill) in p.n_test for skill in p.skills)
-    assert all(p.judge(task) in JUDGES for task in p.n_test)
-    recipes = recipes_for(p.skills)
+# --- methods of the table -----------------------------------------------------------------------
+
+
+def test_the_table_has_all_baselines_in_known_groups():
+    methods = methods_for(("math", "code"))
     baselines = "data_mix data_mix_2r few_shot fresh xlora lorahub@delta lorahub@factors"
-    assert {"cat", "knots@delta", "lego@delta", *baselines.split(), *p.skills} <= recipes.keys()
-    assert all(recipe.group in GROUPS for recipe in recipes.values())
-
-
-def test_unknown_studies_and_sizes_are_refused(monkeypatch):
-    with pytest.raises(SoupError, match="unknown study"):
-        get_profile("mini", "cooking")
-    monkeypatch.setitem(STUDIES, "formats", {"mini": {}})
-    with pytest.raises(SoupError, match="has no profile 'small'"):
-        get_profile("small", "formats")
+    wanted = {"cat", "knots@delta", "lego@delta", *baselines.split(), "math", "code"}
+    assert wanted <= methods.keys()
+    assert all(method.group in GROUPS for method in methods.values())
+    static = [m.name for m in methods.values() if m.group == "static merges"]
+    assert len(static) == 26 and static[:4] == [
+        "linear@delta", "linear@delta/w1", "linear@factors", "linear@factors/w1",
+    ]  # fmt: skip
+    assert static[-6:] == [f"{m}@delta{w}" for m in ("svd", "knots", "lego") for w in ("", "/w1")]
+    assert methods["ties@delta/w1"].label == "ties (delta, 1.0)"
 
 
 def test_main_methods_take_the_skills_tests_too():
-    experiment = Experiment("mini", 1, study="manual_qa")
-    taken = {r.name: tasks_of(experiment, r) for r in recipes_of(experiment)}
+    p = load_profile("mini", "manual_qa")
+    taken = {method.name: tasks_of(p, method) for method in methods_of(p)}
     assert taken["ties@delta"] == ["manual_qa"]
     assert taken["cat"] == ["manual_qa", "answering", "manual_recall", "manual_qa_unseen"]
 
 
+def test_a_new_merge_method_is_in_the_api_and_in_every_study(smoke, monkeypatch):
+    def first(loras, weights, *, on):
+        return loras[0].modules
+
+    method = replace(merge_methods.METHODS["svd"], name="first", fn=first, options={})
+    monkeypatch.setitem(merge_methods.METHODS, "first", method)
+    loras = smoke.loras(0)
+    assert merge(loras, "first").modules == loras[0].modules
+    new = {"first@delta", "first@delta/w1"}
+    assert new <= methods_for(("math", "code")).keys()
+    for name in ("mini", "small"):
+        assert new <= {method.name for method, _ in jobs_of(load_profile(name))}
+    assert smoke.evaluate("first@delta", "hard_math", 0)
+
+
+def test_a_static_merge_is_computed_once_on_a_first_run(smoke, monkeypatch):
+    calls = []
+
+    def counted(loras, method, **options):
+        calls.append(method)
+        return merge(loras, method, **options)
+
+    monkeypatch.setattr(merges, "merge", counted)
+    method = methods_for(smoke.profile.skills)["linear@delta"]
+    for task in tasks_of(smoke.profile, method):
+        method.answers(smoke, task, 0)
+    assert calls == ["linear"]
+    again = Experiment("smoke", 1, smoke.folders.out)
+    method.answers(again, "hard_math", 0)
+    assert calls == ["linear"]  # a second run need not merge at all
+
+
 def test_demonstrations_come_from_the_skills_and_fit(smoke):
-    plain, shown = smoke.items("hard_math"), with_demos(smoke, "hard_math", 0)
+    plain, shown = smoke.items("hard_math"), with_demonstrations(smoke, "hard_math", 0)
     longest = smoke.source.model.config.max_position_embeddings - smoke.profile.max_new_tokens
     for a, b in zip(plain, shown, strict=True):
         assert b["prompt"].endswith(a["prompt"]) and a["target"] == b["target"]
         assert len(smoke.source.tokenizer(b["prompt"]).input_ids) <= longest
     assert len(shown[0]["prompt"]) > len(plain[0]["prompt"])
-    assert with_demos(smoke, "hard_math", 1) != shown
+    assert with_demonstrations(smoke, "hard_math", 1) != shown
+
+
+def test_methods_without_adapter_say_so(smoke):
+    with pytest.raises(SoupError, match="'xlora'"):
+        smoke.adapter("xlora", 0)
+
+
+# --- stages -------------------------------------------------------------------------------------
 
 
 def test_data_mix_repeats_the_rows_of_skills_that_train_longer():
     experiment = Experiment("mini", 1, study="manual_qa")
     seen = {}
     experiment._trained = lambda name, rows, config, seed: seen.update(rows=rows, config=config)
-    experiment.skill("data_mix", 0)
-    own = [len(experiment.encoded(skill)) for skill in ("answering", "manual")]
-    assert len(seen["rows"]) == own[0] + 6 * own[1]  # 150 and 1,000 steps
+    experiment.data_mix("data_mix", 0)
+    rows = [len(experiment.encoded(skill)) for skill in ("answering", "manual")]
+    assert len(seen["rows"]) == rows[0] + 6 * rows[1]  # 150 and 1,000 steps
     assert seen["config"].steps == 1150
 
 
+def test_training_rows_are_cut_at_the_profile_s_length(smoke):
+    short = smoke.variant(max_length=9)
+    assert max(len(row["input_ids"]) for row in short.encoded("math")) == 9
+    assert max(len(row["input_ids"]) for row in smoke.encoded("math")) > 9
+
+
+@pytest.fixture(scope="module")
+def folder_of_math(smoke, tmp_path_factory):
+    """The smoke run's own math LoRA, as a PEFT folder somebody else could have made."""
+    folder = tmp_path_factory.mktemp("skills") / "math-lora"
+    save_lora(smoke.skill("math", 0).lora, folder)
+    return folder
+
+
+def own_profile(folder, **more):
+    path = folder.parent / "mine.toml"
+    path.write_text(f'extends = "smoke"\nskills = {{ math = "{folder.name}", code = "" }}')
+    return load_profile(path, **more)
+
+
+def test_a_study_with_a_skill_from_a_folder(smoke, folder_of_math, tmp_path):
+    profile = own_profile(folder_of_math, methods=("data_mix", "linear@delta"))
+    experiment = Experiment(profile, 1, tmp_path)
+    results = run_study(experiment, progress=False)
+    assert results == load_results("mine", "hard_math", tmp_path)
+    assert {e["name"] for e in results["skills"]} == {"code", "data_mix"}  # math is not trained
+    assert results["config"]["adapters"] == {"math": "math-lora"}
+    assert str(tmp_path.parent) not in json.dumps(results)
+    usual = Experiment("smoke", 1, smoke.folders.out)
+    for name in ("math", "cat", "data_mix"):  # the same LoRA gives the same numbers
+        ours = [v["text"] for v in experiment.evaluate(name, "hard_math", 0)]
+        assert ours == [v["text"] for v in usual.evaluate(name, "hard_math", 0)]
+
+
+def test_a_skill_that_does_not_fit_the_base_is_refused(smoke, folder_of_math, tmp_path):
+    experiment = Experiment(own_profile(folder_of_math), 1, tmp_path)
+    experiment.source = smoke.source
+    lora = smoke.skill("math", 0).lora
+    first = next(iter(lora.modules))
+    wrong = {
+        "trained on other/model": replace(lora, base_model="other/model"),
+        "'model.layers.99' is not there": LoRA({"model.layers.99": lora.modules[first]}),
+        "adapter": LoRA({first: replace(lora.modules[first], B=lora.modules[first].B[1:])}),
+    }
+    for message, bad in wrong.items():
+        save_lora(bad, folder_of_math, overwrite=True)
+        with pytest.raises(SoupError, match=message):
+            experiment.skill("math", 0)
+    save_lora(lora, folder_of_math, overwrite=True)
+
+
+def test_a_skill_that_is_nowhere_is_told(smoke, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    profile = smoke.profile.override(adapters={"math": "nobody/no-such-lora"})
+    experiment = Experiment(profile, 1, tmp_path)
+    experiment.source = smoke.source
+    with pytest.raises(SoupError, match="skill LoRA nobody/no-such-lora"):
+        experiment.skill("math", 0)
+
+
+# --- ablations ----------------------------------------------------------------------------------
+
+
 def test_sizes_change_what_they_say_and_keep_the_scale(smoke):
-    smoke.sweep = [{"chosen": True}]
-    p = with_rank(smoke, 2).profile.training
-    assert (p.r, p.lora_alpha) == (2, 4)
-    assert with_length(smoke, 0.5).profile.training.steps == smoke.profile.training.steps // 2
-    del smoke.sweep
+    own = Experiment("smoke", 1, smoke.folders.out)
+    own.source, own.grid = smoke.source, [{"chosen": True}]
+    training = with_rank(own, 2).profile.training
+    assert (training.r, training.lora_alpha) == (2, 4)
+    assert with_length(own, 0.5).profile.training.steps == smoke.profile.training.steps // 2
 
 
 @pytest.mark.parametrize("name", ["alphas", "random_loras"])
 def test_an_ablation_writes_comparable_results(smoke, name):
-    results = run(smoke, name, progress=False)
+    results = run_ablation(smoke, name, progress=False)
     assert results == load_results("smoke", name, smoke.folders.base)
     methods = {row["method"] for row in results["rows"]}
     assert "cat" in methods and methods == set(results["config"]["labels"])
     assert {e["b"] for e in results["comparisons"]} == methods - {"cat"}
     assert len({row["n"] for row in results["rows"]}) == 1
-    again = run(smoke, name, progress=False)
+    again = run_ablation(smoke, name, progress=False)
     assert again["items"] == results["items"]
+
+
+def test_only_a_diverged_training_counts_as_wrong(smoke, monkeypatch):
+    def fails(error):
+        def learn(*_):
+            raise error
+
+        monkeypatch.setattr(smoke, "learn", learn)
+        return learned(smoke, 0)
+
+    assert fails(Diverged("went to infinity")).lora is None
+    with pytest.raises(SoupError, match="loss is"):
+        fails(SoupError("the loss is not the problem, the disk is full"))
 
 
 def test_unknown_ablation_is_refused(smoke):
     with pytest.raises(SoupError, match="unknown ablation"):
-        run(smoke, "cooking")
+        run_ablation(smoke, "cooking")
     assert all(name == ablation.name for name, ablation in ABLATIONS.items())

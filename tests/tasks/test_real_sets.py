@@ -3,7 +3,7 @@
 import pytest
 
 from lorasoups.errors import SoupError
-from lorasoups.study.profiles import PROFILES
+from lorasoups.study.profile import load_profile
 from lorasoups.tasks.judging.judges import JUDGES
 from lorasoups.tasks.real.sets import FILE, SPLITS, catalogue
 from lorasoups.tasks.real.sets import JUDGES as KNOWN_JUDGES
@@ -60,7 +60,7 @@ def test_every_target_of_a_study_can_be_judged_and_never_trained_on():
 
 
 def test_profile_small_judges_its_tests_as_declared():
-    profile = PROFILES["small"]
+    profile = load_profile("small")
     for task in profile.n_test:
         assert profile.judge(task) == catalogue().tasks[task].judge
 

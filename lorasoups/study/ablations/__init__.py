@@ -1,29 +1,73 @@
-"""Controls and ablations of notebook 07, by name. A new one is a file here and an entry below."""
+"""Controls and ablations of notebook 07: every variant on the same items, one results file each."""
 
-from lorasoups.study.ablations import (
-    alpha_data,
-    alphas,
-    k_skills,
-    lr_sweep,
-    random_loras,
-    sizes,
-    surface,
+from collections.abc import Iterable
+
+from tqdm import tqdm
+
+from lorasoups.errors import SoupError
+from lorasoups.study.ablations.alphas import (
+    ALPHA_DATA,
+    ALPHAS,
+    LR_SWEEP,
+    RANDOM_LORAS,
+    SURFACE,
+    Ablation,
 )
-from lorasoups.study.ablations.base import Ablation, Soup, Variant
+from lorasoups.study.ablations.skills import LENGTH, MORE, RANK, THREE, same_alphas
+from lorasoups.study.collect import Collector
+from lorasoups.study.stages import Stages
 
 ABLATIONS: dict[str, Ablation] = {
     ablation.name: ablation
     for ablation in (
-        alphas.ABLATION,
-        random_loras.ABLATION,
-        lr_sweep.ABLATION,
-        alpha_data.ABLATION,
-        sizes.LENGTH,
-        sizes.RANK,
-        k_skills.MORE,
-        k_skills.THREE,
-        surface.ABLATION,
+        *(ALPHAS, RANDOM_LORAS, LR_SWEEP, ALPHA_DATA, LENGTH, RANK, MORE, THREE, SURFACE),
     )
 }
 
-__all__ = ["ABLATIONS", "Ablation", "Soup", "Variant"]
+
+def run_ablation(stages: Stages, name: str, progress: bool = True) -> dict:
+    """Evaluate one ablation and write ``data/results/<profile>/<name>.json``.
+
+    Args:
+        stages: of the study (hard math) with its seeds.
+        name: of `ABLATIONS`.
+        progress: a bar on stderr with an estimate of what remains.
+
+    Raises:
+        SoupError: unknown name.
+    """
+    if name not in ABLATIONS:
+        raise SoupError(f"unknown ablation {name!r}: choose from {', '.join(ABLATIONS)}")
+    ablation = ABLATIONS[name]
+    stages = _on_target(stages, ablation)
+    variants, task = ablation.variants(stages), stages.profile.target
+    seeds = stages.seeds[: ablation.seeds or None]
+    collector = Collector(stages, name)
+    jobs = [(seed, variant) for seed in seeds for variant in variants]
+    for seed, variant in tqdm(jobs, desc=name, disable=not progress, mininterval=10):
+        soup = variant.make(stages, seed)
+        if soup.lora is None:
+            verdicts = [{"outcome": "diverged"}] * len(stages.items(task))
+        else:
+            verdicts = stages.evaluate_adapter(soup.lora, task)
+        collector.add(task, variant.name, seed, verdicts, label=variant.label, extra=soup.facts)
+    places = {v.name: {"curve": v.curve, "x": v.x} for v in variants if v.curve}
+    config = {"ablation": ablation.title, "places": places}
+    return collector.write(config=config, superlinearity={})
+
+
+def run_ablations(stages: Stages, names: Iterable[str] = (), progress: bool = True) -> list[str]:
+    """Run several ablations (default: all) in the registry's order; returns their names."""
+    names = list(names) or list(ABLATIONS)
+    for name in names:
+        run_ablation(stages, name, progress)
+    return names
+
+
+def _on_target(stages: Stages, ablation: Ablation) -> Stages:
+    p = stages.profile
+    target = ablation.target or p.target
+    n = min(p.n_test[p.target], ablation.items or p.n_test[p.target])
+    if target == p.target and n == p.n_test[target]:
+        return stages
+    return same_alphas(stages, target=target, n_test=p.n_test | {target: n})

@@ -1,4 +1,4 @@
-"""Profile small, whole: a tiny Llama, a tiny mirror, the command line, a results file."""
+"""Profile `small`, whole: a tiny Llama, a tiny mirror, the command line, a results file."""
 
 import json
 
@@ -7,12 +7,10 @@ import torch
 from mirrors import write_tiny_mirror
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from lorasoups.errors import SoupError
 from lorasoups.results.file import load_results
 from lorasoups.run import cli
-from lorasoups.study.profiles import PROFILES
-from lorasoups.study.real import CPU_LIMIT, CPU_STEPS, cpu_note, small_profile
-from lorasoups.study.stages import Experiment
+from lorasoups.study.profile import CPU_STEPS, cpu_note, load_profile
+from lorasoups.study.run import Experiment
 from lorasoups.tasks.real import tasks as real_tasks
 from lorasoups.tasks.real.hub import MIRROR_VARIABLE
 from lorasoups.tasks.worlds.mini.tokenizer import build, vocabulary
@@ -145,50 +143,15 @@ def test_bad_input_is_one_line_and_no_results(
     assert not (tmp_path / "data").exists()
 
 
-def test_a_gpu_takes_the_whole_profile_and_a_cpu_a_cut_one():
-    assert small_profile(None, None, "cuda") == PROFILES["small"]
-    assert set(small_profile("base", 7, "cuda").n_test.values()) == {7}
-    cut = small_profile(None, None, "cpu")
-    assert cut.n_test["gsm_hard"] == CPU_LIMIT and cut.note == CPU_NOTE
-    assert cut.training.steps < PROFILES["small"].training.steps
-    assert cut.training.lora_alpha == PROFILES["small"].training.lora_alpha
-    with pytest.raises(SoupError, match="--limit -1"):
-        small_profile(None, -1, "cpu")
-
-
-def test_options_change_what_they_say():
-    longer = small_profile(None, 7, "cpu", steps=100, methods="data_mix,ties@delta")
-    assert longer.training.steps == 100 and longer.n_train == 400
-    assert longer.methods == ("data_mix", "ties@delta") and "100 training steps" in longer.note
-    assert len(small_profile(None, 7, "cuda", methods="all").methods) > 30
-    easier = small_profile(None, None, "cpu", tests="mawps", template="released")
-    assert easier.extras == ("mawps",) and easier.n_test["mawps"] == CPU_LIMIT
-    assert easier.judge("mawps") == "program" and easier.template == "released"
-    less = small_profile(None, None, "cuda", four_bit=True, checkpointing=True, eval_batch=8)
-    assert less.four_bit and less.gradient_checkpointing and less.eval_batch == 8
-    large = small_profile(None, None, "cuda", gpu_bytes=80 * 2**30)
-    assert large == PROFILES["small"].override(eval_batch=1280)
-
-
-def test_the_papers_settings():
-    paper = small_profile(None, None, "cuda", "paper")
-    t = paper.training
-    assert (t.r, t.lora_alpha, t.lora_dropout, t.lr, t.batch_size) == (32, 64, 0.05, 3e-4, 16)
-    assert t.target_modules == ("q_proj", "k_proj", "v_proj", "up_proj", "down_proj")
-    assert (paper.epochs, paper.max_length, paper.alphas.share) == (3.0, 256, 0.05)
-    assert paper.base == "yahma/llama-7b-hf"
-    shorter = small_profile(None, None, "cuda", "paper", steps=50)
-    assert shorter.training.steps == 50 and shorter.epochs == 0
-
-
 def test_epochs_decide_the_steps_and_the_mix_has_every_row_once(base, mirror, monkeypatch):
     monkeypatch.setenv(MIRROR_VARIABLE, str(mirror))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    cut = small_profile(str(base), 4, "cpu").override(epochs=2.0, n_train=10)
+    cut = load_profile("small").adapted(device="cpu", base=str(base), limit=4)
+    cut = cut.override(epochs=2.0, n_train=10)
     experiment = Experiment(cut, 1, base.parent / "epochs")
     rows = {skill: len(experiment.encoded(skill)) for skill in cut.skills}
     assert {
         skill: experiment.steps(skill) for skill in cut.skills
     } == rows  # 2 epochs, batches of 2
-    mixed = experiment.skill("data_mix", 0)
+    mixed = experiment.data_mix("data_mix", 0)
     assert mixed.log["steps"] == sum(rows.values())

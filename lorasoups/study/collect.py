@@ -1,0 +1,160 @@
+"""Verdicts of a run, collected into a results file: rows, items, paired comparisons."""
+
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+
+import numpy as np
+
+from lorasoups.results import stats
+from lorasoups.results.file import (
+    SCHEMA,
+    pack_verdicts,
+    provenance,
+    results_path,
+    write_results,
+)
+from lorasoups.study.sources import WORLDS
+from lorasoups.study.stages import Stages
+from lorasoups.tasks.judging.answers import abstention
+
+CAT = "cat"
+
+
+class Collector:
+    """Collects the verdicts of one study or ablation.
+
+    Args:
+        stages: whose items and views are meant.
+        name: of the results file.
+    """
+
+    def __init__(self, stages: Stages, name: str):
+        self.stages, self.name = stages, name
+        self.rows: list[dict] = []
+        self.labels: dict[str, str] = {}
+        self.groups: dict[str, str] = {}
+        self._right: dict[tuple[str, str], dict[int, np.ndarray]] = {}
+        self._started = time.perf_counter()
+
+    def add(
+        self,
+        task: str,
+        method: str,
+        seed: int,
+        verdicts: Sequence[Mapping],
+        *,
+        label: str = "",
+        group: str = "",
+        on: str | None = None,
+        weight: float | None = None,
+        extra: Mapping[str, float] | None = None,
+    ) -> None:
+        """One method's answers to one test: a row per view, and the items' verdicts.
+
+        ``label`` and ``group`` are what figures and tables call it and put it under; ``extra``
+        are further numbers about it.
+        """
+        right = np.array([verdict["outcome"] == "ok" for verdict in verdicts])
+        self._right.setdefault((task, method), {})[seed] = right
+        self.labels.setdefault(method, label or method)
+        if group:
+            self.groups.setdefault(method, group)
+        targets = [item["target"] for item in self.stages.items(task)]
+        for view, mask in self.stages.views(task).items():
+            part = [verdict for verdict, inside in zip(verdicts, mask, strict=True) if inside]
+            correct, n = int(right[mask].sum()), len(part)
+            self.rows.append({
+                "task": task, "view": view, "method": method, "on": on, "weights": weight,
+                "seed": seed, "n": n, "correct": correct, "accuracy": correct / n,
+                "ci": list(stats.wilson(correct, n)),
+                "outcomes": dict(sorted(Counter(v["outcome"] for v in part).items())),
+                "extra": _means(part, targets if view == "all" else []) | dict(extra or {}),
+            })  # fmt: skip
+
+    def matrix(self, task: str, method: str) -> np.ndarray:
+        """Verdicts [seeds, items] of a method."""
+        return np.stack([right for _, right in sorted(self._right[task, method].items())])
+
+    def comparisons(self, task: str) -> list[dict]:
+        """CAT against every other method on a test, paired over seeds and problems.
+
+        Holm's correction runs over all of them.
+        """
+        if (task, CAT) not in self._right:
+            return []
+        cat, entries = self.matrix(task, CAT), []
+        for name in [m for t, m in self._right if t == task and m != CAT]:
+            pair = stats.paired(cat, self.matrix(task, name))
+            entries.append({"task": task, "a": CAT, "b": name, "diff": pair.diff, "lo": pair.lo,
+                            "hi": pair.hi, "p": pair.p, "wins": pair.wins,
+                            "t_lo": pair.t_lo, "t_hi": pair.t_hi})  # fmt: skip
+        for entry, p in zip(entries, stats.holm([e["p"] for e in entries]), strict=True):
+            entry["p_holm"] = p
+        return entries
+
+    def superlinearity(self, task: str) -> dict:
+        """Gain of CAT over the base against the sum of two skills' gains; {} for other k."""
+        names = ("base", *self.stages.profile.skills, CAT)
+        if len(names) != 4 or any((task, name) not in self._right for name in names):
+            return {}
+        gains = stats.superlinearity(*(self.matrix(task, name) for name in names))
+        return {"gain_soup": gains.gain_soup, "sum_of_gains": gains.sum_of_gains,
+                "diff": gains.diff, "lo": gains.lo, "hi": gains.hi}  # fmt: skip
+
+    def write(self, **fields) -> dict:
+        """Write ``data/results/<profile>/<name>.json``; ``fields`` fill or replace its fields."""
+        stages, task = self.stages, self.stages.profile.target
+        items: dict[str, dict] = {}
+        for (test, method), seeds in self._right.items():
+            packed = {str(seed): pack_verdicts(right) for seed, right in sorted(seeds.items())}
+            items.setdefault(test, {})[method] = packed
+        results = {
+            "schema": SCHEMA,
+            "experiment": self.name,
+            "profile": stages.profile.name,
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "complete": True,
+            "provenance": provenance(
+                base_sha256=stages.source.sha256,
+                world_version=WORLDS.get(stages.profile.source, (None, None))[1],
+                wall_s=round(time.perf_counter() - self._started, 1),
+            ),
+            "config": stages.config() | {"labels": self.labels, "groups": self.groups},
+            "rows": self.rows,
+            "items": items,
+            "views": self._views(items),
+            "comparisons": self.comparisons(task),
+            "superlinearity": self.superlinearity(task),
+            "alphas": [],
+            "curves": [],
+            "sweep": [],
+            "skills": [],
+            "timings": stages.timings(),
+            "artifacts": stages.artifacts(),
+        }
+        results["config"] |= fields.pop("config", {})
+        results |= fields
+        write_results(results_path(stages.profile.name, self.name, stages.folders.base), results)
+        return results
+
+    def _views(self, tasks) -> dict[str, dict[str, str]]:
+        """Which items the parts of a test are: packed masks by task and view, without ``all``."""
+        masks = {task: self.stages.views(task) for task in tasks}
+        return {
+            task: {view: pack_verdicts(mask) for view, mask in views.items() if view != "all"}
+            for task, views in masks.items()
+            if len(views) > 1
+        }
+
+
+def _means(verdicts: Sequence[Mapping], targets: Sequence) -> dict[str, float]:
+    """Means of the further numbers of the verdicts; precision and recall of abstaining."""
+    keys = [k for k in ("f1", "right_form") if verdicts and k in verdicts[0]]
+    means = {k: float(np.mean([v[k] for v in verdicts])) for k in keys}
+    if keys and targets:
+        shares = abstention([v["value"] for v in verdicts], targets)
+        due = shares["recall"] is not None
+        means |= {f"abstention_{k}": x for k, x in shares.items() if due and x is not None}
+    return means

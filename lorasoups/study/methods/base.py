@@ -1,0 +1,114 @@
+"""What a method of a study's table is, and the methods that merge nothing.
+
+A method asks the stages for what it needs; the stages know no methods.
+"""
+
+import random
+from dataclasses import dataclass
+
+from lorasoups.errors import SoupError
+from lorasoups.lora.lora import LoRA
+from lorasoups.results import reading
+from lorasoups.study.stages import Skill, Stages
+
+
+@dataclass(frozen=True)
+class Method:
+    """One row of the table.
+
+    Attributes:
+        name: id in the results file.
+        label: what figures and tables call it.
+        group: of `reading.GROUPS`: what they put it under.
+        main: also evaluated on the skills' own tests and on the profile's extras.
+        on, weight: recorded with its rows: what a merge works on, and the weight of every LoRA.
+    """
+
+    name: str
+    label: str
+    group: str
+    main: bool = False
+    on: str = "delta"
+    weight: float | None = None
+
+    def adapter(self, stages: Stages, seed: int) -> LoRA | None:
+        """The adapter; None is the base alone."""
+        raise SoupError(f"{self.label} is no adapter: method {self.name!r}; use its answers")
+
+    def answers(self, stages: Stages, task: str, seed: int) -> list[dict]:
+        """Verdicts on one test, in its order (see `Stages.answers`)."""
+        return stages.evaluate_adapter(self.adapter(stages, seed), task)
+
+
+class Base(Method):
+    """The base model alone."""
+
+    def adapter(self, stages: Stages, seed: int) -> None:
+        return None
+
+
+class FewShot(Method):
+    """The base model, shown one solved training example of every skill."""
+
+    def answers(self, stages: Stages, task: str, seed: int) -> list[dict]:
+        items = with_demonstrations(stages, task, seed)
+        return stages.answers(task, None, lambda: stages.with_adapter(None), items)
+
+
+def with_demonstrations(stages: Stages, task: str, seed: int) -> list[dict]:
+    """Test items whose prompts begin with solved training examples, one of every skill.
+
+    The demonstrations are short ones, drawn by the seed; none is of the target task, which has no
+    training data. A skill is left out where its example no longer fits the model's context.
+    """
+    rng = random.Random(f"demonstrations {seed}")
+    tokenizer, p = stages.source.tokenizer, stages.profile
+    items = stages.items(task)
+    room = getattr(stages.source.model.config, "max_position_embeddings", 2048)
+    room -= p.max_new_tokens + max(len(tokenizer(i["prompt"]).input_ids) for i in items)
+    text = ""
+    for skill in p.skills:
+        pool = stages.source.items(skill, "train", 100)
+        pool = sorted(pool, key=lambda i: len(i["prompt"] + i["answer"]))[:30]
+        chosen = rng.choice(pool)
+        shown = f"{chosen['prompt']}{chosen['answer']}\n"
+        if len(tokenizer(text + shown).input_ids) <= room:
+            text += shown
+    return [item | {"prompt": text + item["prompt"]} for item in items]
+
+
+class Trained(Method):
+    """A LoRA that is trained (or, a skill, loaded)."""
+
+    def trained(self, stages: Stages, seed: int) -> Skill:
+        """The adapter with the log of its training."""
+        return stages.skill(self.name, seed)
+
+    def adapter(self, stages: Stages, seed: int) -> LoRA:
+        return self.trained(stages, seed).lora
+
+
+class DataMix(Trained):
+    """One LoRA on the data of all skills."""
+
+    def trained(self, stages: Stages, seed: int) -> Skill:
+        return stages.data_mix(self.name, seed)
+
+
+class Fresh(Method):
+    """A new LoRA on exactly the data that the alphas are learned on."""
+
+    def adapter(self, stages: Stages, seed: int) -> LoRA:
+        return stages.fresh_lora(seed).lora
+
+
+def unmerged(skills) -> list[Method]:
+    """The methods of this file, for these skills, in the table's order."""
+    return [
+        Base("base", "base", reading.SKILLS, main=True),
+        FewShot("few_shot", "base, few-shot", reading.SKILLS),
+        *(Trained(name, f"{name} LoRA", reading.SKILLS, main=True) for name in skills),
+        DataMix("data_mix", "DATA-MIX (rank r)", reading.MIX, main=True),
+        DataMix("data_mix_2r", "DATA-MIX (rank k r)", reading.MIX),
+        Fresh("fresh", "new LoRA on the alpha data", reading.CONTROLS, main=True),
+    ]

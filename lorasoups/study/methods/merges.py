@@ -1,0 +1,122 @@
+"""Soups: the skills' LoRAs merged with learned, random or constant alphas, and static merges."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from lorasoups.files import write_json_atomic
+from lorasoups.lora import methods
+from lorasoups.lora.lora import LoRA
+from lorasoups.lora.merging import merge
+from lorasoups.results import reading
+from lorasoups.study.methods.base import Method
+from lorasoups.study.stages import Stages
+from lorasoups.study.store import lora_digest
+
+
+@dataclass(frozen=True)
+class Cat(Method):
+    """CAT with learned alphas; ``preset`` says how they are learned (see `Stages.alphas`)."""
+
+    preset: str = "ours"
+
+    def adapter(self, stages: Stages, seed: int) -> LoRA:
+        return merge(stages.loras(seed), "cat", weights=stages.alphas(seed, self.preset))
+
+
+class RandomCat(Method):
+    """CAT with random alphas."""
+
+    def adapter(self, stages: Stages, seed: int) -> LoRA:
+        loras = stages.loras(seed)
+        return merge(loras, "cat", weights=random_alphas(loras, seed))
+
+
+def random_alphas(loras: Sequence[LoRA], seed: int) -> dict[str, list[float]]:
+    """Per module the softmax of standard normal numbers: where the released schedule starts."""
+    generator = torch.Generator().manual_seed(seed)
+    names = sorted({name for lora in loras for name in lora.modules})
+    return {
+        name: torch.randn(len(loras), generator=generator).softmax(0).tolist() for name in names
+    }
+
+
+def learned() -> list[Method]:
+    """CAT and its controls, in the table's order."""
+    return [
+        Cat("cat", "CAT (learned alphas)", reading.CAT, main=True),
+        Cat("cat_global", "CAT, one alpha per LoRA", reading.CONTROLS, True, preset="global"),
+        Cat("cat_lr0", "CAT, lr = 0", reading.CONTROLS, preset="lr0"),
+        RandomCat("cat_random", "CAT, random alphas", reading.CONTROLS),
+        Cat("released", "CAT, released schedule", reading.CONTROLS, True, preset="released"),
+    ]
+
+
+@dataclass(frozen=True)
+class Static(Method):
+    """A merge method with one weight for all LoRAs: 1/k (None), or 1.0 as the released script."""
+
+    merge_method: str = ""
+
+    def adapter(self, stages: Stages, seed: int) -> LoRA:
+        """The merge, which is remembered until another one is asked for."""
+        return stages.latest((self.name, seed), lambda: self._merge(stages, seed))
+
+    def _merge(self, stages: Stages, seed: int) -> LoRA:
+        loras = stages.loras(seed)
+        weights = None if self.weight is None else [self.weight] * len(loras)
+        options = self._options(stages.profile.density, seed)
+        return merge(loras, self.merge_method, weights=weights, on=self.on, **options)
+
+    def _options(self, density: float, seed: int) -> dict:
+        has = methods.METHODS[self.merge_method].options
+        keeps_all = self.merge_method == "knots"  # as its official code does
+        given = {"density": density} if "density" in has and not keeps_all else {}
+        return given | ({"seed": seed} if "seed" in has else {})
+
+    def answers(self, stages: Stages, task: str, seed: int) -> list[dict]:
+        digest = self._digest(stages, seed)
+        return stages.answers(task, digest, lambda: stages.with_adapter(self.adapter(stages, seed)))
+
+    def _digest(self, stages: Stages, seed: int) -> str:
+        """The merge's digest, stored: a second run need not merge to know its answers' name."""
+        inputs = {
+            "loras": [lora_digest(lora) for lora in stages.loras(seed)],
+            "method": self.merge_method,
+            "on": self.on,
+            "weight": self.weight,
+            "options": self._options(stages.profile.density, seed),
+        }
+
+        def make(folder: Path, scratch: Path) -> None:
+            digest = lora_digest(self.adapter(stages, seed))
+            write_json_atomic(folder / "digest.json", {"sha256": digest})
+
+        folder = stages.build("merge", inputs, make)
+        return json.loads((folder / "digest.json").read_text())["sha256"]
+
+
+def static() -> list[Method]:
+    """Every registered merge method: on deltas and factors, weights 1/k and 1.0.
+
+    The exact sum ``cat`` is left out: with these weights it is ``linear`` on deltas.
+    """
+    registered = [m for m in methods.METHODS.values() if m.name != "cat"]
+    registered.sort(key=lambda method: len(method.on) == 1)  # those for both come first
+    return [
+        Static(
+            name=f"{method.name}@{on}" + ("/w1" if weight else ""),
+            label=f"{method.name} ({on}, {'1.0' if weight else '1/k'})",
+            group=reading.STATIC,
+            main=method.name == "linear" and on == "delta",
+            on=on,
+            weight=weight,
+            merge_method=method.name,
+        )
+        for method in registered
+        for on in method.on
+        for weight in (None, 1.0)
+    ]
