@@ -6,7 +6,7 @@ import numpy as np
 
 from lorasoups.report.claims import ABOVE, BELOW, OPEN, SIGNIFICANT, verdict
 from lorasoups.report.figures.ablation import places
-from lorasoups.report.figures.stability import correlations
+from lorasoups.report.figures.alphas import correlations
 from lorasoups.results import reading
 from lorasoups.results.reading import Results, estimate, label, percent
 

@@ -1,6 +1,5 @@
 """Figures: the same bytes every time, any number of seeds, and nothing cut off or overprinted."""
 
-from importlib import import_module
 from itertools import combinations
 
 import numpy as np
@@ -9,21 +8,20 @@ from matplotlib.text import Text
 from results_example import MODULES, example_results
 
 from lorasoups.errors import SoupError
-from lorasoups.report.figures import (
-    alphas_map,
-    outcomes,
-    style,
-    superlinearity,
-    tour_diagram,
-)
+from lorasoups.report.figures import alphas, methods, style, tour
 from lorasoups.results import reading
 
-NAMES = ("accuracy", "superlinearity", "alphas_map", "alpha_curves", "outcomes")
+DRAWN = {
+    f.__name__: f
+    for f in (methods.accuracy, methods.superlinearity, methods.outcomes, alphas.alphas_map,
+              alphas.alpha_curves)
+}  # fmt: skip
+NAMES = tuple(DRAWN)
 FEW = ("base", "math", "code", "cat")
 
 
 def draw(name, results):
-    return import_module(f"lorasoups.report.figures.{name}").draw(results)
+    return DRAWN[name](results)
 
 
 def unseen_tick_labels(ax):
@@ -76,7 +74,7 @@ def test_extreme_accuracies_fit(name):
 
 
 def test_the_tour_diagram_is_not_cut_off():
-    check_texts(tour_diagram.draw())
+    check_texts(tour.draw())
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -108,7 +106,7 @@ def test_save_writes_png_and_pdf(tmp_path):
 def test_save_into_an_impossible_folder_is_one_clear_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(SoupError, match="cannot write"):
-        style.save(tour_diagram.draw(), tmp_path / "file", "tour")
+        style.save(tour.draw(), tmp_path / "file", "tour")
 
 
 def test_groups_differ_in_grey():
@@ -118,7 +116,7 @@ def test_groups_differ_in_grey():
         red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
         return 0.299 * red + 0.587 * green + 0.114 * blue
 
-    looks = list(style.GROUPS.values()) + [look[1:] for look in outcomes.LOOKS.values()]
+    looks = list(style.GROUPS.values()) + [look[1:] for look in methods.OUTCOMES.values()]
     for family in (looks[: len(style.GROUPS)], looks[len(style.GROUPS) :]):
         for (one, hatch), (two, other) in combinations(family, 2):
             assert hatch != other or abs(brightness(one) - brightness(two)) > 15
@@ -127,7 +125,7 @@ def test_groups_differ_in_grey():
 
 def test_alphas_map_averages_over_seeds_by_layer_and_type():
     results = example_results(3)
-    values, types, layers = alphas_map.grid(results)
+    values, types, layers = alphas.grid(results)
     assert (types, layers) == (["q_proj", "v_proj", "down_proj"], [0, 1, 2])
     own = [
         e["values"] for e in results["alphas"] if (e["module"], e["preset"]) == (MODULES[3], "ours")
@@ -138,14 +136,14 @@ def test_alphas_map_averages_over_seeds_by_layer_and_type():
 def test_alphas_map_leaves_absent_modules_empty():
     results = example_results(1)
     results["alphas"] = [e for e in results["alphas"] if e["module"] != MODULES[0]]
-    values, _, _ = alphas_map.grid(results)
+    values, _, _ = alphas.grid(results)
     assert np.isnan(values[:, 0, 0]).all() and np.isfinite(values).sum() == values.size - 2
-    check_texts(alphas_map.draw(results))
+    check_texts(alphas.alphas_map(results))
 
 
 def test_outcome_shares_are_of_all_seeds_and_sum_to_one():
     results = example_results(2, FEW)
-    found = outcomes.shares(results, "cat")
+    found = methods.shares(results, "cat")
     assert sum(found.values()) == pytest.approx(1)
     assert found["ok"] == reading.estimate(results, "cat").mean
 
@@ -153,4 +151,4 @@ def test_outcome_shares_are_of_all_seeds_and_sum_to_one():
 def test_superlinearity_without_an_interval_is_drawn():
     results = example_results(1, FEW)
     results["superlinearity"] |= {"lo": None, "hi": None}
-    check_texts(superlinearity.draw(results))
+    check_texts(methods.superlinearity(results))

@@ -1,4 +1,1 @@
-"""The figures: one file each, ``draw(results) -> Figure`` from the results file alone.
-
-`style` holds the one look and ``save``.
-"""
+"""The figures: functions ``(results) -> Figure``; `style` holds the one look and ``save``."""

@@ -31,24 +31,13 @@ def bars(results: Mapping[str, Any], title: str) -> Figure:
     figure = style.new_figure(ROW * len(names) + 1.0)
     ax = figure.subplots()
     for y, method in enumerate(names):
-        found = estimate(results, method)
         color = style.BLUE if method == "cat" else style.GREY
-        ax.barh(y, 100 * found.mean, height=0.65, color=color, ec=style.BLACK, lw=0.5)
-        ax.plot([100 * found.lo, 100 * found.hi], [y, y], color=style.BLACK, lw=1.4)
-        dots = [100 * x for x in found.per_seed]
-        ax.plot(dots, [y] * len(dots), "o", ms=3.2, mfc=style.WHITE, mec=style.BLACK, mew=0.7)
-        right = max(100 * found.hi, *dots)
-        ax.text(right + 1.2, y, f"{100 * found.mean:.1f}", va="center", fontsize=8.5)
-    ax.set_yticks(range(len(names)), [reading.label(m, results) for m in names])
-    ax.set_ylim(len(names) - 0.4, -0.6)
+        style.bar(ax, y, estimate(results, method), 0.65, color=color)
+    style.rows(ax, [reading.label(m, results) for m in names])
     ax.set_xlim(left=0)
     ax.margins(x=0.12)
-    ax.tick_params(axis="y", length=0)
     ax.grid(axis="x")
-    ax.set_xlabel(
-        f"solved, % of {reading.rows(results)[0]['n']} problems ({reading.target(results)})\n"
-        f"bar: mean; circles: {reading.seeds_text(results)}; line: 95 % interval"
-    )
+    ax.set_xlabel(style.solved(results))
     style.title(figure, title)
     return figure
 

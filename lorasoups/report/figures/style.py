@@ -6,6 +6,7 @@ from functools import wraps
 from pathlib import Path
 
 import matplotlib
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lorasoups.files import write_bytes_atomic
@@ -75,6 +76,31 @@ def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
 def new_figure(height: float, width: float = WIDTH) -> Figure:
     """An empty figure (inches) with constrained layout; none of pyplot's global state."""
     return Figure(figsize=(width, height), layout="constrained")
+
+
+def rows(ax: Axes, labels: list[str]) -> None:
+    """One horizontal row per label, the first on top; the panel spans ``len(labels) + 0.2``."""
+    ax.set_yticks(range(len(labels)), labels)
+    ax.set_ylim(len(labels) - 0.4, -0.6)
+    ax.tick_params(axis="y", length=0)
+
+
+def bar(ax: Axes, y: float, e: reading.Estimate, height: float, **look) -> None:
+    """A bar of the mean in percent, its 95 % interval, a circle per seed, and the number."""
+    dots = [100 * x for x in e.per_seed]
+    ax.barh(y, 100 * e.mean, height=height, edgecolor=BLACK, linewidth=0.5, **look)
+    ax.plot([100 * e.lo, 100 * e.hi], [y, y], color=BLACK, linewidth=1.4)
+    ax.plot(dots, [y] * len(dots), "o", ms=3.2, mfc=WHITE, mec=BLACK, mew=0.7)
+    right = max(100 * e.hi, 100 * e.mean, *dots)
+    ax.text(right + 1.5, y, f"{100 * e.mean:.1f}", va="center", fontsize=8.5)
+
+
+def solved(results: reading.Results) -> str:
+    """What the axis of bars says."""
+    return (
+        f"solved, % of {reading.rows(results)[0]['n']} problems ({reading.target(results)})\n"
+        f"bar: mean; circles: {reading.seeds_text(results)}; line: 95 % interval"
+    )
 
 
 def title(figure: Figure, text: str) -> None:
