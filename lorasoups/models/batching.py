@@ -1,8 +1,39 @@
-"""Batches for causal LMs: padded on the right, no attention mask needed."""
+"""Token ids of examples, and batches of them: padded on the right, no attention mask needed."""
 
 import random
+from typing import Any
 
 import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+ANSWER, EVERYTHING = "answer", "everything"
+
+
+def encode_all(tokenizer: Any, items: list[dict], max_length: int = 512) -> list[dict]:
+    """Token ids of prompt + answer + end, with labels on what each item wants to be trained on.
+
+    An item's ``train_on`` is ``answer`` (the default: the prompt's labels are -100) or
+    ``everything``: labels on the prompt too, as in the released script. The ids are the same.
+
+    Args:
+        tokenizer: the base's tokenizer; it may add a begin token to the prompt.
+        items: dicts with ``prompt``, ``answer`` and perhaps ``train_on``. Plain text has an empty
+            prompt.
+        max_length: tokens; longer examples lose the tail of their answer.
+
+    Returns:
+        dicts of ``input_ids`` and ``labels`` (lists of int, equally long).
+    """
+    rows = []
+    for item in items:
+        head = tokenizer(item["prompt"]).input_ids
+        tail = tokenizer(item["answer"], add_special_tokens=False).input_ids
+        tail = tail + [tokenizer.eos_token_id]
+        everything = item.get("train_on", ANSWER) == EVERYTHING
+        labels = (head if everything else [-100] * len(head)) + tail
+        rows.append({"input_ids": (head + tail)[:max_length], "labels": labels[:max_length]})
+    return rows
 
 
 class Collate:
@@ -63,6 +94,35 @@ def _epoch(rows: list[dict], batch_size: int, pool: int, rng: random.Random) -> 
     return rng.sample(batches, len(batches))
 
 
+def answer_loss(
+    model: Any, input_ids: Tensor, labels: Tensor, attention_mask: Tensor | None = None
+) -> Tensor:
+    """Mean cross-entropy per labelled token (nats), with logits at labelled positions only.
+
+    A vocabulary of 49k makes logits most of a step's memory, and prompts have none to learn. A hook
+    in front of the output layer picks the positions, so whatever wraps the model stays in effect.
+
+    Args:
+        model: causal LM, plain or wrapped (PEFT, CAT, X-LoRA).
+        input_ids, labels: int64 [rows, tokens]; -100 where nothing is asked.
+        attention_mask: not needed for right-padded rows.
+
+    Returns:
+        float32 []; NaN without any label, as the model's own loss.
+    """
+    head = model.get_output_embeddings()
+    given = {"input_ids": input_ids, "attention_mask": attention_mask, "use_cache": False}
+    if head is None:
+        return model(**given, labels=labels).loss
+    asked = labels[:, 1:] != -100
+    hook = head.register_forward_pre_hook(lambda _, inputs: (inputs[0][:, :-1][asked],))
+    try:
+        logits = model(**given).logits
+    finally:
+        hook.remove()
+    return F.cross_entropy(logits.float(), labels[:, 1:][asked])
+
+
 @torch.no_grad()
 def heldout_loss(model, rows: list[dict], batch_size: int = 100) -> float:
     """Mean cross-entropy per labelled token (nats) of ``rows``, in the model's own precision.
@@ -80,6 +140,7 @@ def heldout_loss(model, rows: list[dict], batch_size: int = 100) -> float:
     for at in range(0, len(ordered), batch_size):
         batch = {k: v.to(device) for k, v in collate(ordered[at : at + batch_size]).items()}
         tokens = int((batch["labels"][:, 1:] != -100).sum())
-        total += float(model(**batch).loss) * tokens
+        if tokens:
+            total += float(answer_loss(model, **batch)) * tokens
         count += tokens
     return total / max(1, count)

@@ -1,24 +1,84 @@
-"""What the hardware is called, and what it computes in."""
+"""Which device computes, what it is called, and whether bfloat16 pays there."""
 
+import json
+import os
 import platform
+import time
+from functools import cache
 from pathlib import Path
 
 import torch
 
+from lorasoups.errors import SoupError
+from lorasoups.files import write_json_atomic
 
-def hardware_bf16(device: str) -> bool:
-    """Whether bfloat16 matmuls are native on ``device`` ("cpu", "cuda", "mps")."""
-    if device == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)  # a T4 emulates it
-    flags = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    return device == "cpu" and bool(flags.get("avx512_bf16") or flags.get("amx_bf16"))
+
+def pick_device(name: str = "auto") -> str:
+    """``auto``: the GPU where torch has one, else the CPU; other names are checked and kept.
+
+    Raises:
+        SoupError: an unknown device, or one that this machine does not have.
+    """
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        kind = torch.device(name).type
+    except RuntimeError as error:
+        raise SoupError(f"unknown device {name!r}: --device; give auto, cpu or cuda") from error
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise SoupError(f"no GPU that torch can use: --device {name}; give auto or cpu")
+    return name
+
+
+def native_bf16(device: str) -> bool:
+    """Whether a GPU computes bfloat16 matmuls natively (a T4 emulates them)."""
+    return device.startswith("cuda") and torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+@cache
+def fast_bf16(device: str) -> bool:
+    """Whether bfloat16 matmuls are faster than float32 ones: what bf16="auto" asks.
+
+    On a CPU both are timed (0.2 s); the answer is kept per processor and torch version, so that
+    runs on one machine do not change their minds. Some processors have the instructions and are
+    slower with them.
+    """
+    if not device.startswith("cpu"):
+        return native_bf16(device)
+    key = f"{cpu_name()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+    path = _cache_folder() / "bf16.json"
+    try:
+        known = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        known = {}
+    if key not in known:
+        known[key] = _matmul_seconds(torch.bfloat16) < 0.9 * _matmul_seconds(torch.float32)
+        try:
+            write_json_atomic(path, known)
+        except SoupError:  # measured again next time
+            pass
+    return bool(known[key])
+
+
+def _matmul_seconds(dtype: torch.dtype, size: int = 512, budget: float = 0.1) -> float:
+    """Seconds of the fastest square matmul within a budget of seconds, one warm-up before."""
+    a = torch.ones(size, size, dtype=dtype)
+    a @ a
+    best, until = float("inf"), time.perf_counter() + budget
+    while time.perf_counter() < until:
+        started = time.perf_counter()
+        a @ a
+        best = min(best, time.perf_counter() - started)
+    return best
+
+
+def _cache_folder() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lorasoups"
 
 
 def device_name(device: str) -> str:
     """What the vendor calls the GPU, or the processor."""
-    if device == "cuda":
-        return torch.cuda.get_device_name()
-    return cpu_name()
+    return torch.cuda.get_device_name() if device.startswith("cuda") else cpu_name()
 
 
 def cpu_name() -> str:

@@ -7,6 +7,7 @@ import torch
 
 from lorasoups.errors import SoupError
 from lorasoups.lora.lora import LoRA
+from lorasoups.models import processes
 
 
 @contextmanager
@@ -56,6 +57,9 @@ def generate(
 
     Prompts are sorted by length and left-padded; only new tokens are decoded, up to the end token.
 
+    Several processes share the batches, which are those of one process (which prompts share a batch
+    decides its padding, and padding changes rounding); all get the same list.
+
     Args:
         model: causal LM; put into eval mode.
         tokenizer: its tokenizer, with a pad token.
@@ -69,9 +73,9 @@ def generate(
     model.eval()
     device = next(model.parameters()).device
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-    texts = [""] * len(prompts)
-    for at in range(0, len(order), batch_size):
-        chosen = order[at : at + batch_size]
+    batches = [order[at : at + batch_size] for at in range(0, len(order), batch_size)]
+    texts: dict[int, str] = {}
+    for chosen in batches[processes.rank() :: processes.size()]:
         batch = tokenizer(
             [prompts[i] for i in chosen], padding=True, padding_side="left", return_tensors="pt"
         ).to(device)
@@ -84,8 +88,8 @@ def generate(
             pad_token_id=tokenizer.pad_token_id,
         )
         new = out[:, batch["input_ids"].shape[1] :]
-        for i, text in zip(
-            chosen, tokenizer.batch_decode(new, skip_special_tokens=True), strict=True
-        ):
-            texts[i] = text
-    return texts
+        decoded = tokenizer.batch_decode(new, skip_special_tokens=True)
+        texts |= zip(chosen, decoded, strict=True)
+    for part in processes.gather(texts):
+        texts |= part
+    return [texts[i] for i in range(len(prompts))]

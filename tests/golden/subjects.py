@@ -16,8 +16,7 @@ from lorasoups.lora.lora import Factors, LoRA
 from lorasoups.lora.merging import merge
 from lorasoups.lora.methods import METHODS
 from lorasoups.models.base import load_base
-from lorasoups.models.batching import heldout_loss
-from lorasoups.models.encoding import encode_all
+from lorasoups.models.batching import encode_all, heldout_loss
 from lorasoups.models.generation import folded, generate
 from lorasoups.report import ablation_claims, claims, paper, real_text
 from lorasoups.report import tables as tables_module

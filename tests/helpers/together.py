@@ -17,7 +17,7 @@ from lorasoups.learning.alphas import learn_alphas
 from lorasoups.learning.skills import SkillTraining, train_lora
 from lorasoups.learning.xlora import train_xlora
 from lorasoups.models import processes as distributed
-from lorasoups.models.distributed_generation import generate
+from lorasoups.models.generation import generate
 from lorasoups.study.distributed_store import open_store
 
 TOKENIZER = Path(__file__).resolve().parent.parent.parent / "data" / "mini"

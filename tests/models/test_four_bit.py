@@ -8,7 +8,7 @@ from random_models import random_rows
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from lorasoups.learning.alphas import learn_alphas
-from lorasoups.learning.attached import applied, attached
+from lorasoups.learning.cat import applied, attached
 from lorasoups.learning.skills import SkillTraining, train_lora
 from lorasoups.lora.merging import merge
 from lorasoups.models.base import load_base
