@@ -1,10 +1,12 @@
 """Token ids with the right labels, and a loss at labelled positions only."""
 
+from pathlib import Path
+
 import pytest
 import torch
-from lorasoups.tasks.worlds.mini.tokenizer import build, vocabulary
 from peft import LoraConfig, get_peft_model
 from soup_helpers import tiny_llama
+from transformers import AutoTokenizer
 
 from lorasoups.models.batching import (
     EVERYTHING,
@@ -14,19 +16,23 @@ from lorasoups.models.batching import (
     heldout_loss,
 )
 
-ITEMS = [{"prompt": "a b c", "answer": "d e"}, {"prompt": "", "answer": "a d"}]
+BASE = Path(__file__).resolve().parent.parent.parent / "data" / "mini"
+ITEMS = [{"prompt": "3 + 4 + 5 =", "answer": "7 + 5"}, {"prompt": "", "answer": "3 + 4"}]
 
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return build(vocabulary(["a b c d e"]))
+    return AutoTokenizer.from_pretrained(BASE)
 
 
 def test_prompts_have_no_labels_and_long_rows_lose_their_tail(tokenizer):
     first, second = encode_all(tokenizer, ITEMS)
-    ids = tokenizer("a b c").input_ids + tokenizer("d e", add_special_tokens=False).input_ids
+    ids = (
+        tokenizer(ITEMS[0]["prompt"]).input_ids
+        + tokenizer(ITEMS[0]["answer"], add_special_tokens=False).input_ids
+    )
     assert first["input_ids"] == [*ids, tokenizer.eos_token_id]
-    n = len(tokenizer("a b c").input_ids)
+    n = len(tokenizer(ITEMS[0]["prompt"]).input_ids)
     assert first["labels"] == [-100] * n + first["input_ids"][n:]
     cut = encode_all(tokenizer, ITEMS, 4)[0]
     assert cut == {key: values[:4] for key, values in first.items()}
