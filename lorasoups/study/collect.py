@@ -1,5 +1,6 @@
 """Verdicts of a run, collected into a results file: rows, items, paired comparisons."""
 
+import json
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -8,27 +9,17 @@ from datetime import UTC, datetime
 import numpy as np
 
 from lorasoups.results import stats
-from lorasoups.results.file import (
-    SCHEMA,
-    pack_verdicts,
-    provenance,
-    results_path,
-    write_results,
-)
+from lorasoups.results.file import SCHEMA, pack_verdicts, provenance, results_path, write_results
 from lorasoups.study.sources import WORLDS
 from lorasoups.study.stages import Stages
+from lorasoups.study.store import MANIFEST, digest
 from lorasoups.tasks.judging.answers import abstention
 
 CAT = "cat"
 
 
 class Collector:
-    """Collects the verdicts of one study or ablation.
-
-    Args:
-        stages: whose items and views are meant.
-        name: of the results file.
-    """
+    """Collects the verdicts of one study or ablation for the results file ``name``."""
 
     def __init__(self, stages: Stages, name: str):
         self.stages, self.name = stages, name
@@ -45,7 +36,7 @@ class Collector:
         seed: int,
         verdicts: Sequence[Mapping],
         *,
-        label: str = "",
+        label: str,
         group: str = "",
         on: str | None = None,
         weight: float | None = None,
@@ -58,7 +49,7 @@ class Collector:
         """
         right = np.array([verdict["outcome"] == "ok" for verdict in verdicts])
         self._right.setdefault((task, method), {})[seed] = right
-        self.labels.setdefault(method, label or method)
+        self.labels.setdefault(method, label)
         if group:
             self.groups.setdefault(method, group)
         targets = [item["target"] for item in self.stages.items(task)]
@@ -73,38 +64,11 @@ class Collector:
                 "extra": _means(part, targets if view == "all" else []) | dict(extra or {}),
             })  # fmt: skip
 
-    def matrix(self, task: str, method: str) -> np.ndarray:
-        """Verdicts [seeds, items] of a method."""
-        return np.stack([right for _, right in sorted(self._right[task, method].items())])
+    def write(self, config: Mapping = {}, **fields) -> dict:  # noqa: B006
+        """Write ``data/results/<profile>/<name>.json``; returns what was written.
 
-    def comparisons(self, task: str) -> list[dict]:
-        """CAT against every other method on a test, paired over seeds and problems.
-
-        Holm's correction runs over all of them.
+        ``config`` is added to the profile's; ``fields`` fill or replace fields of the file.
         """
-        if (task, CAT) not in self._right:
-            return []
-        cat, entries = self.matrix(task, CAT), []
-        for name in [m for t, m in self._right if t == task and m != CAT]:
-            pair = stats.paired(cat, self.matrix(task, name))
-            entries.append({"task": task, "a": CAT, "b": name, "diff": pair.diff, "lo": pair.lo,
-                            "hi": pair.hi, "p": pair.p, "wins": pair.wins,
-                            "t_lo": pair.t_lo, "t_hi": pair.t_hi})  # fmt: skip
-        for entry, p in zip(entries, stats.holm([e["p"] for e in entries]), strict=True):
-            entry["p_holm"] = p
-        return entries
-
-    def superlinearity(self, task: str) -> dict:
-        """Gain of CAT over the base against the sum of two skills' gains; {} for other k."""
-        names = ("base", *self.stages.profile.skills, CAT)
-        if len(names) != 4 or any((task, name) not in self._right for name in names):
-            return {}
-        gains = stats.superlinearity(*(self.matrix(task, name) for name in names))
-        return {"gain_soup": gains.gain_soup, "sum_of_gains": gains.sum_of_gains,
-                "diff": gains.diff, "lo": gains.lo, "hi": gains.hi}  # fmt: skip
-
-    def write(self, **fields) -> dict:
-        """Write ``data/results/<profile>/<name>.json``; ``fields`` fill or replace its fields."""
         stages, task = self.stages, self.stages.profile.target
         items: dict[str, dict] = {}
         for (test, method), seeds in self._right.items():
@@ -117,27 +81,48 @@ class Collector:
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "complete": True,
             "provenance": provenance(
-                base_sha256=stages.source.sha256,
+                base_sha256=stages.source.info["sha256"],
                 world_version=WORLDS.get(stages.profile.source, (None, None))[1],
                 wall_s=round(time.perf_counter() - self._started, 1),
             ),
-            "config": stages.config() | {"labels": self.labels, "groups": self.groups},
+            "config": stages.config() | {"labels": self.labels, "groups": self.groups} | config,
             "rows": self.rows,
             "items": items,
             "views": self._views(items),
-            "comparisons": self.comparisons(task),
-            "superlinearity": self.superlinearity(task),
-            "alphas": [],
-            "curves": [],
-            "sweep": [],
-            "skills": [],
-            "timings": stages.timings(),
-            "artifacts": stages.artifacts(),
-        }
-        results["config"] |= fields.pop("config", {})
-        results |= fields
+            "comparisons": self._comparisons(task),
+            "superlinearity": self._superlinearity(task),
+            **{name: [] for name in ("alphas", "curves", "sweep", "skills")},
+            **self._artifacts(),
+        } | fields
         write_results(results_path(stages.profile.name, self.name, stages.folders.base), results)
         return results
+
+    def _matrix(self, task: str, method: str) -> np.ndarray:
+        """Verdicts [seeds, items] of a method."""
+        return np.stack([right for _, right in sorted(self._right[task, method].items())])
+
+    def _comparisons(self, task: str) -> list[dict]:
+        """CAT against every other method, paired over seeds and problems, Holm-corrected."""
+        if (task, CAT) not in self._right:
+            return []
+        cat, entries = self._matrix(task, CAT), []
+        for name in [m for t, m in self._right if t == task and m != CAT]:
+            pair = stats.paired(cat, self._matrix(task, name))
+            entries.append({"task": task, "a": CAT, "b": name, "diff": pair.diff, "lo": pair.lo,
+                            "hi": pair.hi, "p": pair.p, "wins": pair.wins,
+                            "t_lo": pair.t_lo, "t_hi": pair.t_hi})  # fmt: skip
+        for entry, p in zip(entries, stats.holm([e["p"] for e in entries]), strict=True):
+            entry["p_holm"] = p
+        return entries
+
+    def _superlinearity(self, task: str) -> dict:
+        """Gain of CAT over the base against the sum of two skills' gains; {} for other k."""
+        names = ("base", *self.stages.profile.skills, CAT)
+        if len(names) != 4 or any((task, name) not in self._right for name in names):
+            return {}
+        gains = stats.superlinearity(*(self._matrix(task, name) for name in names))
+        return {name: getattr(gains, name)
+                for name in ("gain_soup", "sum_of_gains", "diff", "lo", "hi")}  # fmt: skip
 
     def _views(self, tasks) -> dict[str, dict[str, str]]:
         """Which items the parts of a test are: packed masks by task and view, without ``all``."""
@@ -147,6 +132,19 @@ class Collector:
             for task, views in masks.items()
             if len(views) > 1
         }
+
+    def _artifacts(self) -> dict[str, dict]:
+        """Per stage: seconds that its artifacts took to build (in whichever run), and the sha256
+        over each artifact's files (names and sha256 shortened)."""
+        timings: dict[str, float] = {}
+        artifacts: dict[str, dict[str, str]] = {}
+        for folder in sorted(self.stages.used):
+            manifest = json.loads((folder / MANIFEST).read_text())
+            stage, files = manifest["stage"], manifest["files"]
+            timings[stage] = round(timings.get(stage, 0.0) + manifest["seconds"], 3)
+            content = digest({name: facts["sha256"] for name, facts in files.items()})
+            artifacts.setdefault(stage, {})[folder.name[:12]] = content[:12]
+        return {"timings": timings, "artifacts": artifacts}
 
 
 def _means(verdicts: Sequence[Mapping], targets: Sequence) -> dict[str, float]:

@@ -1,8 +1,6 @@
 """A profile: base, skills, data and sizes of one study, read from a small TOML file.
 
-``smoke`` proves in seconds that everything runs, ``mini`` is the default (laptop CPU, embedded
-base, no network), ``small`` is a real pretrained model on real data, ``paper`` the paper's. Any
-other TOML file of the same form is a profile too; the shipped ones are in ``study/profiles/``.
+The shipped ones are in ``study/profiles/``; any other file of the same form is a profile too.
 """
 
 import tomllib
@@ -27,10 +25,7 @@ LARGE_GPU_BYTES = 40 * 2**30  # from here on `small` evaluates with five times t
 
 @dataclass(frozen=True)
 class SkillTraining:
-    """How a skill LoRA is trained. ``lora_alpha`` is LoRA's own scale, not CAT's alphas.
-
-    ``bf16``: matmuls under bfloat16 autocast; "auto": where that is faster than float32.
-    """
+    """How a skill LoRA is trained. ``lora_alpha`` is LoRA's own scale, not CAT's alphas."""
 
     r: int = 8
     lora_alpha: int = 16
@@ -40,99 +35,57 @@ class SkillTraining:
     steps: int = 400
     batch_size: int = 32
     warmup_steps: int = 20
-    bf16: bool | str = "auto"
+    bf16: bool | str = "auto"  # bfloat16 autocast; auto: where that is faster than float32
 
 
 @dataclass(frozen=True)
 class AlphaTraining:
-    """How CAT's alphas are learned (not LoRA's ``lora_alpha``).
+    """How CAT's alphas are learned (not LoRA's ``lora_alpha``)."""
 
-    Attributes:
-        share: share of each skill's training data that is shown again, 5 % in the paper.
-        epochs, batch_size: passes over it and their batches.
-        grid: points (normalise, init, lr); the held-out *skill* loss chooses one.
-        n_held_out: validation problems per skill for that choice.
-    """
-
-    share: float = 0.05
+    share: float = 0.05  # of each skill's training data that is shown again, 5 % in the paper
     epochs: float = 3.0
     batch_size: int = 16
+    # (normalise, init, lr); the held-out *skill* loss chooses one
     grid: tuple[tuple[str, str, float], ...] = (
-        ("none", "uniform", 0.01),
-        ("none", "uniform", 0.03),
-        ("none", "ones", 0.003),
-        ("none", "ones", 0.01),
-        ("none", "ones", 0.03),
-        ("sigmoid", "uniform", 0.03),
-        ("sigmoid", "uniform", 0.1),
-        ("softmax", "uniform", 0.03),
-        ("softmax", "uniform", 0.1),
+        *(("none", "uniform", lr) for lr in (0.01, 0.03)),
+        *(("none", "ones", lr) for lr in (0.003, 0.01, 0.03)),
+        *((kind, "uniform", lr) for kind in ("sigmoid", "softmax") for lr in (0.03, 0.1)),
     )
-    n_held_out: int = 200
+    n_held_out: int = 200  # validation problems per skill for that choice
 
 
 @dataclass(frozen=True)
 class Profile:
-    """One study at one size.
+    """One study at one size."""
 
-    Attributes:
-        name: results are ``data/results/<name>/<study>.json``.
-        study: the composed task.
-        source: ``world``, ``pages`` (generated, embedded bases) or ``hub`` (real datasets).
-        base: the base model: a folder relative to the project, a GGUF file or a Hub id.
-        target: the task that needs all skills.
-        skills: two or more, in the order of CAT's alphas.
-        adapters: skill -> PEFT folder or Hub id of a LoRA that is loaded instead of trained.
-        tests: the test of a skill where it is not the task of the skill's own name.
-        judges: task -> judge (`judges.JUDGES`); ``""`` stands for all tasks that are not named.
-        training: of one skill LoRA; DATA-MIX gets the steps of all skills together.
-        by_skill: what differs for one skill, e.g. ``{"code": {"steps": 600}}``.
-        epochs: passes over a skill's data; above 0 it replaces ``training.steps``.
-        n_train: training problems per skill.
-        n_test: problems per test task; a task that is not named is not evaluated.
-        extras: tasks reported apart, for the main methods only.
-        alphas: how CAT's alphas are learned.
-        max_new_tokens, eval_batch: of greedy generation.
-        max_length: tokens of a training example; longer ones are left out (real data) or cut.
-        methods: `fnmatch` patterns of the methods to evaluate; empty: all. CAT, the base and the
-            skills are always among them.
-        leave_out: patterns of methods that are not evaluated.
-        density: kept fraction of TIES, DARE and magnitude pruning (0.75: the released script's).
-        budget: evaluations of LoraHub's search.
-        four_bit: load the base in four bits (NF4, bitsandbytes).
-        template: prompts of real data: ``same`` (one template for training and test, loss on the
-            answer) or ``released`` (see ``tasks/real/sets.toml``).
-        gradient_checkpointing: recompute activations in the backward pass: less memory, more time.
-        note: what a reader of the results must know, e.g. that a run was cut down.
-    """
-
-    name: str
+    name: str  # results are data/results/<name>/<study>.json
     study: str = "hard_math"
-    source: str = "world"
-    base: str = "data/mini"
-    target: str = "hard_math"
-    skills: tuple[str, ...] = ("math", "code")
-    adapters: dict[str, str] = field(default_factory=dict)
-    tests: dict[str, str] = field(default_factory=dict)
+    source: str = "world"  # world, pages (generated, embedded bases) or hub (real datasets)
+    base: str = "data/mini"  # a folder relative to the project, a GGUF file or a Hub id
+    target: str = "hard_math"  # the task that needs all skills
+    skills: tuple[str, ...] = ("math", "code")  # two or more, in the order of CAT's alphas
+    adapters: dict[str, str] = field(default_factory=dict)  # skill -> LoRA to load, not to train
+    tests: dict[str, str] = field(default_factory=dict)  # skill -> test, if of another name
+    # task -> name of `JUDGES`; "" stands for all other tasks
     judges: dict[str, str] = field(default_factory=lambda: {"": "program", "math": "words"})
-    training: SkillTraining = SkillTraining()
-    by_skill: dict[str, dict] = field(default_factory=dict)
-    epochs: float = 0.0
-    n_train: int = 8000
-    n_test: dict[str, int] = field(default_factory=dict)
-    extras: tuple[str, ...] = ()
+    training: SkillTraining = SkillTraining()  # DATA-MIX gets the steps of all skills together
+    by_skill: dict[str, dict] = field(default_factory=dict)  # {"code": {"steps": 600}}
+    epochs: float = 0.0  # over a skill's data; above 0 it replaces training.steps
+    n_train: int = 8000  # training problems per skill
+    n_test: dict[str, int] = field(default_factory=dict)  # a task without number is not evaluated
+    extras: tuple[str, ...] = ()  # further tests, for the main methods only
     alphas: AlphaTraining = AlphaTraining()
     max_new_tokens: int = 90
     eval_batch: int = 250
-    max_length: int = 512
-    methods: tuple[str, ...] = ()
-    leave_out: tuple[str, ...] = ()
-    density: float = 0.75
-    budget: int = 20
-    four_bit: bool = False
-    template: str = "same"
-    gradient_checkpointing: bool = False
-    note: str = ""
+    max_length: int = 512  # tokens of a training example
+    methods: tuple[str, ...] = ()  # `fnmatch` patterns of the methods to evaluate; empty: all
+    leave_out: tuple[str, ...] = ()  # patterns; base, skills and CAT are evaluated in any case
+    density: float = 0.75  # kept by TIES, DARE and magnitude pruning, as in the released script
+    budget: int = 20  # evaluations of LoraHub's search
+    four_bit: bool = False  # load the base in NF4 (bitsandbytes)
+    template: str = "same"  # prompts of real data: same in training and test, or released
+    gradient_checkpointing: bool = False  # less memory, more time
+    note: str = ""  # what a reader of the results must know, e.g. that a run was cut down
 
     @property
     def real(self) -> bool:
@@ -177,21 +130,12 @@ class Profile:
         checkpointing: bool = False,
         four_bit: bool = False,
     ) -> "Profile":
-        """A real profile for this machine and these options of the command line.
+        """The profile for this machine (with ``gpu_bytes`` of memory) and these options.
 
-        Args:
-            device: ``cpu`` cuts everything down, so that 135M parameters take some minutes, and
-                says so in ``note``.
-            gpu_bytes: memory of the GPU.
-            base: another base model.
-            limit: problems of each test; default all (on a CPU 20).
-            steps: training steps per skill.
-            methods: patterns of methods, with commas, or ``all``.
-            tests: further test tasks for the main methods, with commas, e.g. ``mawps``.
-            template, eval_batch, checkpointing, four_bit: as the fields of these names.
-
-        Raises:
-            SoupError: a number below 1, or an unknown test.
+        A run on a CPU is cut down, so that 135M parameters take some minutes, and says so in
+        ``note``. ``methods`` (patterns, or ``all``) and ``tests`` (further ones, for the main
+        methods) are separated by commas; ``limit`` counts problems per test, ``steps`` training
+        steps per skill. Raises SoupError for a number below 1 or an unknown test.
         """
         for option, value in (("limit", limit), ("steps", steps), ("eval-batch", eval_batch)):
             if value is not None and value < 1:
@@ -221,25 +165,20 @@ class Profile:
     def _cut_for_cpu(self, steps: int) -> "Profile":
         """What a CPU can do in minutes: short examples, small batches, one point of the grid."""
         short = steps <= CPU_STEPS
-        batch = 2 if short else 4
+        batch, length, n_held_out, epochs = (2, 128, 4, 1.0) if short else (4, 256, 16, 3.0)
+        kept = {task: n for task, n in self.n_test.items() if task not in self.extras}
+        warmup = {"steps": steps, "batch_size": batch, "warmup_steps": max(1, steps // 10)}
         return self.override(
-            training=replace(
-                self.training, steps=steps, batch_size=batch, warmup_steps=max(1, steps // 10)
-            ),
+            training=replace(self.training, **warmup),
             epochs=0.0,
             by_skill={},
             n_train=max(40, steps * batch),
-            max_length=128 if short else min(256, self.max_length),
-            alphas=AlphaTraining(
-                epochs=1.0 if short else 3.0,
-                batch_size=batch,
-                grid=(("none", "ones", 0.01),),
-                n_held_out=4 if short else 16,
-            ),
+            max_length=length if short else min(length, self.max_length),
+            alphas=AlphaTraining(0.05, epochs, batch, (("none", "ones", 0.01),), n_held_out),
             methods=("linear@delta",),
             leave_out=(),
             extras=(),
-            n_test={task: n for task, n in self.n_test.items() if task not in self.extras},
+            n_test=kept,
             max_new_tokens=min(96, self.max_new_tokens),
             eval_batch=10 if short else 50,
             note=cpu_note(steps),
@@ -271,16 +210,11 @@ def cpu_note(steps: int) -> str:
 
 
 def load_profile(name_or_path: str | Path, study: str = "hard_math", **overrides) -> Profile:
-    """Read a profile for one study.
+    """Read a profile (of `SHIPPED`, or a TOML file) for one study; ``overrides`` replace fields.
 
     A file holds fields of `Profile`, and what differs for one study in ``[studies.<name>]``. With
     ``extends = "<profile>"`` it starts from another profile. ``skills`` is a list of names, or a
     table ``{math = "folder or Hub id", code = ""}``, where ``""`` means: train it.
-
-    Args:
-        name_or_path: of `SHIPPED`, or a path to a TOML file.
-        study: which of the file's studies.
-        overrides: fields of `Profile` that replace what the file says.
 
     Raises:
         SoupError: no such profile or study; a key or a value that a profile cannot have.
@@ -290,7 +224,12 @@ def load_profile(name_or_path: str | Path, study: str = "hard_math", **overrides
     if studies and study not in studies:
         raise SoupError(f"unknown study {study!r}: {path.name}; choose one of {', '.join(studies)}")
     table |= {"name": path.stem, "study": study}
-    return replace(_from_table(Profile, table, path.name), **overrides)
+    profile = Profile(**_checked_fields(Profile, table, path.name))
+    by_skill = {
+        skill: _checked_fields(SkillTraining, changes, f"{path.name}, by_skill.{skill}")
+        for skill, changes in profile.by_skill.items()
+    }
+    return replace(profile, **{"by_skill": by_skill} | overrides)
 
 
 def _find(name_or_path: str | Path) -> Path:
@@ -338,18 +277,8 @@ def _merge(table: dict, layer: Mapping, path: Path) -> None:
 
 def _place(place: Any, path: Path) -> Any:
     """Where a skill's LoRA lies: relative to the file, else to the current folder; else as is."""
-    for folder in (path.parent, Path.cwd()):
-        if isinstance(place, str) and (folder / Path(place).expanduser()).is_dir():
-            return str((folder / Path(place).expanduser()).resolve())
-    return place
-
-
-def _from_table(cls: type, table: Mapping, where: str) -> Any:
-    """A dataclass from a TOML table."""
-    profile = cls(**_checked_fields(cls, table, where))
-    for skill, changes in getattr(profile, "by_skill", {}).items():
-        _checked_fields(SkillTraining, changes, f"{where}, by_skill.{skill}")
-    return profile
+    folders = [path.parent / place, Path(place)] if isinstance(place, str) else []
+    return next((str(folder.resolve()) for folder in folders if folder.is_dir()), place)
 
 
 def _checked_fields(cls: type, table: Mapping, where: str) -> dict[str, Any]:
@@ -364,7 +293,7 @@ def _checked(value: Any, kind: Any, where: str) -> Any:
     """The value as the field's type wants it: lists become tuples, integers floats."""
     origin, kinds = get_origin(kind), get_args(kind)
     if isinstance(value, dict) and is_dataclass(kind):
-        return _from_table(kind, value, where)
+        return kind(**_checked_fields(kind, value, where))
     if isinstance(value, dict) and origin is dict:
         return {key: _checked(item, kinds[1], f"{where}.{key}") for key, item in value.items()}
     if isinstance(value, list) and origin is tuple:
@@ -375,8 +304,8 @@ def _checked(value: Any, kind: Any, where: str) -> Any:
         return float(value)
     elif origin in (None, UnionType) and type(value) in (kinds or (kind,)):
         return value
-    name = "a table" if is_dataclass(kind) else getattr(kind, "__name__", str(kind))
-    raise SoupError(f"wrong type: {where} is {value!r}; expected {name if not origin else kind}")
+    expected = "a table" if is_dataclass(kind) else kind if origin else kind.__name__
+    raise SoupError(f"wrong type: {where} is {value!r}; expected {expected}")
 
 
 def plain(profile: Profile) -> dict[str, Any]:

@@ -40,30 +40,10 @@ class Experiment(Stages):
         return self.methods[method].answers(self, task, seed)
 
 
-def tasks_of(profile: Profile, method: Method) -> list[str]:
-    """The tests of a method: all methods take the target, the main ones also the others.
-
-    A task without a number of test problems in the profile has no test (real code has none).
-    """
-    tests = [profile.test_of(skill) for skill in profile.skills]
-    tasks = [profile.target, *tests, *profile.extras] if method.main else [profile.target]
-    return [task for task in dict.fromkeys(tasks) if task in profile.n_test]
-
-
-def jobs_of(profile: Profile) -> list[tuple[Method, str]]:
-    """Every method with each of its tests, in the table's order."""
-    return [(m, task) for m in methods_of(profile) for task in tasks_of(profile, m)]
-
-
 def run_study(experiment: Experiment, progress: bool = True) -> dict:
-    """Evaluate everything that is not in the store yet and write the results file.
+    """Evaluate what is not in the store yet; write ``data/results/<profile>/<study>.json``.
 
-    Args:
-        experiment: profile, seeds and folders.
-        progress: a bar on stderr.
-
-    Returns:
-        The results as written to ``data/results/<profile>/<study>.json`` (see `results`).
+    Returns the results as written; ``progress`` shows a bar on stderr.
     """
     profile = experiment.profile
     jobs = [(method, task, seed) for seed in experiment.seeds for method, task in jobs_of(profile)]
@@ -74,33 +54,29 @@ def run_study(experiment: Experiment, progress: bool = True) -> dict:
                       on=method.on, weight=method.weight)  # fmt: skip
     if profile.study == "formats":
         _add_majority(collector)
-    shared = experiment.source.decontamination(
-        dict.fromkeys(profile.skills, profile.n_train), profile.n_test
-    )
+    n_train = dict.fromkeys(profile.skills, profile.n_train)
+    shared = experiment.source.tasks.decontamination(n_train, profile.n_test)
     return collector.write(
-        **({"decontamination": shared} if shared else {}),
         **_alphas(experiment),
         sweep=_grid(experiment),
         skills=_skills(experiment),
+        **({"decontamination": shared} if shared else {}),
     )
 
 
-def _add_majority(collector: Collector) -> None:
-    """The most common answer of the training data, given always."""
-    stages, p = collector.stages, collector.stages.profile
-    answers = Counter(
-        item["target"]
-        for skill in p.skills
-        for item in stages.source.items(skill, "train", p.n_train)
-    )
-    answer = answers.most_common(1)[0][0]
-    verdicts = [
-        {"outcome": "ok" if item["target"] == answer else "wrong"}
-        for item in stages.items(p.target)
-    ]
-    for seed in stages.seeds:
-        collector.add(p.target, MAJORITY, seed, verdicts, label=f"always {answer} (majority)",
-                      group=reading.SKILLS)  # fmt: skip
+def jobs_of(profile: Profile) -> list[tuple[Method, str]]:
+    """Every method with each of its tests, in the table's order."""
+    return [(m, task) for m in methods_of(profile) for task in tasks_of(profile, m)]
+
+
+def tasks_of(profile: Profile, method: Method) -> list[str]:
+    """The tests of a method: the target; for main methods also the skills' tests and the extras.
+
+    A task without a number of test problems in the profile has no test (real code has none).
+    """
+    tests = [profile.test_of(skill) for skill in profile.skills]
+    tasks = [profile.target, *tests, *profile.extras] if method.main else [profile.target]
+    return [task for task in dict.fromkeys(tasks) if task in profile.n_test]
 
 
 def presets_of(profile: Profile) -> list[str]:
@@ -108,19 +84,31 @@ def presets_of(profile: Profile) -> list[str]:
     return [m.preset for m in methods_of(profile) if isinstance(m, Cat) and m.preset != "lr0"]
 
 
+def _add_majority(collector: Collector) -> None:
+    """The most common answer of the training data, given always."""
+    stages, p = collector.stages, collector.stages.profile
+    rows = [item for skill in p.skills for item in stages.source.items(skill, "train", p.n_train)]
+    answer = Counter(item["target"] for item in rows).most_common(1)[0][0]
+    right = [item["target"] == answer for item in stages.items(p.target)]
+    verdicts = [{"outcome": "ok" if ok else "wrong"} for ok in right]
+    for seed in stages.seeds:
+        label = f"always {answer} (majority)"
+        collector.add(p.target, MAJORITY, seed, verdicts, label=label, group=reading.SKILLS)
+
+
 def _alphas(experiment: Experiment) -> dict[str, list[dict]]:
     """Learned alphas per module, and the curves of their training."""
     alphas, curves = [], []
     for seed in experiment.seeds:
         for preset in presets_of(experiment.profile):
-            learned = experiment.alphas(seed, preset)
+            learned, common = experiment.alphas(seed, preset), {"seed": seed, "preset": preset}
             alphas += [
-                {"seed": seed, "preset": preset, "normalise": learned.normalise, "module": module,
+                {**common, "normalise": learned.normalise, "module": module,
                  "values": [round(float(a), 6) for a in values]}
                 for module, values in learned.weights.items()
             ]  # fmt: skip
             curves += [
-                {"seed": seed, "preset": preset, "step": e["step"], "loss": round(e["loss"], 5),
+                {**common, "step": e["step"], "loss": round(e["loss"], 5),
                  "alpha_mean": [round(a, 5) for a in e["alpha_mean"]],
                  "alpha_moved": round(e["alpha_moved"], 6)}
                 for e in learned.history
@@ -141,21 +129,16 @@ def _grid(experiment: Experiment) -> list[dict]:
 
 def _skills(experiment: Experiment) -> list[dict]:
     """The logs of what was trained; a skill that was loaded has none."""
-    keep = ("steps", "loss", "seconds", "tokens_per_s")
-    trained = [m for m in methods_of(experiment.profile) if isinstance(m, Trained)]
-    logs = [
-        (seed, method.name, method.trained(experiment, seed).log)
-        for seed in experiment.seeds
-        for method in trained
-    ]
-    return [
-        {"seed": seed, "name": name, **{key: log[key] for key in keep}}
-        for seed, name, log in logs
-        if log
-    ]
+    entries = []
+    for seed in experiment.seeds:
+        for method in [m for m in methods_of(experiment.profile) if isinstance(m, Trained)]:
+            if log := method.trained(experiment, seed).log:
+                kept = {key: log[key] for key in ("steps", "loss", "seconds", "tokens_per_s")}
+                entries.append({"seed": seed, "name": method.name, **kept})
+    return entries
 
 
-# --- real models, from the command line ---------------------------------------------------------
+# --- from the command line ----------------------------------------------------------------------
 
 
 def open_experiment(
@@ -166,7 +149,7 @@ def open_experiment(
     force: bool = False,
     **options,
 ) -> Experiment:
-    """An experiment with options of the command line (see `Profile.adapted`).
+    """An experiment with options of `Profile.adapted`.
 
     A real base on a machine without a GPU is cut down to what the machine can do.
     """
@@ -190,15 +173,10 @@ def reproduce_real(
     force: bool = False,
     **options,
 ) -> dict:
-    """``lorasoups reproduce`` for a profile with a real base: run, print the table, return it.
+    """Run a profile without notebooks, print its table and return the results.
 
-    Data come from the mirror that ``LORASOUPS_HUB_MIRROR`` names, or from the Hub.
-
-    Args:
-        profile, study: see `load_profile`.
-        seeds, out: see `Stages`.
-        force: build every stage again.
-        options: of `Profile.adapted` (``base``, ``limit``, ``steps``, ``methods``, ...).
+    Data come from the mirror that ``LORASOUPS_HUB_MIRROR`` names, or from the Hub. ``force`` builds
+    every stage again; ``options`` are those of `Profile.adapted` (``base``, ``limit``, ...).
     """
     experiment = open_experiment(profile, study, seeds, out, force, **options)
     if experiment.profile.note:
@@ -224,9 +202,9 @@ def summary(results: dict) -> str:
     lines.append(f"{'task':9} {'view':18} {'method':14} seed  right  outcomes")
     for row in results["rows"]:
         outcomes = ", ".join(f"{name} {n}" for name, n in row["outcomes"].items())
-        what = f"{row['task']:9} {row['view']:18} {row['method']:14} {row['seed']:4}"
         right = f"{row['correct']}/{row['n']}"
-        lines.append(f"{what} {right:>6}  {outcomes}")
+        which = f"{row['task']:9} {row['view']:18} {row['method']:14} {row['seed']:4}"
+        lines.append(f"{which} {right:>6}  {outcomes}")
     if results.get("decontamination"):
         lines.append(decontamination.table(results["decontamination"]))
     if config["note"]:

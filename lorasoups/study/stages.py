@@ -26,16 +26,15 @@ from lorasoups.lora.adapters import load_lora, save_lora
 from lorasoups.lora.lora import LoRA
 from lorasoups.lora.merging import merge
 from lorasoups.models import devices, processes
-from lorasoups.models.batching import heldout_loss
-from lorasoups.models.distributed_generation import generate
-from lorasoups.models.encoding import encode_all
+from lorasoups.models.batching import encode_all, heldout_loss
+from lorasoups.models.generation import generate
 from lorasoups.paths import Folders
 from lorasoups.study.profile import Profile, SkillTraining, load_profile, plain
 from lorasoups.study.sources import Source, load_skill, open_source
-from lorasoups.study.store import MANIFEST, Make, Store, digest, lora_digest
+from lorasoups.study.store import Make, Store, digest, lora_digest
 from lorasoups.tasks.judging.judges import JUDGES
 
-_fast_bf16 = getattr(devices, "fast_bf16", None) or devices.hardware_bf16
+_fast_bf16 = devices.fast_bf16
 
 
 def keep_going(train: Callable, scratch: Path) -> dict:
@@ -45,7 +44,7 @@ def keep_going(train: Callable, scratch: Path) -> dict:
 
 @dataclass(frozen=True)
 class Skill:
-    """A skill: its adapter and the log of its training ({} for one that was loaded)."""
+    """An adapter with the log of its training ({} for one that was loaded)."""
 
     lora: LoRA
     log: dict
@@ -58,8 +57,7 @@ class Stages:
         profile: a `Profile`, or what `load_profile` reads.
         seeds: how many seeds ``0 .. seeds - 1`` belong to the run.
         out: folder for results, figures and cache; empty: the project itself.
-        fresh: stages (``skill``, ``alphas``, ``evaluate``, ...) that are built again although their
-            artifact is there.
+        fresh: stages (``skill``, ``alphas``, ...) that are built again although they are stored.
         study: which composed task, where ``profile`` is a name.
     """
 
@@ -75,8 +73,8 @@ class Stages:
         self.seeds = tuple(range(seeds))
         self.folders = Folders(out=out)
         self.store = Store(self.folders.cache)
+        self.used: set[Path] = set()  # artifacts of this run
         self._fresh = set(fresh)
-        self._used: set[Path] = set()  # artifacts of this run
         self._skills: dict[tuple[str, int], Skill] = {}
         self._rows: dict[tuple, list[dict]] = {}  # encoded data
         self._latest: tuple[Any, Any] = (None, None)
@@ -85,7 +83,7 @@ class Stages:
         """The same with other fields of the profile; base and artifacts are shared."""
         other = type(self)(self.profile.override(**changes), len(self.seeds), self.folders.out)
         other.source = self.source
-        other._fresh, other._used, other._rows = self._fresh, self._used, self._rows
+        other._fresh, other.used, other._rows = self._fresh, self.used, self._rows
         return other
 
     @cached_property
@@ -96,8 +94,8 @@ class Stages:
     def build(self, stage: str, inputs: dict, make: Make) -> Path:
         """The folder of an artifact, made unless it is there (see `store.Store.build`)."""
         folder = self.store.path(stage, inputs)
-        force = stage in self._fresh and folder not in self._used
-        self._used.add(folder)
+        force = stage in self._fresh and folder not in self.used
+        self.used.add(folder)
         return self.store.build(stage, inputs, make, force=force)
 
     def latest(self, name: Any, make: Callable[[], Any]) -> Any:
@@ -115,9 +113,10 @@ class Stages:
 
     def skill(self, name: str, seed: int) -> Skill:
         """The LoRA of one skill: trained, or loaded where the profile says from where."""
-        if place := self.profile.adapters.get(name):
-            if (name, seed) not in self._skills:
-                self._skills[name, seed] = Skill(load_skill(place, self.source), {})
+        place = self.profile.adapters.get(name)
+        if place and (name, seed) not in self._skills:
+            self._skills[name, seed] = Skill(load_skill(place, self.source), {})
+        if place:
             return self._skills[name, seed]
         return self._trained(name, self.encoded(name), self._config(name), seed)
 
@@ -125,19 +124,16 @@ class Stages:
         """One LoRA on the data of all skills: ``data_mix``, or ``data_mix_2r`` of rank k r.
 
         It takes the steps of all skills together; a skill that is trained n times as long as
-        another has its rows n times (rounded down) in the mix. Where epochs count, every row is
-        there once.
+        another has its rows n times (rounded down) in the mix. Under ``epochs`` each row is once.
         """
-        skills, base = self.profile.skills, self._base_config
-        steps = {skill: self.steps(skill) for skill in skills}
+        skills, config = self.profile.skills, self.profile.training
+        steps = {skill: self._config(skill).steps for skill in skills}
         least = min(steps.values())
         times = {s: 1 if self.profile.epochs else n // least for s, n in steps.items()}
         rows = [row for s in skills for row in self.encoded(s) * times[s]]
-        grow = len(skills) if name == "data_mix_2r" else 1  # lora_alpha grows too: s stays
-        config = replace(
-            base, steps=sum(steps.values()), r=base.r * grow, lora_alpha=base.lora_alpha * grow
-        )
-        return self._trained(name, rows, config, seed)
+        k = len(skills) if name == "data_mix_2r" else 1  # lora_alpha grows too: the scale stays
+        larger = {"r": config.r * k, "lora_alpha": config.lora_alpha * k}
+        return self._trained(name, rows, replace(config, steps=sum(steps.values()), **larger), seed)
 
     def fresh_lora(self, seed: int) -> Skill:
         """A new LoRA on exactly the rows, batches and steps that the alphas are learned with.
@@ -146,57 +142,40 @@ class Stages:
         """
         rows, a = self.alpha_rows(seed), self.profile.alphas
         steps = math.ceil(a.epochs * len(rows) / a.batch_size)
-        config = replace(self._base_config, steps=steps, batch_size=a.batch_size)
+        config = replace(self.profile.training, steps=steps, batch_size=a.batch_size)
         return self._trained("fresh", rows, config, seed)
-
-    def steps(self, skill: str) -> int:
-        """Optimizer steps of one skill's training."""
-        return self._config(skill).steps
 
     def encoded(self, skill: str, split: str = "train", n: int | None = None) -> list[dict]:
         """Training rows ``{input_ids, labels}`` of a skill."""
-        p = self.profile
-        name = (skill, split, n or p.n_train, p.max_length)
+        name = (skill, split, n or self.profile.n_train, self.profile.max_length)
         if name not in self._rows:
             items = self.source.items(*name[:3])
-            self._rows[name] = encode_all(self.source.tokenizer, items, p.max_length)
+            self._rows[name] = encode_all(self.source.tokenizer, items, name[3])
         return self._rows[name]
-
-    @property
-    def _base_config(self) -> SkillTraining:
-        return self._decided(self.profile.training)
 
     def _config(self, skill: str) -> SkillTraining:
         config = self.profile.training_of(skill)
-        if self.profile.epochs:
-            batches = self.profile.epochs * len(self.encoded(skill)) / config.batch_size
-            config = replace(config, steps=math.ceil(batches))
-        return self._decided(config)
-
-    def _decided(self, config: SkillTraining) -> SkillTraining:
-        """With ``bf16="auto"`` decided for this machine, as it changes the numbers."""
-        return replace(config, bf16=self._fast_bf16) if config.bf16 == "auto" else config
+        if not self.profile.epochs:
+            return config
+        batches = self.profile.epochs * len(self.encoded(skill)) / config.batch_size
+        return replace(config, steps=math.ceil(batches))
 
     @cached_property
-    def _fast_bf16(self) -> bool:
+    def _bf16(self) -> bool:
+        """What ``bf16="auto"`` means on this machine, the same for all processes."""
         return processes.broadcast(_fast_bf16(self.source.model.device.type))
 
     def _trained(self, name: str, rows: list[dict], config: SkillTraining, seed: int) -> Skill:
         if (name, seed) in self._skills:
             return self._skills[name, seed]
-        inputs = {
-            "base": self.source.key,
-            "rows": digest(rows),
-            "config": asdict(config),
-            "seed": seed,
-        }
+        config = replace(config, bf16=self._bf16) if config.bf16 == "auto" else config
+        source = self.source
+        inputs = {"base": source.key, "rows": digest(rows), "config": asdict(config), "seed": seed}
 
         def make(folder: Path, scratch: Path) -> None:
             given = training.SkillTraining(**asdict(config))
-            lora, log = training.train_lora(
-                self.source.model, rows, given, seed, self.source.name,
-                **keep_going(training.train_lora, scratch),
-            )  # fmt: skip
+            more = keep_going(training.train_lora, scratch)
+            lora, log = training.train_lora(source.model, rows, given, seed, source.name, **more)
             lora = replace(lora, provenance={"skill": name, "seed": seed, "steps": config.steps})
             save_lora(lora, folder / "adapter")
             write_json_atomic(folder / "log.json", log)
@@ -212,10 +191,7 @@ class Stages:
     ) -> list[dict]:
         """5 % of each skill's own training data, drawn by the seed; never the target task's.
 
-        Args:
-            seed: of the draw.
-            share: another share than the profile's.
-            skills: only these skills' data.
+        ``share``: another share than the profile's; ``skills``: only these skills' data.
         """
         rng = random.Random(f"alpha data {seed}")
         share = self.profile.alphas.share if share is None else share
@@ -238,14 +214,17 @@ class Stages:
             losses = [heldout_loss(model, rows) for rows in self.held_out.values()]
         return sum(losses) / len(losses)
 
+    def soup_inputs(self, loras: Sequence[LoRA], rows: list[dict], seed: int) -> dict:
+        """What names an artifact that is learned over LoRAs."""
+        digests = [lora_digest(lora) for lora in loras]
+        return {"base": self.source.key, "loras": digests, "rows": digest(rows), "seed": seed}
+
     def learn(
         self, loras: Sequence[LoRA], rows: list[dict], options: dict, seed: int
     ) -> tuple[Alphas, float]:
         """Learn alphas of any LoRAs on any rows; also the skills' mean held-out loss under them."""
-        inputs = self.soup_inputs(loras, rows, seed) | {
-            "held_out": digest(list(self.held_out.values())),
-            "options": options,
-        }
+        held_out = digest(list(self.held_out.values()))
+        inputs = {"held_out": held_out, "options": options} | self.soup_inputs(loras, rows, seed)
 
         def make(folder: Path, scratch: Path) -> None:
             more = options | keep_going(learn_alphas, scratch)
@@ -257,11 +236,6 @@ class Stages:
         folder = self.build("alphas", inputs, make)
         loss = json.loads((folder / "held_out.json").read_text())["loss"]
         return Alphas.from_json(folder / "alphas.json"), loss
-
-    def soup_inputs(self, loras: Sequence[LoRA], rows: list[dict], seed: int) -> dict:
-        """What names an artifact that is learned over LoRAs."""
-        digests = [lora_digest(lora) for lora in loras]
-        return {"base": self.source.key, "loras": digests, "rows": digest(rows), "seed": seed}
 
     def alphas(self, seed: int, preset: str = "ours") -> Alphas:
         """CAT's alphas: ``ours`` (the grid's choice), ``global`` (the same, one alpha per LoRA),
@@ -292,10 +266,10 @@ class Stages:
 
         The lowest loss is ``chosen``; the target task plays no part in it.
         """
-        entries = []
+        seed, entries = self.seeds[0], []
         for normalise, init, lr in self.profile.alphas.grid:
-            _, loss = self._learn(self.seeds[0], self.alpha_options(normalise, init, lr))
-            entries.append({"seed": self.seeds[0], "normalise": normalise, "init": init, "lr": lr,
+            _, loss = self._learn(seed, self.alpha_options(normalise, init, lr))
+            entries.append({"seed": seed, "normalise": normalise, "init": init, "lr": lr,
                             "heldout_loss": loss, "chosen": False})  # fmt: skip
         min(entries, key=lambda entry: entry["heldout_loss"])["chosen"] = True
         return entries
@@ -314,16 +288,16 @@ class Stages:
 
     def views(self, task: str) -> dict[str, np.ndarray]:
         """Parts of a test set by name, as masks over its items; every set has ``all``."""
-        return self.source.views(task, self.profile.n_test[task])
-
-    def evaluate_adapter(self, lora: LoRA | None, task: str) -> list[dict]:
-        """Answers of any adapter (None: the base alone) to one test (see `answers`)."""
-        digest = lora_digest(lora) if lora else None
-        return self.answers(task, digest, lambda: self.with_adapter(lora))
+        return self.source.tasks.views(task, self.profile.n_test[task])
 
     def with_adapter(self, lora: LoRA | None) -> AbstractContextManager:
-        """Yields the base with an adapter."""
+        """Yields the base with an adapter; None is the base alone."""
         return applied(self.source.model, lora)
+
+    def evaluate_adapter(self, lora: LoRA | None, task: str) -> list[dict]:
+        """Answers of any adapter to one test (see `answers`)."""
+        name = lora_digest(lora) if lora else None
+        return self.answers(task, name, lambda: self.with_adapter(lora))
 
     def answers(
         self,
@@ -348,51 +322,23 @@ class Stages:
         """
         p, judge = self.profile, JUDGES[self.profile.judge(task)]
         items = self.items(task) if items is None else items
-        inputs = {
-            "base": self.source.key,
-            "adapter": adapter,
-            "items": digest([[i["prompt"], i["target"]] for i in items]),
-            "max_new_tokens": p.max_new_tokens,
-            "batch": p.eval_batch,
-        } | judge.inputs | (more or {})  # fmt: skip
+        asked = digest([[item["prompt"], item["target"]] for item in items])
+        inputs = {"base": self.source.key, "adapter": adapter, "items": asked,
+                  "max_new_tokens": p.max_new_tokens, "batch": p.eval_batch}  # fmt: skip
 
         def make(folder: Path, scratch: Path) -> None:
-            prompts = [i["prompt"] for i in items]
+            prompts, tokenizer = [item["prompt"] for item in items], self.source.tokenizer
             with changed_model() as model:
-                texts = generate(
-                    model, self.source.tokenizer, prompts, p.max_new_tokens, p.eval_batch
-                )
+                texts = generate(model, tokenizer, prompts, p.max_new_tokens, p.eval_batch)
             if processes.is_main():  # the first process judges and writes for all
-                lines = judge.judge(texts, [i["target"] for i in items])
-                write_json_atomic(folder / "verdicts.json", lines)
+                verdicts = judge.judge(texts, [item["target"] for item in items])
+                write_json_atomic(folder / "verdicts.json", verdicts)
 
-        folder = self.build("evaluate", inputs, make)
+        folder = self.build("evaluate", inputs | judge.inputs | (more or {}), make)
         return json.loads((folder / "verdicts.json").read_text())
-
-    # --- provenance -----------------------------------------------------------------------------
 
     def config(self) -> dict:
         """The profile as plain JSON values, and what base and data are. No paths."""
         return {**json.loads(json.dumps(plain(self.profile))), "base": self.source.name,
                 "seeds": list(self.seeds), "base_info": self.source.info,
-                "data": self.source.data(), "threads": torch.get_num_threads()}  # fmt: skip
-
-    def manifests(self) -> list[tuple[str, dict]]:
-        """Name and manifest of every artifact of this run."""
-        return [(f.name, json.loads((f / MANIFEST).read_text())) for f in sorted(self._used)]
-
-    def timings(self) -> dict[str, float]:
-        """Seconds that the artifacts of this run took to build, per stage (in whichever run)."""
-        seconds: dict[str, float] = {}
-        for _, manifest in self.manifests():
-            stage = manifest["stage"]
-            seconds[stage] = round(seconds.get(stage, 0.0) + manifest["seconds"], 3)
-        return seconds
-
-    def artifacts(self) -> dict[str, dict[str, str]]:
-        """Stage -> name of each artifact of this run -> sha256 over its files (both shortened)."""
-        digests: dict[str, dict[str, str]] = {}
-        for name, manifest in self.manifests():
-            content = digest({file: facts["sha256"] for file, facts in manifest["files"].items()})
-            digests.setdefault(manifest["stage"], {})[name[:12]] = content[:12]
-        return digests
+                "data": self.source.tasks.data(), "threads": torch.get_num_threads()}  # fmt: skip

@@ -3,10 +3,8 @@
 A stage (train a skill, learn alphas, merge, evaluate) is a function that writes files into an
 empty folder. Its artifact is ``<root>/<stage>/<key>/``: the files and, written last, a manifest
 with their sha256 and sizes. A second run reuses a sound artifact, an interrupted one leaves
-nothing that could be mistaken for it, a damaged one is put aside and built again.
-
-Several processes of one run build together: rank 0 looks, locks and writes, the others compute
-along and go on when the artifact is there.
+nothing that could be mistaken for it, a damaged one is put aside and built again. Several
+processes of one run build together: rank 0 looks, locks and writes, the others compute along.
 """
 
 import hashlib
@@ -26,41 +24,25 @@ import torch
 from filelock import FileLock, Timeout
 from safetensors.torch import load_file
 
-from lorasoups.errors import SoupError
-from lorasoups.files import (
-    DISK_FULL,
-    disk_errors,
-    ensure_folder,
-    fsync_folder,
-    sha256_file,
-    write_json_atomic,
-)
+from lorasoups.errors import DiskError, SoupError
+from lorasoups.files import DISK_FULL, disk_errors, ensure_folder, sha256_file, write_json_atomic
 from lorasoups.lora.lora import LoRA
 from lorasoups.models import processes
 
 VERSIONS = {"skill": 1, "alphas": 1, "merge": 1, "lorahub": 1, "xlora": 1, "evaluate": 1}
-"""Raise a stage's number by hand when its code gives other numbers for the same inputs: old
-artifacts are then not found and are built again. `tests/golden` holds each stage's numbers and
-fails when they change under the same version."""
-MANIFEST = "MANIFEST.json"
-SCHEMA = 1
+"""Raise a stage's number when its code gives other numbers for the same inputs: older artifacts
+are then not found and are built again. tests/golden fails when numbers change under one version."""
+MANIFEST, SCHEMA = "MANIFEST.json", 1
 LIBRARIES = ("torch", "transformers", "peft", "safetensors")
-ALONE = frozenset({"merge", "lorahub"})  # stages that rank 0 builds while the others wait
+ALONE = ("merge", "lorahub")  # stages that rank 0 builds while the others wait
 HASHED_BYTES = 2**20  # larger files are checked by their size alone when they are reused
 SEEN_WITHIN_S = 90.0  # network file systems may remember for a minute that a file was not there
 
 Make = Callable[[Path, Path], None]
-"""``make(folder, scratch)`` writes the files of an artifact into ``folder``, which is empty.
-``scratch`` survives a kill and is removed after success: for checkpoints."""
 
 
 def canonical_json(value: Any) -> str:
-    """One spelling per JSON value: sorted keys, no spaces.
-
-    Raises:
-        SoupError: for what is no plain JSON value. Paths are refused on purpose: where a file lies
-            determines nothing, its sha256 does.
-    """
+    """One spelling per JSON value. Refuses all else, paths too: their content determines things."""
     try:
         return json.dumps(_plain(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
     except (TypeError, ValueError) as error:
@@ -68,9 +50,8 @@ def canonical_json(value: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """The value, checked for keys that JSON would silently turn into strings."""
     if isinstance(value, Mapping):
-        if any(not isinstance(key, str) for key in value):
+        if any(not isinstance(key, str) for key in value):  # json would turn them into strings
             raise TypeError(f"keys {list(value)[:3]} are not all strings")
         return {key: _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
@@ -91,26 +72,17 @@ def lora_digest(lora: LoRA) -> str:
     return sha.hexdigest()
 
 
-def libraries() -> dict[str, str]:
-    """Versions (major.minor) of the libraries that can change what a stage computes."""
-    return {name: ".".join(metadata.version(name).split(".")[:2]) for name in LIBRARIES}
-
-
 def key(stage: str, inputs: Mapping[str, Any]) -> str:
-    """sha256 (hex) of a stage's name, its version, its inputs and the library versions."""
+    """sha256 (hex) of a stage, its version, its inputs and library versions (major.minor)."""
     if stage not in VERSIONS:
         raise SoupError(f"unknown stage {stage!r}: choose one of {', '.join(VERSIONS)}")
-    named = {"stage": stage, "version": VERSIONS[stage], "libraries": libraries()}
+    libraries = {name: metadata.version(name).split(".")[:2] for name in LIBRARIES}
+    named = {"stage": stage, "version": VERSIONS[stage], "libraries": libraries}
     return digest(named | {"inputs": inputs})
 
 
 class Store:
-    """Artifacts below one folder.
-
-    Args:
-        root: created when first needed. Beside the artifacts it holds ``<key>.lock`` files and
-            ``corrupt/``, where damaged artifacts are put.
-    """
+    """Artifacts below ``root``, with ``<key>.lock`` files and ``corrupt/`` for damaged ones."""
 
     def __init__(self, root: Path | str):
         self.root = ensure_folder(root)
@@ -127,76 +99,19 @@ class Store:
         Args:
             stage: of `VERSIONS`.
             inputs: everything that determines the result, as plain JSON values.
-            make: see `Make`.
+            make: ``make(folder, scratch)`` writes the files into ``folder``; ``scratch`` survives
+                a kill and is removed after success (for checkpoints).
             force: build again; a sound artifact is replaced only when the new one is complete.
 
         Raises:
-            SoupError: bad inputs; no space or no permission; ``make`` wrote nothing, or tensors
-                that are not finite; processes that mean different artifacts. What ``make`` raises
-                goes through. Nothing half-built is left, and an older artifact stands as it was.
+            SoupError: bad inputs; no space or no permission; nothing written, or tensors that are
+                not finite; processes that mean different artifacts. What ``make`` raises goes
+                through. Nothing half-built is left, and an older artifact stands as it was.
         """
         folder = self.path(stage, inputs)
         if processes.size() == 1:
             self._build(folder, stage, inputs, make, force)
-        else:
-            self._build_together(folder, stage, inputs, make, force)
-        return folder
-
-    def _build(self, folder: Path, stage: str, inputs: Mapping, make: Make, force: bool) -> None:
-        ensure_folder(folder.parent)
-        with _lock(folder, stage):
-            _remove_leftovers(folder)
-            if folder.exists():
-                damage = _damage(folder, key(stage, inputs))
-                if damage is None and not force:
-                    return
-                if damage is not None:
-                    self._put_aside(folder, stage, damage)
-            self._make(folder, stage, inputs, make)
-
-    def _make(self, folder: Path, stage: str, inputs: Mapping, make: Make) -> None:
-        temporary, scratch = folder.with_name(f"{folder.name}.tmp"), _scratch(folder)
-        started = time.monotonic()
-        with disk_errors(temporary):
-            temporary.mkdir()
-            scratch.mkdir(exist_ok=True)
-        try:
-            with _clear_disk_errors(folder):
-                make(temporary, scratch)
-            manifest = {
-                "schema": SCHEMA,
-                "stage": stage,
-                "key": key(stage, inputs),
-                "inputs": inputs,
-                "libraries": libraries(),
-                "seconds": round(time.monotonic() - started, 3),
-                "files": _files(temporary, stage),
-            }
-            write_json_atomic(temporary / MANIFEST, manifest)
-            replaced = folder.with_name(f"{folder.name}.old")
-            with disk_errors(folder):
-                if folder.exists():
-                    folder.rename(replaced)
-                temporary.rename(folder)
-            fsync_folder(folder.parent)
-            shutil.rmtree(scratch, ignore_errors=True)
-        finally:
-            _remove_leftovers(folder)
-
-    def _put_aside(self, folder: Path, stage: str, damage: str) -> None:
-        aside = ensure_folder(self.root / "corrupt") / f"{stage}-{folder.name}-{time.time_ns()}"
-        with disk_errors(aside):
-            folder.rename(aside)
-        warnings.warn(
-            f"artifact {stage} {folder.name[:8]} is damaged ({damage}); "
-            f"put aside as corrupt/{aside.name} and built again",
-            stacklevel=5,
-        )
-
-    def _build_together(
-        self, folder: Path, stage: str, inputs: Mapping, make: Make, force: bool
-    ) -> None:
-        """Every process comes here; an error in one ends all, through the launcher."""
+            return folder
         names = processes.gather(folder.name)
         if len(set(names)) > 1:
             other = next(rank for rank, name in enumerate(names) if name != names[0])
@@ -204,40 +119,76 @@ class Store:
                 f"processes 0 and {other} mean different artifacts of {stage}: their base, data, "
                 "library versions or hardware (bfloat16) differ; run on machines of one kind"
             )
-        if not processes.is_main():
-            if processes.broadcast():
-                with tempfile.TemporaryDirectory() as aside:  # what other ranks write is dropped
-                    make(Path(aside), _scratch(folder))
-        elif stage in ALONE:
-            self._build(folder, stage, inputs, make, force)
-            processes.broadcast(False)
-        else:
-            asked = []
-
-            def make_together(target: Path, scratch: Path) -> None:
-                asked.append(processes.broadcast(True))
-                make(target, scratch)
-
-            self._build(folder, stage, inputs, make_together, force)
-            if not asked:
-                processes.broadcast(False)
+        if processes.is_main():
+            self._build_as_main(folder, stage, inputs, make, force)
+        elif processes.broadcast():
+            with tempfile.TemporaryDirectory() as aside:  # what other ranks write is dropped
+                make(Path(aside), _beside(folder, "scratch"))
         processes.gather(None)
         _wait_for(folder / MANIFEST)
+        return folder
+
+    def _build_as_main(self, folder: Path, stage: str, inputs: Mapping, make: Make, force: bool):
+        """Tell the others whether there is something to compute together."""
+        told = []
+
+        def make_together(target: Path, scratch: Path) -> None:
+            told.append(processes.broadcast(True))
+            make(target, scratch)
+
+        self._build(folder, stage, inputs, make if stage in ALONE else make_together, force)
+        if not told:
+            processes.broadcast(False)
+
+    def _build(self, folder: Path, stage: str, inputs: Mapping, make: Make, force: bool) -> None:
+        ensure_folder(folder.parent)
+        with _lock(folder, f"{stage} {folder.name[:8]}"):
+            _remove_leftovers(folder)
+            damage = _damage(folder, key(stage, inputs)) if folder.exists() else None
+            if damage:
+                aside = ensure_folder(self.root / "corrupt") / f"{folder.name}-{time.time_ns()}"
+                with disk_errors(aside):
+                    folder.rename(aside)
+                what = f"artifact {stage} {folder.name[:8]} is damaged ({damage})"
+                warnings.warn(f"{what}; put aside as {aside}, built again", stacklevel=4)
+            if force or not folder.exists():
+                _make(folder, stage, inputs, make)
 
 
-def _scratch(folder: Path) -> Path:
-    return folder.with_name(f"{folder.name}.scratch")
+def _make(folder: Path, stage: str, inputs: Mapping, make: Make) -> None:
+    temporary, scratch = _beside(folder, "tmp"), _beside(folder, "scratch")
+    started = time.monotonic()
+    with disk_errors(temporary):
+        temporary.mkdir()
+        scratch.mkdir(exist_ok=True)
+    try:
+        with _clear_disk_errors(folder):
+            make(temporary, scratch)
+        manifest = {"schema": SCHEMA, "stage": stage, "key": key(stage, inputs), "inputs": inputs,
+                    "version": VERSIONS[stage], "files": _files(temporary, stage),
+                    "seconds": round(time.monotonic() - started, 3)}  # fmt: skip
+        write_json_atomic(temporary / MANIFEST, manifest)
+        with disk_errors(folder):
+            if folder.exists():
+                folder.rename(_beside(folder, "old"))
+            temporary.rename(folder)
+        shutil.rmtree(scratch, ignore_errors=True)
+    finally:
+        _remove_leftovers(folder)
+
+
+def _beside(folder: Path, suffix: str) -> Path:
+    return folder.with_name(f"{folder.name}.{suffix}")
 
 
 @contextmanager
-def _lock(folder: Path, stage: str) -> Iterator[None]:
+def _lock(folder: Path, name: str) -> Iterator[None]:
     """One builder per key. The system's own file lock ends with its holder, even a killed one."""
-    lock = FileLock(str(folder.with_name(f"{folder.name}.lock")))
+    lock = FileLock(str(_beside(folder, "lock")))
     with disk_errors(folder.parent):
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            name = f"{stage} {folder.name[:8]}"
             warnings.warn(f"another process builds {name}; waiting for it", stacklevel=5)
             lock.acquire()
     try:
@@ -248,10 +199,10 @@ def _lock(folder: Path, stage: str) -> Iterator[None]:
 
 def _remove_leftovers(folder: Path) -> None:
     """What a killed builder left; we hold the lock, so nobody else works on this key."""
-    replaced = folder.with_name(f"{folder.name}.old")
-    if replaced.exists() and not folder.exists():  # killed between the two renames
-        replaced.rename(folder)
-    for leftover in (replaced, folder.with_name(f"{folder.name}.tmp")):
+    old = _beside(folder, "old")
+    if old.exists() and not folder.exists():  # killed between the two renames
+        old.rename(folder)
+    for leftover in (old, _beside(folder, "tmp")):
         shutil.rmtree(leftover, ignore_errors=True)
 
 
@@ -281,37 +232,28 @@ def _damage(folder: Path, full_key: str) -> str | None:
         if manifest["key"] != full_key:
             return "it belongs to another key"
         for name, facts in manifest["files"].items():
-            path = folder / name
-            if not path.is_file():
-                return f"{name} is missing"
-            size = path.stat().st_size
-            if size != facts["size"] or (
-                size <= HASHED_BYTES and sha256_file(path) != facts["sha256"]
-            ):
+            size = (folder / name).stat().st_size
+            same = size > HASHED_BYTES or sha256_file(folder / name) == facts["sha256"]
+            if size != facts["size"] or not same:
                 return f"{name} has changed"
         return None if manifest["files"] else "its manifest is empty"
-    except FileNotFoundError:
-        return "its manifest is missing"
+    except FileNotFoundError as error:
+        return f"{Path(error.filename).name} is missing"
     except (ValueError, KeyError, TypeError, AttributeError):
         return "its manifest cannot be read"
 
 
 @contextmanager
 def _clear_disk_errors(folder: Path) -> Iterator[None]:
-    """One line for a full disk; libraries wrap it in errors of their own (safetensors, torch)."""
+    """One line for a full disk, which libraries (safetensors, torch) wrap in their own errors."""
     try:
         yield
-    except OSError as error:
-        if error.errno not in DISK_FULL:
-            raise
-        with disk_errors(folder):
-            raise
     except Exception as error:
-        if "No space left" not in str(error) and "File too large" not in str(error):
+        phrases = ("No space left", "File too large")
+        full = getattr(error, "errno", None) in DISK_FULL or any(p in str(error) for p in phrases)
+        if not full:
             raise
-        raise SoupError(
-            f"cannot write, no space left on the disk: {folder}; free some space and run again"
-        ) from error
+        raise DiskError(f"cannot write, the disk is full: {folder}; free some space") from error
 
 
 def _wait_for(manifest: Path) -> None:

@@ -13,7 +13,7 @@ from lorasoups.study.profile import CPU_STEPS, cpu_note, load_profile
 from lorasoups.study.run import Experiment
 from lorasoups.tasks.real import tasks as real_tasks
 from lorasoups.tasks.real.hub import MIRROR_VARIABLE
-from lorasoups.tasks.worlds.mini.tokenizer import build, vocabulary
+from lorasoups.tasks.worlds.pretrain import word_tokenizer
 
 CPU_NOTE = cpu_note(CPU_STEPS)
 
@@ -30,7 +30,7 @@ def base(tmp_path_factory, mirror):
         patch.setenv(MIRROR_VARIABLE, str(mirror))
         tests = [("math", "train"), ("code", "train"), ("gsm_hard", "test")]
         texts = [i["question"] + i["answer"] for task in tests for i in real_tasks.items(*task)[0]]
-    tokenizer = build(vocabulary([*texts, real_tasks.render(None, "?")]))
+    tokenizer = word_tokenizer([*texts, real_tasks.render(None, "?")])
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("models") / "tiny-llama"
     LlamaForCausalLM(
@@ -151,7 +151,7 @@ def test_epochs_decide_the_steps_and_the_mix_has_every_row_once(base, mirror, mo
     experiment = Experiment(cut, 1, base.parent / "epochs")
     rows = {skill: len(experiment.encoded(skill)) for skill in cut.skills}
     assert {
-        skill: experiment.steps(skill) for skill in cut.skills
+        skill: experiment._config(skill).steps for skill in cut.skills
     } == rows  # 2 epochs, batches of 2
     mixed = experiment.data_mix("data_mix", 0)
     assert mixed.log["steps"] == sum(rows.values())

@@ -9,7 +9,7 @@ from lorasoups.tasks.real.rows import MANUAL_VARIABLE, OWN_FILE
 from lorasoups.tasks.real.sets import SPLITS, catalogue
 from lorasoups.tasks.real.source import RealTasks
 from lorasoups.tasks.real.tasks import USE_PYTHON, items, judge_of, render
-from lorasoups.tasks.worlds.mini.tokenizer import build, vocabulary
+from lorasoups.tasks.worlds.pretrain import word_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def mirror(whole, monkeypatch):
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return build(vocabulary(["### Instruction: Response Cell lives grows ends It"]))
+    return word_tokenizer(["### Instruction: Response Cell lives grows ends It"])
 
 
 def questions(task, split):

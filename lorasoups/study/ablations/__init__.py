@@ -5,24 +5,16 @@ from collections.abc import Iterable
 from tqdm import tqdm
 
 from lorasoups.errors import SoupError
-from lorasoups.study.ablations.alphas import (
-    ALPHA_DATA,
-    ALPHAS,
-    LR_SWEEP,
-    RANDOM_LORAS,
-    SURFACE,
-    Ablation,
-)
-from lorasoups.study.ablations.skills import LENGTH, MORE, RANK, THREE, same_alphas
+from lorasoups.study.ablations import alphas, skills
+from lorasoups.study.ablations.alphas import Ablation
 from lorasoups.study.collect import Collector
 from lorasoups.study.stages import Stages
 
-ABLATIONS: dict[str, Ablation] = {
-    ablation.name: ablation
-    for ablation in (
-        *(ALPHAS, RANDOM_LORAS, LR_SWEEP, ALPHA_DATA, LENGTH, RANK, MORE, THREE, SURFACE),
-    )
-}
+_ALL = (
+    *(alphas.ALPHAS, alphas.RANDOM_LORAS, alphas.LR_SWEEP, alphas.ALPHA_DATA),
+    *(skills.LENGTH, skills.RANK, skills.MORE, skills.THREE, alphas.SURFACE),
+)
+ABLATIONS: dict[str, Ablation] = {ablation.name: ablation for ablation in _ALL}
 
 
 def run_ablation(stages: Stages, name: str, progress: bool = True) -> dict:
@@ -46,9 +38,8 @@ def run_ablation(stages: Stages, name: str, progress: bool = True) -> dict:
     jobs = [(seed, variant) for seed in seeds for variant in variants]
     for seed, variant in tqdm(jobs, desc=name, disable=not progress, mininterval=10):
         soup = variant.make(stages, seed)
-        if soup.lora is None:
-            verdicts = [{"outcome": "diverged"}] * len(stages.items(task))
-        else:
+        verdicts = [{"outcome": "diverged"}] * len(stages.items(task))
+        if soup.lora is not None:
             verdicts = stages.evaluate_adapter(soup.lora, task)
         collector.add(task, variant.name, seed, verdicts, label=variant.label, extra=soup.facts)
     places = {v.name: {"curve": v.curve, "x": v.x} for v in variants if v.curve}
@@ -66,8 +57,8 @@ def run_ablations(stages: Stages, names: Iterable[str] = (), progress: bool = Tr
 
 def _on_target(stages: Stages, ablation: Ablation) -> Stages:
     p = stages.profile
-    target = ablation.target or p.target
-    n = min(p.n_test[p.target], ablation.items or p.n_test[p.target])
-    if target == p.target and n == p.n_test[target]:
+    target, n = ablation.target or p.target, p.n_test[p.target]
+    n_test = p.n_test | {target: min(n, ablation.items or n)}
+    if (target, n_test) == (p.target, p.n_test):
         return stages
-    return same_alphas(stages, target=target, n_test=p.n_test | {target: n})
+    return skills.same_alphas(stages, target=target, n_test=n_test)

@@ -6,14 +6,15 @@ solved none of the target then, so that nothing could be compared.
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
-from lorasoups.study.ablations.alphas import CAT, Ablation, Make, Soup, Variant, ours, weighted
+from lorasoups.study.ablations.alphas import CAT, Ablation, Soup, Variant, learned, weighted
 from lorasoups.study.stages import Stages
 
 RANKS = (2, 8, 32)
 LENGTHS = (0.125, 0.25, 0.5, 1.0)
 THIRD, FOURTH = "aside", "line"
-TARGET_OF_THREE = "hard_math_aside"
+SUM = partial(weighted, weight=1.0)
 
 
 def same_alphas(stages: Stages, **changes) -> Stages:
@@ -21,6 +22,11 @@ def same_alphas(stages: Stages, **changes) -> Stages:
     other = stages.variant(**changes)
     other.grid = stages.grid
     return other
+
+
+def with_skills(stages: Stages, skills: tuple[str, ...]) -> Stages:
+    """The same study with other skills."""
+    return same_alphas(stages, skills=skills)
 
 
 def with_rank(stages: Stages, r: int) -> Stages:
@@ -41,48 +47,39 @@ def with_length(stages: Stages, share: float) -> Stages:
     return same_alphas(stages, training=training, by_skill=by_skill)
 
 
-def _sized(
-    skill: str, resize: Callable[[Stages, float], Stages], values: Sequence[float], usual, word: str
-) -> list[Variant]:
+def _in(change: Callable[[Stages, object], Stages], value, make) -> Callable[[Stages, int], Soup]:
+    """The soup that ``make`` gives in a changed study."""
+    return lambda stages, seed: make(change(stages, value), seed)
+
+
+def _sized(stages: Stages, change, values: Sequence[float], usual: float, word: str):
     """CAT, plain sum and one skill alone at each value of a size."""
+    skill = stages.profile.skills[-1]
 
-    def at(value: float, make: Make) -> Make:
-        return lambda stages, seed: make(resize(stages, value), seed)
-
-    def single(stages: Stages, seed: int) -> Soup:
+    def alone(stages: Stages, seed: int) -> Soup:
         return Soup(stages.skill(skill, seed).lora)
 
-    ways = (
-        ("cat", "CAT", ours),
-        ("sum", "sum, weights 1.0", weighted(1.0)),
-        ("skill", f"{skill} LoRA alone", single),
-    )
-    return [
-        Variant(
-            CAT if curve == "cat" and value == usual else f"{curve}_{word}{value:g}",
-            f"{label}, {word} {value:g}",
-            at(value, make),
-            curve,
-            float(value),
-        )
-        for value in values
-        for curve, label, make in ways
-    ]
+    lines = {"cat": ("CAT", learned), "sum": ("sum, weights 1.0", SUM)}
+    lines["skill"] = (f"{skill} LoRA alone", alone)
+    variants = []
+    for value in values:
+        for curve, (label, make) in lines.items():
+            ours = curve == "cat" and value == usual
+            name = CAT if ours else f"{curve}_{word}{value:g}"
+            made = _in(change, value, make)
+            variants.append(Variant(name, f"{label}, {word} {value:g}", made, curve, float(value)))
+    return variants
 
 
 def _of_ranks(stages: Stages) -> list[Variant]:
     usual = stages.profile.training.r
     ranks = RANKS if stages.profile.name != "smoke" else (2, usual)
-    return _sized(stages.profile.skills[-1], with_rank, ranks, usual, "r")
+    return _sized(stages, with_rank, ranks, usual, "r")
 
 
 def _of_lengths(stages: Stages) -> list[Variant]:
     shares = LENGTHS if stages.profile.name != "smoke" else (0.5, 1.0)
-    return _sized(stages.profile.skills[-1], with_length, shares, 1.0, "steps x ")
-
-
-def _of_skills(skills: tuple[str, ...], make: Make) -> Make:
-    return lambda stages, seed: make(same_alphas(stages, skills=skills), seed)
+    return _sized(stages, with_length, shares, 1.0, "steps x ")
 
 
 def _of_more(stages: Stages) -> list[Variant]:
@@ -91,38 +88,37 @@ def _of_more(stages: Stages) -> list[Variant]:
     for skills in (two, (*two, THIRD), (*two, THIRD, FOURTH)):
         k = len(skills)
         for curve, name, label, make in (
-            ("cat", CAT if k == 2 else f"cat_k{k}", "CAT", ours),
-            ("sum", f"sum_k{k}", "sum, weights 1.0", weighted(1.0)),
-            ("average", f"average_k{k}", "average", weighted(1 / k)),
+            ("cat", CAT if k == 2 else f"cat_k{k}", "CAT", learned),
+            ("sum", f"sum_k{k}", "sum, weights 1.0", SUM),
+            ("average", f"average_k{k}", "average", partial(weighted, weight=1 / k)),
         ):
-            made = _of_skills(skills, make)
+            made = _in(with_skills, skills, make)
             variants.append(Variant(name, f"{label}, k = {k}", made, curve, k))
     return variants
 
 
 def _of_three(stages: Stages) -> list[Variant]:
     """The target that needs three skills: all three, each pair, DATA-MIX."""
+
+    def mix(stages: Stages, seed: int) -> Soup:
+        return Soup(stages.data_mix("data_mix", seed).lora)
+
     three = (*stages.profile.skills, THIRD)
-    pairs = {left_out: tuple(s for s in three if s != left_out) for left_out in three}
-    return [
-        Variant(CAT, "CAT of three", _of_skills(three, ours)),
-        Variant("sum_k3", "sum of three, weights 1.0", _of_skills(three, weighted(1.0))),
-        Variant("average_k3", "average of three", _of_skills(three, weighted(1 / 3))),
-        *(
-            Variant(f"without_{left_out}", f"CAT without {left_out}", _of_skills(pair, ours))
-            for left_out, pair in pairs.items()
-        ),
-        Variant("data_mix", "DATA-MIX of three", _of_skills(three, _mix)),
+    lines = [
+        (CAT, "CAT of three", learned),
+        ("sum_k3", "sum of three, weights 1.0", SUM),
+        ("average_k3", "average of three", partial(weighted, weight=1 / 3)),
+        ("data_mix", "DATA-MIX of three", mix),
     ]
-
-
-def _mix(stages: Stages, seed: int) -> Soup:
-    return Soup(stages.data_mix("data_mix", seed).lora)
+    variants = [Variant(name, label, _in(with_skills, three, make)) for name, label, make in lines]
+    for left in three:
+        pair = _in(with_skills, tuple(s for s in three if s != left), learned)
+        variants.insert(-1, Variant(f"without_{left}", f"CAT without {left}", pair))
+    return variants
 
 
 LENGTH = Ablation("length", "training length of the skill LoRAs", _of_lengths)
 RANK = Ablation("rank", "rank of the skill LoRAs", _of_ranks)
 MORE = Ablation("k_skills", "more LoRAs in the soup than the task needs", _of_more)
-THREE = Ablation(
-    "three_skills", "a target that needs three skills", _of_three, target=TARGET_OF_THREE
-)
+_THREE = "a target that needs three skills"
+THREE = Ablation("three_skills", _THREE, _of_three, target="hard_math_aside")

@@ -4,6 +4,7 @@ A method asks the stages for what it needs; the stages know no methods.
 """
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lorasoups.errors import SoupError
@@ -14,22 +15,14 @@ from lorasoups.study.stages import Skill, Stages
 
 @dataclass(frozen=True)
 class Method:
-    """One row of the table.
+    """One row of the table."""
 
-    Attributes:
-        name: id in the results file.
-        label: what figures and tables call it.
-        group: of `reading.GROUPS`: what they put it under.
-        main: also evaluated on the skills' own tests and on the profile's extras.
-        on, weight: recorded with its rows: what a merge works on, and the weight of every LoRA.
-    """
-
-    name: str
-    label: str
-    group: str
-    main: bool = False
-    on: str = "delta"
-    weight: float | None = None
+    name: str  # id in the results file
+    label: str  # what figures and tables call it
+    group: str  # of `reading.GROUPS`: what they put it under
+    main: bool = False  # also evaluated on the skills' own tests and on the profile's extras
+    on: str = "delta"  # recorded with its rows: what a merge works on
+    weight: float | None = None  # recorded too: the weight of every LoRA
 
     def adapter(self, stages: Stages, seed: int) -> LoRA | None:
         """The adapter; None is the base alone."""
@@ -61,24 +54,26 @@ def with_demonstrations(stages: Stages, task: str, seed: int) -> list[dict]:
     The demonstrations are short ones, drawn by the seed; none is of the target task, which has no
     training data. A skill is left out where its example no longer fits the model's context.
     """
-    rng = random.Random(f"demonstrations {seed}")
-    tokenizer, p = stages.source.tokenizer, stages.profile
+    rng, source, p = random.Random(f"demonstrations {seed}"), stages.source, stages.profile
     items = stages.items(task)
-    room = getattr(stages.source.model.config, "max_position_embeddings", 2048)
-    room -= p.max_new_tokens + max(len(tokenizer(i["prompt"]).input_ids) for i in items)
+
+    def tokens(text: str) -> int:
+        return len(source.tokenizer(text).input_ids)
+
+    room = getattr(source.model.config, "max_position_embeddings", 2048)
+    room -= p.max_new_tokens + max(tokens(item["prompt"]) for item in items)
     text = ""
     for skill in p.skills:
-        pool = stages.source.items(skill, "train", 100)
-        pool = sorted(pool, key=lambda i: len(i["prompt"] + i["answer"]))[:30]
+        pool = source.items(skill, "train", 100)
+        pool = sorted(pool, key=lambda item: len(item["prompt"] + item["answer"]))[:30]
         chosen = rng.choice(pool)
-        shown = f"{chosen['prompt']}{chosen['answer']}\n"
-        if len(tokenizer(text + shown).input_ids) <= room:
-            text += shown
+        longer = f"{text}{chosen['prompt']}{chosen['answer']}\n"
+        text = longer if tokens(longer) <= room else text
     return [item | {"prompt": text + item["prompt"]} for item in items]
 
 
 class Trained(Method):
-    """A LoRA that is trained (or, a skill, loaded)."""
+    """A skill's LoRA, trained or loaded."""
 
     def trained(self, stages: Stages, seed: int) -> Skill:
         """The adapter with the log of its training."""
@@ -102,7 +97,7 @@ class Fresh(Method):
         return stages.fresh_lora(seed).lora
 
 
-def unmerged(skills) -> list[Method]:
+def unmerged(skills: Sequence[str]) -> list[Method]:
     """The methods of this file, for these skills, in the table's order."""
     return [
         Base("base", "base", reading.SKILLS, main=True),
