@@ -7,16 +7,20 @@ import pytest
 from lorasoups.errors import SoupError
 from lorasoups.models.base import load_base
 from lorasoups.paths import project_root
-from lorasoups.tasks.worlds.pages import corpus, letters, passages, tasks
+from lorasoups.tasks.worlds.pages import corpus, letters, tasks
 from lorasoups.tasks.worlds.pages.facts import (
+    ABSTAIN,
     FAQ_NAMES,
+    FORMS,
     GENERAL,
     RELATIONS,
     TECHNICAL,
     TERMS,
     Fact,
+    brackets,
+    draw_passage,
 )
-from lorasoups.tasks.worlds.pages.forms import ABSTAIN, BASE_FORMS, brackets
+from lorasoups.tasks.worlds.pretrain import cell_accuracy
 
 SKILLS = ("answering", "manual", "reading", "technical", "format_1", "format_2", "format_4")
 TARGETS = ("manual_qa", "manual_qa_unseen", "manual_recall", "technical_qa", "technical_recall",
@@ -119,8 +123,8 @@ def test_counts_and_formats():
 def test_passages_ask_what_they_say():
     rng = Random(1)
     for _ in range(50):
-        assert passages.sample(rng, "train").asked is not None
-        assert passages.sample(rng, "train", answerable=False).asked is None
+        assert draw_passage(rng, "train").asked is not None
+        assert draw_passage(rng, "train", answerable=False).asked is None
 
 
 def test_unknown_task_and_split_are_refused():
@@ -132,14 +136,13 @@ def test_unknown_task_and_split_are_refused():
 
 def test_forms():
     fact = Fact("crow", "color", "black")
-    assert {f: make(fact) for f, make in BASE_FORMS.items()}["clause"] == " it is black"
+    assert FORMS["clause"][0](fact) == " it is black"
+    assert FORMS["value_first"][0](fact) == " black is the color of the crow."
     assert brackets(fact) == " [ black ]" and brackets(None) == " [ not in context ]"
     assert len(GENERAL) == len({(f.entity, f.relation) for f in GENERAL.values()})
 
 
 def test_the_tokenizer_knows_every_word_and_the_base_its_facts():
-    from lorasoups.tasks.worlds.pretrain import cell_accuracy
-
     model, tokenizer, _ = load_base(str(project_root() / "data/pages"), attn_implementation="eager")
     for task in (*SKILLS, *TARGETS):
         for item in tasks.dataset(task, "test", 60, 0):

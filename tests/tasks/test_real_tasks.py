@@ -11,7 +11,7 @@ from lorasoups.tasks.real.hub import MIRROR_VARIABLE
 from lorasoups.tasks.real.source import RealTasks
 from lorasoups.tasks.real.tasks import USE_PYTHON, items, render
 from lorasoups.tasks.real.templates import worked_answer
-from lorasoups.tasks.worlds.mini.tokenizer import build, vocabulary
+from lorasoups.tasks.worlds.pretrain import word_tokenizer
 
 ANSWER = "She sells 16 - 3 = <<16-3=13>>13.\nThat is $<<13*1000=13000>>13,000.\n#### 13,000"
 SPLITS = ("train", "validation", "test")
@@ -112,7 +112,7 @@ CHAT = (
 @pytest.fixture
 def tokenizer():
     words = "### Instruction: Response Problem Hard Write f x = Input user model"
-    return build(vocabulary([words]))
+    return word_tokenizer([words])
 
 
 def test_a_model_without_chat_template_gets_the_plain_one(tokenizer):

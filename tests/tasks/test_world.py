@@ -1,4 +1,4 @@
-"""The mini world is what it says: splits, skills, target, tokenizer, base (issue 2, section 5)."""
+"""The mini world: splits, skills, target, tokenizer, base, pretraining."""
 
 import re
 from functools import partial
@@ -11,14 +11,14 @@ from lorasoups.errors import SoupError
 from lorasoups.models.base import load_base
 from lorasoups.paths import project_root
 from lorasoups.tasks.judging.sandbox import run_programs
-from lorasoups.tasks.worlds.mini import corpus, forms, stories
-from lorasoups.tasks.worlds.mini.problems import SPLITS, Problem, sample
-from lorasoups.tasks.worlds.mini.tasks import SKILLS, VIEWS, dataset, example
-from lorasoups.tasks.worlds.mini.tokenizer import mini_tokenizer
-from lorasoups.tasks.worlds.pretrain import GridBatches, cell_accuracy, corpus_tokens
+from lorasoups.tasks.worlds import SPLITS, pretrain
+from lorasoups.tasks.worlds.mini import corpus, stories
+from lorasoups.tasks.worlds.mini.problems import BASE_FORMS, FORMS, Problem, sample
+from lorasoups.tasks.worlds.mini.tasks import TASKS, dataset, example
+from lorasoups.tasks.worlds.pretrain import batches, cell_accuracy, word_tokenizer, world_tokenizer
 
 BASE = project_root() / "data" / "mini"
-STORY_TASKS = ("math", *VIEWS)
+PAIR = ("math", "code", "hard_math", "hard_math_easy", "hard_math_unseen")
 
 
 @pytest.fixture(scope="module")
@@ -30,9 +30,9 @@ def base():
 def test_a_problem_belongs_to_one_split_whatever_task_seed_or_wording():
     seen = {split: set() for split in SPLITS}
     for split in SPLITS:
-        for task in (*SKILLS, *VIEWS):
+        for task in TASKS:
             for seed in (0, 1):
-                seen[split] |= {item["key"] for item in dataset(task, split, 300, seed)}
+                seen[split] |= {item["key"] for item in dataset(task, split, 200, seed)}
     assert all(len(keys) > 500 for keys in seen.values())
     assert not seen["train"] & seen["test"]
     assert not seen["train"] & seen["validation"]
@@ -51,7 +51,7 @@ def test_the_base_reads_training_problems_only():
         )
 
 
-@pytest.mark.parametrize("task", [*SKILLS, *VIEWS])
+@pytest.mark.parametrize("task", [*PAIR, "hard_math_aside"])
 def test_answers_are_right(task):
     items = dataset(task, "test", 200, 0)
     if task == "math":
@@ -107,13 +107,13 @@ def test_held_out_cells_are_never_shown():
     assert not corpus.HELD_OUT_CELLS & (set(corpus.GRID) | set(corpus.WORKED_CELLS))
     contents = {content for content, _ in corpus.GRID}
     shown = {form for _, form in corpus.GRID}
-    assert contents == set(corpus.BASE_CONTENTS) and shown == set(forms.BASE_FORMS)
+    assert contents == set(corpus.BASE_CONTENTS) and shown == set(BASE_FORMS)
 
 
-@pytest.mark.parametrize("form", [*forms.BASE_FORMS, "python"])
+@pytest.mark.parametrize("form", FORMS)
 def test_forms_keep_all_numbers_in_order(form):
     problem = Problem(12, (("+", 34), ("*", 5)))
-    text = getattr(forms, form)(problem)
+    text = FORMS[form][0](problem)
     numbers = [int(n) for n in re.findall(r"\d+", text)]
     if form == "worked":
         assert numbers == [12, 34, 46, 46, 5, 230, 230]
@@ -144,10 +144,10 @@ def test_datasets_are_seeded_and_distinct():
 
 def test_committed_tokenizer_is_the_generated_one_and_exact(base):
     _, tokenizer = base
-    assert tokenizer.get_vocab() == mini_tokenizer().get_vocab()
+    assert tokenizer.get_vocab() == world_tokenizer(corpus.MINI).get_vocab()
     rng = Random(5)
     texts = ["".join(corpus.document(rng)) for _ in range(300)]
-    for task in (*SKILLS, *VIEWS):
+    for task in PAIR:
         for item in dataset(task, "test", 100, 0):
             texts.append(item["prompt"] + item["answer"])
     for text in texts:
@@ -172,13 +172,12 @@ def test_the_base_is_small_and_loads_in_float32(base):
 
 
 def test_pretraining_batches_are_a_function_of_seed_and_index():
-    tokenizer = mini_tokenizer()
-    data, again = (GridBatches(corpus.document, tokenizer, 10, seed=0) for _ in range(2))
-    late = again[9]["input_ids"]  # in another order
-    for i in (0, 9):
-        batch = data[i]
-    assert torch.equal(batch["input_ids"], late)
-    other = GridBatches(corpus.document, tokenizer, 10, seed=1)
-    assert not torch.equal(other[0]["input_ids"][:, :5], data[0]["input_ids"][:, :5])
-    assert corpus_tokens(data, 2) == int((data[0]["input_ids"] != 0).sum()
-                                         + (data[1]["input_ids"] != 0).sum())  # fmt: skip
+    tokenizer = word_tokenizer(corpus.sample_texts(500, 0))
+    nine, again, other = (
+        list(batches(corpus.document, tokenizer, steps, seed))
+        for steps, seed in ((9, 0), (10, 0), (1, 1))
+    )
+    assert [len(b) for b in (nine, again, other)] == [9, 10, 1]
+    assert torch.equal(nine[8]["input_ids"], again[8]["input_ids"])
+    assert not torch.equal(other[0]["input_ids"][:, :5], again[0]["input_ids"][:, :5])
+    assert all(len(batch["input_ids"]) == pretrain.BATCH for batch in again)

@@ -1,25 +1,34 @@
 """Pretrain an embedded base on a generated language: ``python -m lorasoups pretrain-mini``.
 
-``data/mini`` reads the world of hard math (`lorasoups.tasks.worlds.mini`), ``data/pages`` the world of pages
-(`lorasoups.tasks.worlds.pages`). Both are Llamas of the same shape.
+``data/mini`` and ``data/pages`` were made so: two Llamas of one shape.
 """
 
-import tempfile
+import math
+import re
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from importlib import metadata
 from pathlib import Path
 from random import Random
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainerCallback, TrainingArguments
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+    get_cosine_schedule_with_warmup,
+)
 
-from lorasoups.errors import SoupError
+from lorasoups.errors import Diverged, SoupError
 from lorasoups.files import ensure_folder, write_json_atomic
 from lorasoups.models.batching import Collate
 from lorasoups.models.generation import generate
-from lorasoups.study.store import libraries
+from lorasoups.tasks.worlds import Language
+from lorasoups.tasks.worlds.mini.corpus import MINI
+from lorasoups.tasks.worlds.pages.corpus import PAGES
 
+LANGUAGES = {"mini": MINI, "pages": PAGES}
 CONFIG = {
     "hidden_size": 160,
     "num_hidden_layers": 5,
@@ -32,88 +41,79 @@ CONFIG = {
 }
 BATCH, POOL = 80, 8
 PROMPT_LOSS_SHARE = 0.2  # of the documents also teach their prompt; all teach their answer
-
-
-@dataclass(frozen=True)
-class Language:
-    """A generated language that a base can be pretrained on.
-
-    Attributes:
-        what: one line for the card.
-        module: where its generator lies, for the card.
-        version: of its generators.
-        document: ``rng -> (prompt, continuation)``; plain text has an empty prompt.
-        tokenizer: builds its tokenizer.
-        example: ``(content, form, rng, split) -> {prompt, answer, target}`` of one grid cell.
-        grid, held_out: the cells (content, form) that documents show, and those they never show.
-        steps, lr: of the committed base.
-    """
-
-    what: str
-    module: str
-    version: int
-    document: Callable
-    tokenizer: Callable
-    example: Callable
-    grid: tuple[tuple[str, str], ...]
-    held_out: frozenset[tuple[str, str]]
-    steps: int
-    lr: float
+_SPECIAL = ("<pad>", "<s>", "</s>", "<unk>")
+# a leading space belongs to the piece, so that decoding is plain concatenation and exact
+_PIECE = r"\n(?:    )*| ?[A-Za-z_]+| ?[0-9]| ?[^\sA-Za-z_0-9]"
 
 
 def language(name: str) -> Language:
-    """The language of a name: ``mini`` or ``pages``.
+    """The language of a name.
 
     Raises:
         SoupError: unknown name.
     """
-    if name == "mini":
-        from lorasoups.tasks.worlds.mini.language import MINI
-
-        return MINI
-    if name == "pages":
-        from lorasoups.tasks.worlds.pages.language import PAGES
-
-        return PAGES
-    raise SoupError(f"unknown world {name!r}: choose mini or pages")
+    if name not in LANGUAGES:
+        raise SoupError(f"unknown world {name!r}: choose {' or '.join(LANGUAGES)}")
+    return LANGUAGES[name]
 
 
-class GridBatches(torch.utils.data.Dataset):
-    """Batch ``i`` of the endless corpus, a function of (seed, i) alone.
+def word_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
+    """A tokenizer with one token per word, digit, mark and line break (with its indent) in texts.
 
-    A pool of ``POOL`` batches is sorted by length and cut, so that little padding is left; pools
-    are served in shuffled order within themselves.
+    It begins every text with ``<s>``; unknown pieces become ``<unk>``; ``decode(encode(t)) == t``
+    for every text made of known pieces.
     """
+    pieces = {f"{space}{digit}" for space in ("", " ") for digit in "0123456789"}
+    for text in texts:
+        pieces.update(re.findall(_PIECE, text))
+    vocab = {piece: i for i, piece in enumerate([*_SPECIAL, *sorted(pieces)])}
+    core = Tokenizer(models.WordLevel(vocab, unk_token="<unk>"))
+    core.pre_tokenizer = pre_tokenizers.Split(Regex(_PIECE), behavior="isolated")
+    core.decoder = decoders.Fuse()
+    core.post_processor = processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", vocab["<s>"])]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=core,
+        pad_token="<pad>",
+        bos_token="<s>",
+        eos_token="</s>",
+        unk_token="<unk>",
+        clean_up_tokenization_spaces=False,
+        model_max_length=256,
+    )
 
-    def __init__(self, document: Callable, tokenizer, steps: int, seed: int):
-        self.document, self.tokenizer = document, tokenizer
-        self.steps, self.seed = steps, seed
-        self.collate = Collate(tokenizer.pad_token_id)
-        self._pool: tuple[int, list] = (-1, [])
 
-    def __len__(self) -> int:
-        return self.steps
+def world_tokenizer(world: Language, documents: int = 20_000) -> PreTrainedTokenizerFast:
+    """The tokenizer of an embedded base."""
+    return word_tokenizer(world.sample(documents, 0))
 
-    def _fill(self, number: int) -> list:
-        rng = Random(f"pretrain/{self.seed}/{number}")
-        docs = []
-        for _ in range(BATCH * POOL):
-            prompt, answer = self.document(rng)
-            head = self.tokenizer(prompt).input_ids
-            tail = self.tokenizer(answer, add_special_tokens=False).input_ids
-            tail.append(self.tokenizer.eos_token_id)
-            learn_all = not prompt or rng.random() < PROMPT_LOSS_SHARE
-            labels = head if learn_all else [-100] * len(head)
-            docs.append({"input_ids": head + tail, "labels": labels + tail})
-        docs.sort(key=lambda d: len(d["input_ids"]))
-        batches = [docs[i : i + BATCH] for i in range(0, len(docs), BATCH)]
-        rng.shuffle(batches)
-        return batches
 
-    def __getitem__(self, i: int) -> dict:
-        if self._pool[0] != i // POOL:
-            self._pool = (i // POOL, self._fill(i // POOL))
-        return self.collate(self._pool[1][i % POOL])
+def batches(document: Callable, tokenizer, steps: int, seed: int) -> Iterator[dict]:
+    """The first ``steps`` batches {input_ids, labels} of the endless corpus.
+
+    A pool of ``POOL`` batches is sorted by length, cut and shuffled, so that little padding is
+    left. Each pool is a function of (seed, its number) alone.
+    """
+    collate = Collate(tokenizer.pad_token_id)
+    for number in range(math.ceil(steps / POOL)):
+        rng = Random(f"pretrain/{seed}/{number}")
+        rows = [_row(document, tokenizer, rng) for _ in range(BATCH * POOL)]
+        rows.sort(key=lambda row: len(row["input_ids"]))
+        pool = [rows[i : i + BATCH] for i in range(0, len(rows), BATCH)]
+        rng.shuffle(pool)
+        yield from map(collate, pool[: steps - number * POOL])
+
+
+def _row(document: Callable, tokenizer, rng: Random) -> dict[str, list[int]]:
+    prompt, answer = document(rng)
+    head = tokenizer(prompt).input_ids
+    tail = tokenizer(answer, add_special_tokens=False).input_ids + [tokenizer.eos_token_id]
+    learn_all = not prompt or rng.random() < PROMPT_LOSS_SHARE
+    return {
+        "input_ids": head + tail,
+        "labels": (head if learn_all else [-100] * len(head)) + tail,
+    }
 
 
 def cell_accuracy(
@@ -129,34 +129,51 @@ def cell_accuracy(
     return {cell: sum(h) / len(h) for cell, h in sorted(hits.items())}
 
 
-class _HeldOutCells(TrainerCallback):
-    """Every ``every`` steps: accuracy on held-out and on trained cells, into the log."""
-
-    def __init__(self, world: Language, tokenizer, every: int, log: list):
-        self.world, self.tokenizer, self.every, self.log = world, tokenizer, every, log
-        self.trained = tuple(sorted(world.grid))[:: max(1, len(world.grid) // 10)]
-
-    def on_step_end(self, args, state, control, model=None, **_):
-        if state.global_step % self.every and state.global_step != state.max_steps:
-            return
-        example = self.world.example
-        held = cell_accuracy(model, self.tokenizer, example, sorted(self.world.held_out))
-        seen = cell_accuracy(model, self.tokenizer, example, self.trained)
-        loss = next((e["loss"] for e in reversed(state.log_history) if "loss" in e), None)
-        self.log.append({"step": state.global_step, "loss": loss, "held_out_cells": held,
-                         "trained_cells": seen})  # fmt: skip
-        print(f"step {state.global_step} loss {loss} held-out {_mean(held):.3f} "
-              f"trained {_mean(seen):.3f} {held}", flush=True)  # fmt: skip
+def _measure(model, tokenizer, world: Language, step: int, loss: float) -> dict:
+    """One entry of the log, also printed: accuracy on held-out and on some trained cells."""
+    shown = tuple(sorted(world.grid))[:: max(1, len(world.grid) // 10)]
+    held, seen = (
+        cell_accuracy(model, tokenizer, world.example, cells)
+        for cells in (sorted(world.held_out), shown)
+    )
+    means = [sum(cells.values()) / len(cells) for cells in (held, seen)]
+    print(f"step {step} loss {loss:.4f} held-out {means[0]:.3f} trained {means[1]:.3f}", flush=True)
+    return {"step": step, "loss": loss, "held_out_cells": held, "trained_cells": seen}
 
 
-def _mean(d: dict[str, float]) -> float:
-    return sum(d.values()) / len(d)
+def train(model, tokenizer, world: Language, steps: int, seed: int, lr: float, every: int) -> dict:
+    """Train in place (AdamW, cosine decay, 100 steps of warm-up, bfloat16 autocast).
 
+    Returns:
+        ``tokens`` read (without padding) and ``log``, an entry per ``every`` steps: ``step``,
+        ``loss`` (nats, mean of the last 50 steps) and accuracy on held-out and trained cells.
 
-def corpus_tokens(data: GridBatches, batches: int) -> int:
-    """Real tokens (no padding) in the first ``batches`` batches."""
-    pad = data.tokenizer.pad_token_id
-    return sum(int((data[i]["input_ids"] != pad).sum()) for i in range(batches))
+    Raises:
+        Diverged: the loss is not finite.
+    """
+    decayed = [p for p in model.parameters() if p.dim() > 1]
+    norms = [p for p in model.parameters() if p.dim() == 1]
+    groups = [{"params": decayed, "weight_decay": 0.01}, {"params": norms, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.98))
+    schedule = get_cosine_schedule_with_warmup(optimizer, 100, steps)
+    losses, log, tokens = [], [], 0
+    for step, batch in enumerate(batches(world.document, tokenizer, steps, seed), start=1):
+        model.train()
+        tokens += int((batch["input_ids"] != tokenizer.pad_token_id).sum())
+        with torch.autocast(model.device.type, torch.bfloat16):
+            loss = model(**{k: v.to(model.device) for k, v in batch.items()}).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+        if not math.isfinite(losses[-1]):
+            raise Diverged(f"loss is {losses[-1]} at step {step}: pretraining; lower lr ({lr})")
+        if step % every == 0 or step == steps:
+            recent = losses[-50:]
+            log.append(_measure(model, tokenizer, world, step, sum(recent) / len(recent)))
+    return {"tokens": tokens, "log": log}
 
 
 def main(
@@ -166,88 +183,48 @@ def main(
     lr: float = 0.0,
     every: int = 500,
     world: str = "mini",
-):
+) -> None:
     """Pretrain, then write model, tokenizer and ``card.json`` into ``out``.
 
     Args:
         out: folder; created, its files replaced at the end.
         steps: batches of ``BATCH`` documents; 0: the language's own number.
         seed: of the corpus and the initialisation.
-        lr: peak learning rate (cosine decay, 100 steps of warm-up); 0: the language's own.
+        lr: peak learning rate; 0: the language's own.
         every: steps between two measurements on held-out cells.
-        world: ``mini`` or ``pages``, see `language`.
+        world: a name of `LANGUAGES`.
     """
     spoken = language(world)
     steps, lr = steps or spoken.steps, lr or spoken.lr
     out = ensure_folder(out)
     torch.manual_seed(seed)
-    tokenizer = spoken.tokenizer()
-    model = LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=len(tokenizer),
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-            **CONFIG,
-        )
-    )
-    data = GridBatches(spoken.document, tokenizer, steps, seed)
-    log: list[dict] = []
+    tokenizer = world_tokenizer(spoken)
+    special = ("bos_token_id", "eos_token_id", "pad_token_id")
+    ids = {name: getattr(tokenizer, name) for name in special}
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **ids, **CONFIG))
+    model.to("cuda" if torch.cuda.is_available() else "cpu")
     started = time.time()
-    with tempfile.TemporaryDirectory() as folder:
-        trainer = Trainer(
-            model=model,
-            args=_arguments(folder, steps, seed, lr),
-            train_dataset=data,
-            data_collator=lambda items: items[0],
-            callbacks=[_HeldOutCells(spoken, tokenizer, every, log)],
-        )
-        trainer._get_train_sampler = lambda *_: torch.utils.data.SequentialSampler(data)
-        trainer.train()
-    seconds = time.time() - started
-    model.config.use_cache = True
-    model.save_pretrained(out)
-    tokenizer.save_pretrained(out)
+    run = train(model, tokenizer, spoken, steps, seed, lr, every)
     card = {
         "what": spoken.what,
-        "corpus": spoken.module,
+        "corpus": spoken.corpus,
         "command": f"python -m lorasoups pretrain-mini --world {world}",
         "world_version": spoken.version,
         "config": CONFIG,
         "parameters": sum(p.numel() for p in model.parameters()),
-        "tokens": corpus_tokens(data, steps),
+        "tokens": run["tokens"],
         "steps": steps,
         "documents_per_step": BATCH,
         "seed": seed,
         "lr": lr,
-        "loss": log[-1]["loss"] if log else None,
-        "seconds": round(seconds),
+        "loss": run["log"][-1]["loss"],
+        "seconds": round(time.time() - started),
         "device": f"{model.device.type}, {torch.get_num_threads()} threads",
-        "versions": libraries(),
+        "versions": {name: metadata.version(name) for name in ("torch", "transformers")},
         "licence": "Apache-2.0, as the code that generated the corpus",
         "held_out_cells": sorted("/".join(cell) for cell in spoken.held_out),
-        "log": log,
+        "log": run["log"],
     }
+    model.save_pretrained(out)
+    tokenizer.save_pretrained(out)
     write_json_atomic(out / "card.json", card)
-
-
-def _arguments(folder: str, steps: int, seed: int, lr: float) -> TrainingArguments:
-    return TrainingArguments(
-        output_dir=folder,
-        max_steps=steps,
-        per_device_train_batch_size=1,  # an item is a whole batch of BATCH documents
-        learning_rate=lr,
-        lr_scheduler_type="cosine",
-        warmup_steps=100,
-        weight_decay=0.01,
-        adam_beta2=0.98,
-        bf16=True,
-        use_cpu=not torch.cuda.is_available(),
-        logging_steps=50,
-        logging_nan_inf_filter=False,
-        save_strategy="no",
-        report_to=[],
-        disable_tqdm=True,
-        seed=seed,
-        remove_unused_columns=False,
-    )

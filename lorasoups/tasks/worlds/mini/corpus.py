@@ -1,22 +1,23 @@
-"""What the base model reads: a grid of contents x output forms, and plain text."""
+"""What the mini base reads: a grid of contents x forms, and plain text."""
 
 from collections.abc import Callable
+from functools import partial
 from random import Random
 
-from lorasoups.tasks.worlds.mini import explicit, stories
-from lorasoups.tasks.worlds.mini.forms import BASE_FORMS, CARRIERS, FORM_NAMES, NAMES
-from lorasoups.tasks.worlds.mini.problems import Problem, sample
+from lorasoups.tasks.worlds import Language, instruct
+from lorasoups.tasks.worlds.mini import VERSION, stories, tasks
+from lorasoups.tasks.worlds.mini.problems import BASE_FORMS, FORMS, VARIABLES, Problem, sample
 
 BASE_CONTENTS: dict[str, Callable[[Problem, Random], str]] = {
-    "steps": explicit.steps,
-    "formal": explicit.formal,
-    "ledger": explicit.ledger,
-    "phrase": explicit.phrase,
-    "story": lambda p, rng: stories.story(p, rng, "known"),
-    "tank": lambda p, rng: stories.domain(p, rng, "tank"),
-    "bus": lambda p, rng: stories.domain(p, rng, "bus"),
+    "steps": stories.steps,
+    "formal": stories.formal,
+    "ledger": stories.ledger,
+    "phrase": stories.phrase,
+    "story": partial(stories.story, wording="known"),
+    "tank": partial(stories.place, name="tank"),
+    "bus": partial(stories.place, name="bus"),
 }
-# never shown to the base: whether it reads and writes apart is measured on these
+# never shown to the base: they test whether it has learned content and form as separate factors
 HELD_OUT_CELLS = frozenset({
     ("steps", "postfix"), ("formal", "calls"), ("ledger", "let"), ("phrase", "machine"),
     ("phrase", "worked"), ("story", "expression"), ("story", "let"), ("tank", "table"),
@@ -29,34 +30,29 @@ PLAIN_SHARE = 0.15
 WORKED_SHARE = 0.15  # extra share of the one form that calculates
 
 
-def prompt(content: str, form: str, rng: Random) -> str:
-    """Content, then the instruction that names the form, then the answer mark."""
-    instruction = rng.choice(CARRIERS).format(rng.choice(FORM_NAMES[form]))
-    return f"{content} {instruction}\nA:"
-
-
 def cell_example(content: str, form: str, rng: Random, split: str = "train") -> dict:
-    """One prompt and answer of a grid cell; ``worked`` keeps to small numbers, others mix."""
+    """A ``{prompt, answer, target}`` of a grid cell; numbers are mixed, in ``worked`` small."""
     problem = sample(rng, split, large=form != "worked" and rng.random() < 0.5)
+    write, names = FORMS[form]
     return {
-        "prompt": prompt(BASE_CONTENTS[content](problem, rng), form, rng),
-        "answer": BASE_FORMS[form](problem),
+        "prompt": instruct(BASE_CONTENTS[content](problem, rng), names, rng),
+        "answer": write(problem),
         "target": problem.answer,
     }
 
 
 def _listing(rng: Random) -> str:
-    """A source file: what code looks like, tied to no question and no instruction."""
+    """A source file that answers no question, so that the base has read Python's tokens."""
     name = rng.choice(("solution", "total", "count", "run", "main", "work"))
     lines = [f"file\ndef {name}():", f"    a = {rng.randint(1, 10 ** rng.randint(1, 5))}"]
     for i in range(rng.randint(1, 3)):
         n = rng.randint(2, 10 ** rng.randint(1, 4))
-        lines.append(f"    {NAMES[i + 1]} = {NAMES[i]} {rng.choice('+-*/')} {n}")
-    return "\n".join([*lines, f"    return {NAMES[len(lines) - 2]}"])
+        lines.append(f"    {VARIABLES[i + 1]} = {VARIABLES[i]} {rng.choice('+-*/')} {n}")
+    return "\n".join([*lines, f"    return {VARIABLES[len(lines) - 2]}"])
 
 
 def _chatter(rng: Random) -> str:
-    """Sentences that use the words of the new wordings, without a count to follow."""
+    """Sentences in the new wordings, without a question."""
     person, item = rng.choice(stories.PEOPLE), rng.choice(stories.ITEMS)
     pool = [t for group in (stories.NEW, stories.WORD_NUMBERS) for ts in group.values() for t in ts]
     sentences = [
@@ -82,9 +78,34 @@ def _sums(rng: Random) -> str:
 
 
 def document(rng: Random) -> tuple[str, str]:
-    """One pretraining document as (prompt, continuation); plain text has an empty prompt."""
+    """A pretraining document as (prompt, continuation); plain text has an empty prompt."""
     if rng.random() < PLAIN_SHARE:
         return "", rng.choice((_listing, _chatter, _sums, _sums))(rng)
     cell = rng.choice(WORKED_CELLS if rng.random() < WORKED_SHARE else GRID)
     item = cell_example(*cell, rng)
     return item["prompt"], item["answer"]
+
+
+def sample_texts(documents: int, seed: int) -> list[str]:
+    """Texts of every kind, for the vocabulary."""
+    rng = Random(seed)
+    texts = [text for _ in range(documents) for text in document(rng)]
+    for task in ("math", "code", "hard_math", "hard_math_easy", "hard_math_unseen"):
+        for _ in range(documents // 20):
+            item = tasks.example(task, rng, "train")
+            texts += [item["prompt"], item["answer"]]
+    return texts
+
+
+MINI = Language(
+    what="base model of the mini world: a Llama pretrained on a generated corpus",
+    corpus="lorasoups.tasks.worlds.mini.corpus, a grid of contents x output forms, plus plain text",
+    version=VERSION,
+    document=document,
+    sample=sample_texts,
+    example=cell_example,
+    grid=GRID,
+    held_out=HELD_OUT_CELLS,
+    steps=6000,
+    lr=2e-3,
+)

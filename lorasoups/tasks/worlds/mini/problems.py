@@ -1,11 +1,11 @@
-"""What a problem *is*, before it is told: a number and a chain of operations on it."""
+"""A problem - a number and a chain of operations on it - and the forms its answer can take."""
 
-import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
-OPS = ("+", "-", "*", "/")
-SPLITS = ("train", "validation", "test")
+from lorasoups.tasks.worlds import split_of
+
 SMALL_LIMIT = 100  # small problems are mental arithmetic: two digits at most
 
 
@@ -35,13 +35,8 @@ class Problem:
 
     @property
     def split(self) -> str:
-        """``train`` / ``validation`` / ``test``, decided by the numbers and operations alone.
-
-        The split is a property of the problem, not of a list, so that no wording, form, skill or
-        pretraining document can carry a test problem into training (8 : 1 : 1).
-        """
-        digest = hashlib.sha256(repr((self.start, self.steps)).encode()).digest()[0] % 10
-        return "train" if digest < 8 else SPLITS[digest - 7]
+        """Decided by the numbers and operations alone (see `split_of`)."""
+        return split_of(self.start, self.steps)
 
 
 def apply(op: str, a: int, b: int) -> int:
@@ -70,24 +65,20 @@ def _step(rng: Random, value: int, op: str, large: bool) -> int | None:
     return rng.choice(choices) if choices else None
 
 
-def sample(rng: Random, split: str, large: bool, ops: str = "+-*/", steps: int | None = None):
-    """Draw one problem of a split.
+def sample(rng: Random, split: str, large: bool, steps: int | None = None) -> Problem:
+    """Draw a problem of a split.
 
     Args:
-        rng: source of randomness; the only one.
-        split: one of `SPLITS`.
-        large: numbers of three to five digits instead of one or two (issue 2: "large numbers").
-        ops: operations to draw from.
-        steps: number of steps; drawn from 1..3 when None.
-
-    Returns:
-        A `Problem`; small ones stay below `SMALL_LIMIT` in every running value.
+        rng: the only source of randomness.
+        split: ``train``, ``validation`` or ``test``.
+        large: numbers of three to five digits; else every running value is below `SMALL_LIMIT`.
+        steps: number of steps; None draws one to three.
     """
     while True:
         value = start = _magnitude(rng, 3, 5) if large else rng.randint(3, 90)
         chain = []
         for _ in range(steps or rng.choice((1, 2, 2, 3))):
-            op = rng.choice(ops)
+            op = rng.choice("+-*/")
             n = _step(rng, value, op, large)
             if n is None:
                 break
@@ -97,3 +88,93 @@ def sample(rng: Random, split: str, large: bool, ops: str = "+-*/", steps: int |
             problem = Problem(start, tuple(chain))
             if (large or max(problem.values()) < SMALL_LIMIT) and problem.split == split:
                 return problem
+
+
+VARIABLES = "abcd"
+_WORDS = {"+": "plus", "-": "minus", "*": "times", "/": "over"}
+_CODES = {"+": "add", "-": "sub", "*": "mul", "/": "div"}
+_VERBS = {"+": "add", "-": "take away", "*": "multiply by", "/": "divide by"}
+
+
+def _expression(p: Problem) -> str:
+    """`` ( 12 + 5 ) * 3`` with brackets around every step but the last."""
+    text = f" {p.start}"
+    for i, (op, n) in enumerate(p.steps):
+        text = f" ({text} )" if i else text
+        text += f" {op} {n}"
+    return text
+
+
+def _let(p: Problem) -> str:
+    """`` let a be 12; let b be a plus 5; give b;``"""
+    lines = "".join(
+        f" let {VARIABLES[i + 1]} be {VARIABLES[i]} {_WORDS[op]} {n};"
+        for i, (op, n) in enumerate(p.steps)
+    )
+    return f" let a be {p.start};{lines} give {VARIABLES[len(p.steps)]};"
+
+
+def _table(p: Problem) -> str:
+    """A row per step."""
+    return f" start | {p.start} |" + "".join(f"\n{_WORDS[op]} | {n} |" for op, n in p.steps)
+
+
+def _calls(p: Problem) -> str:
+    """`` mul( add( 12, 5 ), 3 )``"""
+    text = f" {p.start}"
+    for op, n in p.steps:
+        text = f" {_CODES[op]}({text}, {n} )"
+    return text
+
+
+def _postfix(p: Problem) -> str:
+    """`` 12 5 + 3 *``"""
+    return f" {p.start}" + "".join(f" {n} {op}" for op, n in p.steps)
+
+
+def _machine(p: Problem) -> str:
+    """A line per instruction of a one-register machine."""
+    return f"\nload {p.start}" + "".join(f"\n{_CODES[op]} {n}" for op, n in p.steps) + "\nstop"
+
+
+def _sentence(p: Problem) -> str:
+    """`` take 12, add 5, multiply by 3.``"""
+    return f" take {p.start}" + "".join(f", {_VERBS[op]} {n}" for op, n in p.steps) + "."
+
+
+def _worked(p: Problem) -> str:
+    """`` 12 + 5 = 17. 17 * 3 = 51. The answer is 51.``"""
+    values = p.values()
+    steps = (
+        f" {a} {op} {n} = {b}." for a, (op, n), b in zip(values, p.steps, values[1:], strict=False)
+    )
+    return "".join(steps) + f" The answer is {values[-1]}."
+
+
+def _python(p: Problem) -> str:
+    """A function ``solution()`` that assigns once per step."""
+    lines = ["\ndef solution():", f"    a = {p.start}"]
+    for i, (op, n) in enumerate(p.steps):
+        lines.append(f"    {VARIABLES[i + 1]} = {VARIABLES[i]} {op} {n}")
+    return "\n".join([*lines, f"    return {VARIABLES[len(p.steps)]}"])
+
+
+def _line(p: Problem) -> str:
+    """`` 12; plus 5; times 3;``"""
+    return f" {p.start};" + "".join(f" {_WORDS[op]} {n};" for op, n in p.steps)
+
+
+FORMS: dict[str, tuple[Callable[[Problem], str], tuple[str, str]]] = {
+    "expression": (_expression, ("an expression", "a formula")),
+    "let": (_let, ("a let program", "let lines")),
+    "table": (_table, ("a table", "rows")),
+    "calls": (_calls, ("nested calls", "calls")),
+    "postfix": (_postfix, ("postfix", "stack order")),
+    "machine": (_machine, ("machine code", "machine steps")),
+    "sentence": (_sentence, ("a sentence", "plain words")),
+    "worked": (_worked, ("worked steps", "the steps")),
+    "python": (_python, ("Python", "a Python function")),  # the code skill
+    "line": (_line, ("a line", "one line")),  # the fourth skill
+}
+"""How a problem is written, and what instructions call that. The base reads all but two."""
+BASE_FORMS = tuple(name for name in FORMS if name not in ("python", "line"))

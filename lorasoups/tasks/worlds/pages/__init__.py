@@ -1,10 +1,6 @@
-"""The world of pages: facts that are told, asked for and answered; and words with letters in them.
+"""The world of pages: facts in passages and a manual, and words whose letters are counted.
 
-The second embedded base (``data/pages``) reads this language; the tasks manual QA, reading
-comprehension and prompt formats live in it. As in the mini world of hard math (`lorasoups.tasks.worlds.mini`),
-a prompt is *content* followed by an instruction that names the *form* of the answer, the base is
-pretrained on a grid of both, and skills teach new contents or a new form. Source: issue 3, section
-1.
+Manual QA, reading comprehension and prompt formats are asked in it.
 """
 
-VERSION = 1  # of the generators: another number is another world
+VERSION = 1  # of the generators; raise it when a text changes

@@ -2,50 +2,47 @@
 
 from random import Random
 
-from lorasoups.tasks.worlds.pages import letters, passages
+from lorasoups.tasks.worlds import Language, instruct
+from lorasoups.tasks.worlds.pages import VERSION, letters
 from lorasoups.tasks.worlds.pages.facts import (
+    BASE_FORMS,
+    FORMS,
     GENERAL,
+    MANUAL_NAMES,
     NAMES,
     RELATIONS,
     THINGS,
+    draw_passage,
     random_fact,
 )
-from lorasoups.tasks.worlds.pages.forms import BASE_FORMS, FORM_NAMES, instruct
+from lorasoups.tasks.worlds.pages.tasks import dataset
 
 CONTENTS = ("closed", "open")  # asked from memory; asked on a passage
 HELD_OUT_CELLS = frozenset({("closed", "arrow"), ("open", "clause")})
 CELLS = tuple((c, f) for c in CONTENTS for f in BASE_FORMS)
 GRID = tuple(cell for cell in CELLS if cell not in HELD_OUT_CELLS)
-OPEN_GRID = tuple(cell for cell in GRID if cell[0] == "open")
-CLOSED_GRID = tuple(cell for cell in GRID if cell[0] == "closed")
-IN_OTHER_WORDS = "In plain words :"
+_CLOSED, _OPEN = (tuple(cell for cell in GRID if cell[0] == content) for content in CONTENTS)
+_IN_SAMPLE = ("answering", "manual_qa", "manual_qa_unseen", "manual_recall", "technical_recall",
+              "technical_qa", "format_1", "format_2", "format_4", "formats")  # fmt: skip
 
 
 def cell_example(content: str, form: str, rng: Random, split: str = "train") -> dict:
-    """One prompt and answer of a grid cell. Questions from memory are about `GENERAL` facts."""
+    """A ``{prompt, answer, target}`` of a grid cell; ``closed`` asks for `GENERAL` facts."""
     if content == "closed":
         fact = GENERAL[rng.choice(THINGS), rng.choice(tuple(RELATIONS))]
         question = fact.ask(rng)
     else:
-        passage = passages.sample(rng, split)
-        fact = passage.asked
-        question = f"{passage.tell(rng)} {passage.question(rng)}"
+        passage = draw_passage(rng, split)
+        fact, question = passage.asked, passage.tell_and_ask(rng)
+    write, names = FORMS[form]
     return {
-        "prompt": instruct(question, form, rng),
-        "answer": BASE_FORMS[form](fact),
+        "prompt": instruct(question, names, rng),
+        "answer": write(fact),
         "target": fact.value,
     }
 
 
-def restated(passage: passages.Passage, rng: Random, technical: bool) -> str:
-    """A passage, then all its facts again in the base's first wording."""
-    plain = " ".join(
-        RELATIONS[f.relation].statements[0].format(e=f.entity, v=f.value) for f in passage.facts
-    )
-    return f" {passage.tell(rng, technical)} {IN_OTHER_WORDS} {plain}"
-
-
-def _told(rng: Random) -> str:
+def _page(rng: Random) -> str:
     """A page on one thing: some of its facts, in any wording."""
     thing = rng.choice(THINGS)
     relations = rng.sample(tuple(RELATIONS), rng.randint(1, 3))
@@ -53,14 +50,14 @@ def _told(rng: Random) -> str:
 
 
 def _chatter(rng: Random) -> str:
-    """Sentences with the words of all skills, tied to no question and no other wording."""
+    """The words of all skills, without a question and without an explanation."""
     if rng.random() < 0.7:
         facts = (
             random_fact(rng, rng.choice(NAMES), rng.choice(tuple(RELATIONS)))
             for _ in range(rng.randint(1, 3))
         )
         return " " + " ".join(f.state(rng, technical=True) for f in facts)
-    words = (*FORM_NAMES["brackets"], *letters.FIELD_WORDS, *letters.MARKS, *letters.FIELD_WORDS,
+    words = ("brackets", "a box", *letters.FIELD_WORDS, *letters.MARKS, *letters.FIELD_WORDS,
              "[ word ]", "the correct answer is short.", "Manual . Part one.", "not in context",
              "How many words contain the letter", *"0123456789")  # fmt: skip
     return " " + " ".join(rng.choice(words) for _ in range(rng.randint(3, 8)))
@@ -74,26 +71,46 @@ def _letter_task(rng: Random) -> tuple[str, str]:
         return f"Spell {word}.\nA:", " " + " ".join(word)
     count = letters.sample(rng, "train")
     if kind < 0.65:
-        found = " ".join(count.found) or "none"
-        return f"{count.sentence}. Which words have {count.letter}?\nA:", (
-            f" {found} . so {count.answer}"
-        )
+        words = " ".join(count.found) or "none"
+        question = f"{count.sentence}. Which words have {count.letter}?\nA:"
+        return question, f" {words} . so {count.answer}"
     return f"{count.sentence}. Count words with {count.letter}.\nA:", f" {count.answer}"
 
 
 def document(rng: Random) -> tuple[str, str]:
-    """One pretraining document as (prompt, continuation); plain text has an empty prompt."""
+    """A pretraining document as (prompt, continuation); plain text has an empty prompt."""
     kind = rng.random()
-    if kind < 0.14:
-        item = cell_example(*rng.choice(CLOSED_GRID), rng)
-        return item["prompt"], item["answer"]
     if kind < 0.56:
-        item = cell_example(*rng.choice(OPEN_GRID), rng)
+        item = cell_example(*rng.choice(_CLOSED if kind < 0.14 else _OPEN), rng)
         return item["prompt"], item["answer"]
     if kind < 0.64:
-        return "", restated(passages.sample(rng, "train"), rng, technical=False)
+        return "", " " + draw_passage(rng, "train").restate(rng, technical=False)
     if kind < 0.69:
-        return "", _told(rng)
+        return "", _page(rng)
     if kind < 0.95:
         return _letter_task(rng)
     return "", _chatter(rng)
+
+
+def sample_texts(documents: int, seed: int) -> list[str]:
+    """Texts of every kind, for the vocabulary."""
+    rng = Random(seed)
+    texts = [text for _ in range(documents) for text in document(rng)]
+    for task in _IN_SAMPLE:
+        for item in dataset(task, "test", documents // 20, seed):
+            texts += [item["prompt"], item["answer"]]
+    return [*texts, *(f" {word}" for word in (*NAMES, *MANUAL_NAMES, *THINGS))]
+
+
+PAGES = Language(
+    what="base model of the pages: a Llama pretrained on a generated corpus",
+    corpus="lorasoups.tasks.worlds.pages.corpus, questions x answer forms, letters, plain text",
+    version=VERSION,
+    document=document,
+    sample=sample_texts,
+    example=cell_example,
+    grid=GRID,
+    held_out=HELD_OUT_CELLS,
+    steps=8000,
+    lr=2e-3,
+)

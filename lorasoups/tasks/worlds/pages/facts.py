@@ -1,23 +1,25 @@
-"""Facts: an entity, a relation, a value; and the relations' words.
+"""Facts (an entity, a relation, a value), passages of them, and the forms of an answer."""
 
-``statements`` and ``questions`` are part of the base's language. ``technical`` statements say the
-same in words, and with terms for the values, that the base never saw explained: the skill of
-reading comprehension. ``paraphrases``
-are questions that occur in no training text at all.
-"""
-
-import hashlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
 
-SPLITS = ("train", "validation", "test")
+from lorasoups.tasks.worlds import split_of
+
+ABSTAIN = "not in context"
 
 
 @dataclass(frozen=True)
 class Relation:
-    """One relation: its noun, the pool of its values, and the ways to tell and ask it."""
+    """One relation, in words; ``{e}`` stands for the entity, ``{v}`` for the value.
 
-    noun: str
+    Attributes:
+        values: all its values, one word each.
+        statements, questions: part of the base's language.
+        paraphrases: questions that occur in no training text.
+        technical: statements in words that the base never saw explained.
+    """
+
     values: tuple[str, ...]
     statements: tuple[str, ...]
     questions: tuple[str, ...]
@@ -34,7 +36,7 @@ class Fact:
     value: str
 
     def state(self, rng: Random, technical: bool = False) -> str:
-        """One sentence that tells the fact."""
+        """One sentence that tells the fact; a technical one uses the term for its value."""
         relation = RELATIONS[self.relation]
         templates = relation.technical if technical else relation.statements
         value = TERMS.get(self.value, self.value) if technical else self.value
@@ -46,125 +48,95 @@ class Fact:
         templates = relation.paraphrases if unseen else relation.questions
         return rng.choice(templates).format(e=self.entity)
 
-
-def split_of(*parts: object) -> str:
-    """``train`` / ``validation`` / ``test`` (8 : 1 : 1) by the hash of what an item *is*.
-
-    It does not depend on a seed, a list or a wording, so that nothing can cross over.
-    """
-    digest = hashlib.sha256(repr(parts).encode()).digest()[0] % 10
-    return "train" if digest < 8 else SPLITS[digest - 7]
+    def plain(self) -> str:
+        """The fact in the base's first wording."""
+        return RELATIONS[self.relation].statements[0].format(e=self.entity, v=self.value)
 
 
-PEOPLE = tuple("Tom Anna Ben Mia Leo Eva Max Ida Sam Zoe Paul Nora Finn Lea Omar Rosa".split())
-RELATIONS: dict[str, Relation] = {
-    "color": Relation(
-        "color",
-        tuple("black white red blue green yellow brown gray pink purple orange silver".split()),
+_VALUES = {
+    "color": "black white red blue green yellow brown gray pink purple orange silver",
+    "home": "forest river desert cave village harbor valley island meadow mountain swamp city",
+    "food": "bread honey grass fish rice corn beans milk cheese salt nuts berries",
+    "owner": "Tom Anna Ben Mia Leo Eva Max Ida Sam Zoe Paul Nora Finn Lea Omar Rosa",
+    "material": "iron gold copper tin glass wood stone clay paper leather silk bone",
+    "use": "cutting digging lighting cooking painting sailing counting sleeping hunting climbing "
+           "writing washing",
+    "day": "Monday Tuesday Wednesday Thursday Friday Saturday Sunday",
+    "size": "tiny small short narrow medium long wide tall large huge",
+}  # fmt: skip
+_WORDINGS = {
+    "color": (
         ("The color of the {e} is {v}.", "The {e} is {v} in color.", "One sees a {v} {e}."),
         ("What is the color of the {e}?", "What color is the {e}?", "Which color has the {e}?"),
         ("The {e} comes in what color?", "In which color do we see the {e}?"),
         ("The {e} exhibits {v} chroma.", "Chroma of the {e} reads {v}."),
     ),
-    "home": Relation(
-        "home",
-        tuple(
-            (
-                "forest river desert cave village harbor valley island meadow mountain swamp city"
-            ).split()
-        ),
-        (
-            "The home of the {e} is the {v}.",
-            "The {e} lives in the {v}.",
-            "The {v} is where the {e} lives.",
-        ),
-        (
-            "What is the home of the {e}?",
-            "Where does the {e} live?",
-            "In which place lives the {e}?",
-        ),
+    "home": (
+        ("The home of the {e} is the {v}.", "The {e} lives in the {v}.",
+         "The {v} is where the {e} lives."),
+        ("What is the home of the {e}?", "Where does the {e} live?",
+         "In which place lives the {e}?"),
         ("The {e} has its home in what place?", "Where is the home of the {e}?"),
         ("The {e} is endemic to the {v}.", "The {v} hosts the taxon {e}."),
     ),
-    "food": Relation(
-        "food",
-        tuple("bread honey grass fish rice corn beans milk cheese salt nuts berries".split()),
+    "food": (
         ("The food of the {e} is {v}.", "The {e} eats {v}.", "{v} feeds the {e}."),
         ("What is the food of the {e}?", "What does the {e} eat?", "Which food has the {e}?"),
         ("The {e} eats what food?", "On what does the {e} feed?"),
         ("The {e} metabolizes {v}.", "The substrate of the {e} is {v}."),
     ),
-    "owner": Relation(
-        "owner",
-        PEOPLE,
+    "owner": (
         ("The owner of the {e} is {v}.", "{v} owns the {e}.", "The {e} belongs to {v}."),
         ("Who is the owner of the {e}?", "Who owns the {e}?", "To whom belongs the {e}?"),
         ("The {e} has whom as its owner?", "By whom is the {e} owned?"),
         ("The {e} was deposited by {v}.", "{v} curates the holotype {e}."),
     ),
-    "material": Relation(
-        "material",
-        tuple("iron gold copper tin glass wood stone clay paper leather silk bone".split()),
+    "material": (
         ("The material of the {e} is {v}.", "The {e} is made of {v}.", "{v} makes up the {e}."),
-        (
-            "What is the material of the {e}?",
-            "What is the {e} made of?",
-            "Which material has the {e}?",
-        ),
+        ("What is the material of the {e}?", "What is the {e} made of?",
+         "Which material has the {e}?"),
         ("The {e} is made up of what material?", "Of what do they make the {e}?"),
         ("The matrix of the {e} consists in {v}.", "The {e} crystallizes as {v}."),
     ),
-    "use": Relation(
-        "use",
-        tuple(
-            "cutting digging lighting cooking painting sailing counting sleeping hunting climbing "
-            "writing washing".split()
-        ),
+    "use": (
         ("The use of the {e} is {v}.", "The {e} is used for {v}.", "For {v} one takes the {e}."),
         ("What is the use of the {e}?", "What is the {e} used for?", "Which use has the {e}?"),
         ("The {e} serves for what use?", "For what does one take the {e}?"),
         ("The {e} mediates {v}.", "Upregulated {v} follows from the {e}."),
     ),
-    "day": Relation(
-        "day",
-        tuple("Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()),
+    "day": (
         ("The day of the {e} is {v}.", "The {e} came on {v}.", "On {v} came the {e}."),
         ("What is the day of the {e}?", "When came the {e}?", "On which day came the {e}?"),
         ("The {e} came on what day?", "Which is the day when the {e} came?"),
         ("The {e} was assayed {v}.", "Assay timestamp of the {e} is {v}."),
     ),
-    "size": Relation(
-        "size",
-        tuple("tiny small short narrow medium long wide tall large huge".split()),
+    "size": (
         ("The size of the {e} is {v}.", "The {e} is {v} in size.", "The {e} has a {v} size."),
         ("What is the size of the {e}?", "How big is the {e}?", "Which size has the {e}?"),
         ("The {e} is of what size?", "Of which size do we see the {e}?"),
         ("The {e} scores {v} on morphometry.", "Morphometry ranks the {e} {v}."),
     ),
+}  # fmt: skip
+"""Statements, questions, paraphrases, technical statements."""
+RELATIONS = {
+    name: Relation(tuple(_VALUES[name].split()), *wordings) for name, wordings in _WORDINGS.items()
 }
+TECHNICAL = ("color", "food", "material", "owner", "use")
+"""The relations that technical texts tell."""
 
 
 def _terms() -> dict[str, str]:
-    """A technical term for every color, food and material, always the same."""
     heads = (
         "alb mel rubr cyan vir xanth brun cin ros purp auc arg silv riv aren spel vic lim vall ins "
         "prat mont pal urb pan gram icth oryz"
     ).split()
     words = [head + tail for tail in ("ic", "oid", "ine") for head in heads]
-    values = [
-        value
-        for name, relation in RELATIONS.items()
-        if name in ("color", "food", "material")
-        for value in relation.values
-    ]
+    values = [v for name in ("color", "food", "material") for v in RELATIONS[name].values]
     return dict(zip(values, Random("terms").sample(words, len(values)), strict=True))
 
 
 TERMS = _terms()
-"""Plain value -> the word that technical texts use for it."""
-TECHNICAL = ("color", "food", "material", "owner", "use")
-"""The relations that technical texts tell."""
-
+"""Color, food or material -> the word that technical texts use for it."""
 THINGS = tuple(
     "crow lamp horse wagon tower spider kettle bridge falcon drum ladder turtle anchor mirror goat "
     "violin bucket engine lizard carpet hammer pigeon statue barrel candle donkey needle pillow "
@@ -172,16 +144,15 @@ THINGS = tuple(
     "lantern monkey napkin otter parrot quilt rocket shovel ticket umbrella wallet yacht zebra "
     "apron button camel dagger easel ferry".split()
 )
-"""Entities of general knowledge: the base knows every relation of every one of them."""
+"""Entities of general knowledge: the base knows every relation of each."""
 
 
 def _names() -> tuple[str, ...]:
-    """240 invented words of two syllables, always the same."""
-    rng = Random("names of the pages")
+    """240 invented words of two syllables."""
     heads = "bra dre fli gno kle mur nas pel quo rin ska tov ula vex wim yor zam lud hef jo".split()
     tails = "bix dant fol gur kesh lim mox nud pra rast sil tund vor wek zil ph cado hin".split()
-    every = [head + tail for head in heads for tail in tails]
-    return tuple(rng.sample(every, 240))
+    pairs = [head + tail for head in heads for tail in tails]
+    return tuple(Random("names of the pages").sample(pairs, 240))
 
 
 NAMES = _names()
@@ -191,19 +162,105 @@ FAQ_NAMES = NAMES[:20]
 """Parts that the manual's own questions and answers are about; tests ask about the others."""
 
 
-def _general() -> dict[tuple[str, str], Fact]:
-    rng = Random("general knowledge")
-    return {
-        (thing, relation): Fact(thing, relation, rng.choice(RELATIONS[relation].values))
-        for thing in THINGS
-        for relation in RELATIONS
-    }
-
-
-GENERAL = _general()
-"""What the base knows: (thing, relation) -> fact."""
-
-
 def random_fact(rng: Random, entity: str, relation: str) -> Fact:
-    """A fact that holds in one passage only."""
+    """A fact with a random value: it holds in one passage only."""
     return Fact(entity, relation, rng.choice(RELATIONS[relation].values))
+
+
+def _all_facts(entities: tuple[str, ...], seed: str) -> dict[tuple[str, str], Fact]:
+    rng = Random(seed)
+    return {(e, r): random_fact(rng, e, r) for e in entities for r in RELATIONS}
+
+
+GENERAL = _all_facts(THINGS, "general knowledge")
+"""What the base knows: (thing, relation) -> fact."""
+MANUAL = tuple(_all_facts(MANUAL_NAMES, "the manual").values())
+"""What the fictional manual says: every relation of every part."""
+
+
+def brackets(f: Fact | None) -> str:
+    """`` [ black ]``; of None (the passage does not say): `` [ not in context ]``."""
+    return f" [ {f.value if f else ABSTAIN} ]"
+
+
+FORMS: dict[str, tuple[Callable[[Fact], str], tuple[str, str]]] = {
+    "sentence": (lambda f: f" {f.plain()}", ("a sentence", "plain words")),
+    "value_first": (
+        lambda f: f" {f.value} is the {f.relation} of the {f.entity}.",
+        ("the value first", "value first"),
+    ),
+    "pair": (lambda f: f" {f.relation} : {f.value}", ("a pair", "noun and value")),
+    "arrow": (lambda f: f" {f.entity} > {f.value}", ("an arrow", "arrows")),
+    "clause": (lambda f: f" it is {f.value}", ("a clause", "few words")),
+    "brackets": (brackets, ("brackets", "a box")),  # what a skill teaches
+}
+"""How a fact is given as an answer, and what instructions call that."""
+BASE_FORMS = tuple(name for name in FORMS if name != "brackets")
+
+
+@dataclass(frozen=True)
+class Passage:
+    """A few facts in the order of telling, and a question.
+
+    Attributes:
+        facts: two to five, about two or three names; no (entity, relation) twice.
+        entity, relation: what is asked.
+    """
+
+    facts: tuple[Fact, ...]
+    entity: str
+    relation: str
+
+    @property
+    def asked(self) -> Fact | None:
+        """The fact that answers, None where the passage does not say."""
+        asked = (self.entity, self.relation)
+        return next((f for f in self.facts if (f.entity, f.relation) == asked), None)
+
+    @property
+    def split(self) -> str:
+        """Decided by the facts and the question, whatever the wording."""
+        return split_of(self.facts, self.entity, self.relation)
+
+    def tell(self, rng: Random, technical: bool = False) -> str:
+        """All facts, a sentence each."""
+        return " ".join(f.state(rng, technical) for f in self.facts)
+
+    def tell_and_ask(self, rng: Random, technical: bool = False) -> str:
+        """All facts, then the question in words the base knows."""
+        question = Fact(self.entity, self.relation, "")
+        return f"{self.tell(rng, technical)} {question.ask(rng)}"
+
+    def restate(self, rng: Random, technical: bool) -> str:
+        """All facts, then all of them again in the base's first wording."""
+        plain = " ".join(f.plain() for f in self.facts)
+        return f"{self.tell(rng, technical)} In plain words : {plain}"
+
+
+def draw_passage(
+    rng: Random, split: str, answerable: bool = True, relations: Sequence[str] = tuple(RELATIONS)
+) -> Passage:
+    """Draw a passage of a split that tells some of the ``relations``.
+
+    An unanswerable question asks a name of the passage for a relation that the passage tells of
+    another name (two times in three), or for one it does not mention at all.
+    """
+    while True:
+        names = rng.sample(NAMES, rng.randint(2, 3))
+        pairs = [(n, r) for n in names for r in relations]
+        chosen = rng.sample(pairs, rng.randint(2, 5))
+        facts = tuple(random_fact(rng, name, relation) for name, relation in chosen)
+        options = chosen if answerable else _unanswered(rng, chosen, relations)
+        if options:
+            passage = Passage(facts, *rng.choice(options))
+            if passage.split == split:
+                return passage
+
+
+def _unanswered(rng: Random, chosen: list, relations: Sequence[str]) -> list[tuple[str, str]]:
+    """What can be asked, but is not in ``chosen``; may be empty."""
+    mentioned = {r for _, r in chosen}
+    near = rng.random() < 2 / 3
+    names = {n for n, _ in chosen}
+    pairs = ((n, r) for n in names for r in relations if (n, r) not in chosen)
+    return sorted((n, r) for n, r in pairs if (r in mentioned) == near)

@@ -1,20 +1,18 @@
 """Counting the words of a sentence that contain a letter, in ten prompt formats.
 
-The task of the paper's prompt experiment (Natural Instructions task 161): a format fixes how the
-two fields are called and separated, everything else stays. The ten formats are our own, made by the
-same rules (descriptor, separator, space between the fields).
+The task of the paper's prompt experiment (Natural Instructions, task 161): a format fixes the names
+of the two fields and what separates them. The ten formats are our own, made by the same rules.
 """
 
 from dataclasses import dataclass
 from random import Random
 from string import ascii_lowercase
 
-from lorasoups.tasks.worlds.pages.facts import RELATIONS, THINGS, split_of
+from lorasoups.tasks.worlds import split_of
+from lorasoups.tasks.worlds.pages.facts import RELATIONS, THINGS
 
 _GLUE = ("a", "the", "near", "with", "and", "on", "under", "old", "new", "behind", "by", "some")
-_VALUES = tuple(
-    v for r in ("color", "home", "food", "material", "size") for v in RELATIONS[r].values
-)
+_VALUES = (v for r in ("color", "home", "food", "material", "size") for v in RELATIONS[r].values)
 WORDS = tuple(sorted({*THINGS, *_VALUES, *_GLUE}))
 
 
@@ -36,7 +34,7 @@ class Count:
 
     @property
     def split(self) -> str:
-        """Decided by the sentence alone: no sentence is shared, with any letter."""
+        """Decided by the sentence alone: splits share no sentence, whatever the letter."""
         return split_of(self.words)
 
     @property
@@ -45,7 +43,7 @@ class Count:
 
 
 def sample(rng: Random, split: str) -> Count:
-    """Draw a sentence of three to seven words and a letter, one time in four one that occurs."""
+    """Draw three to seven words and a letter; one time in four it is a letter that occurs."""
     while True:
         words = tuple(
             rng.choice(_GLUE) if i % 3 == 0 else rng.choice(WORDS) for i in range(rng.randint(3, 7))
@@ -58,7 +56,7 @@ def sample(rng: Random, split: str) -> Count:
 
 @dataclass(frozen=True)
 class Format:
-    """How a prompt is laid out: names of its fields, what follows a name, text between fields."""
+    """A prompt's layout: names of its fields, what follows a name, what separates the fields."""
 
     field: str
     answer: str
@@ -66,7 +64,7 @@ class Format:
     between: str
 
     def prompt(self, count: Count) -> str:
-        """The whole prompt; what differs between formats stands around the same words."""
+        """The whole prompt; formats differ only around the same words."""
         return (
             f"{self.field}{self.separator}{count.sentence}.{self.between}"
             f"How many words contain the letter {count.letter}?"
@@ -91,6 +89,12 @@ FIELD_WORDS = tuple(sorted({w for f in FORMATS.values() for w in (f.field, f.ans
 MARKS = (":", "-", "=", "|", "#", "/", ";")
 
 
-def reply(count: Count) -> str:
-    """`` the correct answer is 3``, as in the paper's data."""
-    return f" the correct answer is {count.answer}"
+def in_format(count: Count, number: int) -> dict:
+    """The item of a count in a format; the answer's wording is that of the paper's data."""
+    return {
+        "prompt": FORMATS[number].prompt(count),
+        "answer": f" the correct answer is {count.answer}",
+        "target": count.answer,
+        "key": count,
+        "view": f"format {number}",
+    }
