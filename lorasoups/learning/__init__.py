@@ -1,1 +1,23 @@
 """What is trained on a frozen base: a skill LoRA, CAT's alphas, and CAT's rivals."""
+
+from dataclasses import dataclass
+
+LLAMA_PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+@dataclass(frozen=True)
+class SkillTraining:
+    """How a skill LoRA is trained. ``lora_alpha`` is LoRA's own scale, not CAT's alphas.
+
+    It stands here, away from PEFT and transformers, so that a profile can be read without them.
+    """
+
+    r: int = 8
+    lora_alpha: int = 16
+    lora_dropout: float = 0.0
+    target_modules: tuple[str, ...] = LLAMA_PROJECTIONS
+    lr: float = 1e-3
+    steps: int = 400
+    batch_size: int = 32
+    warmup_steps: int = 20
+    bf16: bool | str = "auto"  # bfloat16 autocast; auto: where that is faster than float32

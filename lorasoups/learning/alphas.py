@@ -1,33 +1,38 @@
-"""Learn CAT's alphas on a little of the skills' own data (paper: about 5 %; issue 2, section 4)."""
+"""Learn CAT's alphas on a little of the skills' own data (5 % in the paper)."""
 
 import json
 import math
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from torch import Tensor
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from lorasoups.errors import SoupError
 from lorasoups.files import write_json_atomic
 from lorasoups.learning.cat import CatModel
+from lorasoups.learning.fit import check_schedule, fit
 from lorasoups.lora.lora import LoRA
 from lorasoups.models.batching import LengthBatches, heldout_loss
-from lorasoups.models.devices import hardware_bf16
 
-# The schedule of the released script (merging-facts: softmax of randn logits, lr 1e-4, warm-up 100,
-# one epoch, effective batch 6), so that its effect can be measured beside ours.
+DEFAULTS = {
+    "normalise": "none",
+    "init": "ones",
+    "lr": 0.01,
+    "epochs": 3.0,
+    "batch_size": 16,
+    "warmup_steps": 0,
+}
 PRESETS = {
+    # the paper's released script; one epoch in batches of 6
     "released": {
         "normalise": "softmax",
         "init": "randn",
         "lr": 1e-4,
-        "warmup_steps": 100,
         "epochs": 1.0,
         "batch_size": 6,
+        "warmup_steps": 100,
     },
 }
 
@@ -100,16 +105,18 @@ def learn_alphas(
     *,
     eval_dataset: Sequence[dict] | None = None,
     preset: str | None = None,
-    normalise: str = "none",
-    init: str = "ones",
-    lr: float = 0.01,
-    epochs: float = 3.0,
-    batch_size: int = 16,
-    warmup_steps: int = 0,
+    normalise: str | None = None,
+    init: str | None = None,
+    lr: float | None = None,
+    epochs: float | None = None,
+    batch_size: int | None = None,
+    warmup_steps: int | None = None,
     max_steps: int = -1,
     seed: int = 0,
     granularity: str = "module",
     bf16: bool | str = False,
+    checkpoints: Path | str | None = None,
+    progress: bool = True,
 ) -> Alphas:
     """Learn the alphas of frozen LoRAs on a frozen model with AdamW and linear decay.
 
@@ -120,68 +127,56 @@ def learn_alphas(
             share of the skills' own training data, never the target task's. Rows without any
             label (a prompt cut off before its answer) are left out.
         eval_dataset: held-out rows; their loss before and after goes into ``losses``.
-        preset: ``released`` sets normalise, init, lr, warm-up, epochs and batch size at once.
-        normalise, init, granularity: see `cat.CatModel`.
-        lr: peak learning rate; 0 returns the start (a control).
-        epochs, batch_size, warmup_steps, max_steps: the schedule; ``max_steps`` > 0 overrides
-            ``epochs``.
+        preset: ``released`` stands for the settings of the paper's script; an option that is given
+            as well wins over it.
+        normalise, init: see `cat.CatModel`; default "none" and "ones".
+        lr: peak learning rate, default 0.01; 0 returns the start (a control).
+        epochs, batch_size, warmup_steps: the schedule; default 3, 16, 0.
+        max_steps: if above 0, the number of steps in place of ``epochs``.
         seed: of ``randn`` and of the data order.
-        bf16: run matmuls under bfloat16 autocast ("auto": where native). Alphas stay float32.
+        granularity: see `cat.CatModel`.
+        bf16: run matmuls under bfloat16 autocast ("auto": where faster). Alphas stay float32.
+        checkpoints, progress: see `fit.fit`.
 
     Raises:
-        SoupError: nothing to learn from, unknown preset, or a loss that is not finite.
+        Diverged: a loss that is not finite.
+        SoupError: nothing to learn from, unknown preset, a bad schedule.
     """
-    if preset is not None:
-        if preset not in PRESETS:
-            raise SoupError(f"unknown preset {preset!r}: choose from {', '.join(PRESETS)}")
-        return learn_alphas(
-            model, loras, dataset, eval_dataset=eval_dataset, max_steps=max_steps, seed=seed,
-            granularity=granularity, bf16=bf16, **PRESETS[preset],
-        )  # fmt: skip
+    if preset is not None and preset not in PRESETS:
+        raise SoupError(f"unknown preset {preset!r}: choose from {', '.join(PRESETS)}")
+    given = {
+        "normalise": normalise, "init": init, "lr": lr, "epochs": epochs,
+        "batch_size": batch_size, "warmup_steps": warmup_steps,
+    }  # fmt: skip
+    given = {name: value for name, value in given.items() if value is not None}
+    options = DEFAULTS | PRESETS.get(preset, {}) | given
+    lr, epochs, batch_size = options["lr"], options["epochs"], options["batch_size"]
+    check_schedule(lr, batch_size, epochs, max_steps)
     rows = _with_labels(dataset)
-    if lr < 0 or batch_size < 1 or (epochs <= 0 and max_steps <= 0):
-        raise SoupError(
-            f"bad schedule: lr {lr}, batch_size {batch_size}, epochs {epochs}; "
-            "lr must be at least 0, batch_size at least 1, epochs above 0"
-        )
     steps = max_steps if max_steps > 0 else math.ceil(epochs * len(rows) / batch_size)
     batches = LengthBatches(rows, batch_size, steps, seed, model.config.pad_token_id or 0)
-    device = model.device.type
-    options = {"normalise": normalise, "init": init, "seed": seed}
-    with CatModel(model, loras, granularity=granularity, **options) as cat:
-        record = _Record(cat)
+    start = {"normalise": options["normalise"], "init": options["init"], "seed": seed}
+    with CatModel(model, loras, granularity=granularity, **start) as cat:
         losses = {"start": heldout_loss(model, list(eval_dataset))} if eval_dataset else {}
-        with tempfile.TemporaryDirectory() as folder:  # the Trainer wants one; nothing is kept
-            trainer = Trainer(
-                model=cat,
-                args=TrainingArguments(
-                    output_dir=folder,
-                    max_steps=steps,
-                    per_device_train_batch_size=1,  # an item of `batches` is a whole batch
-                    learning_rate=lr,
-                    lr_scheduler_type="linear",
-                    warmup_steps=warmup_steps,
-                    weight_decay=0.0,
-                    bf16=hardware_bf16(device) if bf16 == "auto" else bool(bf16),
-                    use_cpu=device == "cpu",
-                    logging_steps=1,
-                    save_strategy="no",
-                    report_to=[],
-                    logging_nan_inf_filter=False,
-                    disable_tqdm=True,
-                    remove_unused_columns=False,
-                    seed=seed,
-                ),
-                train_dataset=batches,
-                data_collator=_only,
-                callbacks=[record],
-            )
-            trainer.remove_callback(PrinterCallback)
-            model.eval()  # dropout, if the base has any, stays off
-            trainer.train()
+        trained = fit(
+            cat, batches, lr=lr, warmup_steps=options["warmup_steps"], seed=seed, bf16=bf16,
+            name="alphas", describe=_describe(cat), checkpoints=checkpoints, progress=progress,
+        )  # fmt: skip
         if eval_dataset:
             losses["end"] = heldout_loss(model, list(eval_dataset))
-        return Alphas(cat.weights(), history=record.history, losses=losses, **options)
+        return Alphas(cat.weights(), history=trained.history, losses=losses, **start)
+
+
+def _describe(cat: CatModel):
+    """What the history says of the alphas after a step."""
+    start = torch.stack(list(cat.weights().values()))
+
+    def describe(labels: Tensor) -> dict:
+        now = torch.stack(list(cat.weights().values()))
+        moved = float((now - start).abs().mean())
+        return {"alpha_mean": now.mean(0).tolist(), "alpha_moved": moved}
+
+    return describe
 
 
 def _with_labels(dataset: Sequence[dict]) -> list[dict]:
@@ -194,32 +189,3 @@ def _with_labels(dataset: Sequence[dict]) -> list[dict]:
         what = "dataset has no label but -100" if dataset else "dataset is empty"
         raise SoupError(f"no data to learn alphas from: {what}; give ~5 % of the skills' rows")
     return rows
-
-
-def _only(items: list) -> dict:
-    return items[0]
-
-
-class _Record(TrainerCallback):
-    """Keeps loss and alphas of every step; stops at a loss that is not finite."""
-
-    def __init__(self, cat: CatModel):
-        self.cat, self.history = cat, []
-        self.start = torch.stack(list(cat.weights().values()))
-
-    def on_log(self, args, state, control, logs=None, **_):
-        if "loss" not in logs:
-            return
-        loss = float(logs["loss"])
-        if not math.isfinite(loss):
-            raise SoupError(f"loss is {loss} at step {state.global_step}: alphas; lower lr")
-        now = torch.stack(list(self.cat.weights().values()))
-        self.history.append(
-            {
-                "step": state.global_step,
-                "loss": loss,
-                "lr": float(logs["learning_rate"]),
-                "alpha_mean": now.mean(0).tolist(),
-                "alpha_moved": float((now - self.start).abs().mean()),
-            }
-        )

@@ -8,16 +8,19 @@ matmuls: their A stacked to [sum r_i, in], their B to [out, sum r_i], alpha scal
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from lorasoups.errors import SoupError
 from lorasoups.lora.adapters import from_peft
 from lorasoups.lora.linalg import concatenate
 from lorasoups.lora.lora import LoRA, module_names
+from lorasoups.models.generation import folded
 
 NORMALISE = ("none", "softmax", "sigmoid")
 INITS = ("uniform", "ones", "randn")
@@ -181,21 +184,20 @@ class CatModel(nn.Module):
         rows = {group: i for i, group in enumerate(dict.fromkeys(groups))}
         self._row = {name: rows[group] for name, group in zip(self.names, groups, strict=True)}
         logits = start_logits(normalise, init, len(rows), self.k, seed)
-        layers = {name: _layer(model, name, loras) for name in self.names}
+        layers = {name: linear_layer(model, name, loras) for name in self.names}
         device, dtype = _where(next(iter(layers.values())))
         self.logits = nn.Parameter(logits.to(device, torch.promote_types(dtype, torch.float32)))
         self.model = model
-        self._frozen = [(p, p.requires_grad) for p in model.parameters()]
-        self._modes = [(m, m.training) for m in model.modules()]
+        self._restore = flags_of(model)
         self._replaced: list[tuple[nn.Module, str, nn.Module]] = []
-        for parameter, _ in self._frozen:
+        for parameter in model.parameters():
             parameter.requires_grad_(False)
         for name, layer in layers.items():
             self._install(name, layer, loras)
-        left = [n for n, m in model.named_modules() if hasattr(m, "lora_A")]
-        if left:
+        active = [n for n, m in model.named_modules() if hasattr(m, "lora_A")]
+        if active:
             self.remove()
-            raise SoupError(f"another PEFT adapter is active on {left[0]!r}; unload it first")
+            raise SoupError(f"another PEFT adapter is active on {active[0]!r}; unload it first")
 
     @classmethod
     def from_peft(cls, peft_model, adapters: Sequence[str], **options) -> "CatModel":
@@ -207,9 +209,9 @@ class CatModel(nn.Module):
         return cls(peft_model.get_base_model(), loras, **options)
 
     def _install(self, name: str, layer: nn.Module, loras: Sequence[LoRA]) -> None:
-        own = [(i, lora.modules[name]) for i, lora in enumerate(loras) if name in lora.modules]
-        stacked = concatenate([factors for _, factors in own], torch.ones(len(own)))
-        owner_of = torch.cat([torch.full((factors.rank,), i) for i, factors in own])
+        adapting = [(i, lora.modules[name]) for i, lora in enumerate(loras) if name in lora.modules]
+        stacked = concatenate([factors for _, factors in adapting], torch.ones(len(adapting)))
+        owner_of = torch.cat([torch.full((factors.rank,), i) for i, factors in adapting])
         row = self._row[name]
         wrapped = CatLinear(layer, stacked.A, stacked.B, owner_of, lambda: self._alpha(row))
         parent = self.model.get_submodule(name.rpartition(".")[0])
@@ -228,8 +230,13 @@ class CatModel(nn.Module):
         return self.model(**batch)
 
     def train(self, mode: bool = True) -> "CatModel":
-        """Always eval mode: dropout, where the base has any, is off while alphas are learned."""
-        return super().train(False)
+        """Eval mode whatever ``mode`` is: dropout, where the base has any, stays off.
+
+        Layers with gradient checkpointing do recompute in training.
+        """
+        super().train(False)
+        recompute(self.model, mode)
+        return self
 
     def weights(self) -> dict[str, Tensor]:
         """Effective alphas per module: float32 [k], detached, on the CPU."""
@@ -241,10 +248,7 @@ class CatModel(nn.Module):
         while self._replaced:
             parent, child, original = self._replaced.pop()
             setattr(parent, child, original)
-        for parameter, required in self._frozen:
-            parameter.requires_grad_(required)
-        for module, training in self._modes:
-            module.training = training
+        self._restore()
 
     def __enter__(self) -> "CatModel":
         return self
@@ -267,24 +271,26 @@ def _group(name: str, granularity: str) -> str:
     return f"layer {layer[1]}" if granularity == "layer" and layer else "all"
 
 
-def _layer(model: nn.Module, name: str, loras: Sequence[LoRA]) -> nn.Module:
-    """The plain linear layer under ``name``, inside PEFT's wrapper if there is one."""
+def linear_layer(model: nn.Module, name: str, loras: Sequence[LoRA]) -> nn.Module:
+    """The plain linear layer under ``name``, inside PEFT's wrapper if there is one.
+
+    Raises:
+        SoupError: no such module, no linear layer, or not of the LoRAs' shape.
+    """
     try:
-        found = model.get_submodule(name)
+        module = model.get_submodule(name)
     except AttributeError:
-        raise SoupError(
-            f"the model has no module {name!r}: LoRA of another base; check it"
-        ) from None
-    if getattr(found, "merged", False):
+        raise SoupError(f"the model has no module {name!r}: LoRA of another base") from None
+    if getattr(module, "merged", False):
         raise SoupError(f"a PEFT adapter is merged into {name!r}; call unmerge_adapter() first")
-    layer = getattr(found, "base_layer", found)
+    layer = getattr(module, "base_layer", module)
     if not hasattr(layer, "in_features"):
-        raise SoupError(f"{name!r} is a {type(layer).__name__}: CAT adapts linear layers only")
+        raise SoupError(f"{name!r} is a {type(layer).__name__}: LoRAs adapt linear layers only")
     shape = (layer.out_features, layer.in_features)
-    for lora in loras:
-        if name in lora.modules and lora.modules[name].shape != shape:
+    for factors in (lora.modules[name] for lora in loras if name in lora.modules):
+        if factors.shape != shape:
             raise SoupError(
-                f"{name!r} is {shape} in the model but {lora.modules[name].shape} in the LoRA; "
+                f"{name!r} is {shape} in the model but {factors.shape} in the LoRA; "
                 "it was trained on another base"
             )
     return layer
@@ -293,3 +299,51 @@ def _layer(model: nn.Module, name: str, loras: Sequence[LoRA]) -> nn.Module:
 def _where(layer: nn.Module) -> tuple[torch.device, torch.dtype]:
     weight = layer.weight
     return weight.device, weight.dtype if weight.is_floating_point() else torch.float32
+
+
+def flags_of(model: nn.Module) -> Callable[[], None]:
+    """A function that gives parameters ``requires_grad`` and modules their mode back."""
+    frozen = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    modes = [(module, module.training) for module in model.modules()]
+
+    def restore() -> None:
+        for parameter, required in frozen:
+            parameter.requires_grad_(required)
+        for module, training in modes:
+            module.training = training
+
+    return restore
+
+
+def recompute(model: nn.Module, training: bool) -> None:
+    """Let gradient checkpointing work while everything else is in eval mode.
+
+    transformers recomputes only layers that are in training mode. So the decoder layers are put
+    into it, and their parts, dropout among them, are not.
+    """
+    for module in model.modules():
+        if isinstance(module, GradientCheckpointingLayer) and module.gradient_checkpointing:
+            module.training = training
+
+
+@contextmanager
+def attached(model, lora: LoRA | None) -> Iterator:
+    """The base with ``lora`` computed beside its layers: two narrow products more per module.
+
+    Args:
+        model: a causal LM, its linear layers quantised or not.
+        lora: an adapter value; None leaves the base as it is.
+
+    Raises:
+        SoupError: a module that the model does not have, or of another shape.
+    """
+    if lora is None:
+        yield model
+        return
+    with CatModel(model, [lora], normalise="none", init="ones"):
+        yield model
+
+
+def applied(model, lora: LoRA | None):
+    """The base with ``lora``: folded into its weights where they are plain numbers, else beside."""
+    return (attached if getattr(model, "is_quantized", False) else folded)(model, lora)

@@ -12,11 +12,11 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from lorasoups.errors import SoupError
+from lorasoups.errors import Diverged, SoupError
+from lorasoups.learning.cat import applied
 from lorasoups.lora.lora import Factors, LoRA, module_names
 from lorasoups.lora.merging import merge
 from lorasoups.models.batching import heldout_loss
-from lorasoups.models.generation import folded
 
 BUDGET_PER_LORA = 50
 """Up to here NGOpt is COBYLA; beyond, nevergrad 1.0.12 takes a meta-model that numpy >= 2.4 breaks
@@ -53,7 +53,7 @@ def lorahub(
     """Search one weight per LoRA that lowers the loss of ``rows``; the model comes back unchanged.
 
     Args:
-        model: a causal LM with plain linear layers.
+        model: a causal LM, its linear layers quantised or not.
         loras: k adapters.
         rows: dicts ``input_ids``, ``labels`` (lists of int; -100 where nothing is learned).
         on: "delta": the true sum ``sum_i w_i delta_i``. "factors": as released, A and B summed
@@ -67,17 +67,18 @@ def lorahub(
         bound: weights stay within +-bound.
 
     Raises:
+        Diverged: a loss that is not finite.
         SoupError: no LoRA, no rows, bad options, different ranks with ``on="factors"``, LoRAs of
-            another base, or a loss that is not finite.
+            another base.
     """
     _check(loras, rows, on, budget)
     history: list[dict] = []
 
     def objective(weights: list[float]) -> float:
-        with folded(model, _merged(loras, weights, on)) as soup:
+        with applied(model, _merged(loras, weights, on)) as soup:
             loss = heldout_loss(soup, list(rows))
         if not math.isfinite(loss):
-            raise SoupError(f"loss is {loss}: LoraHub, weights {weights}; check rows and LoRAs")
+            raise Diverged(f"loss is {loss}: LoraHub, weights {weights}; check rows and LoRAs")
         value = loss + regularisation * sum(map(abs, weights)) / len(weights)
         step = len(history) + 1
         history.append({"step": step, "loss": loss, "objective": value, "weights": weights})
@@ -121,12 +122,12 @@ def _merged(loras: Sequence[LoRA], weights: list[float], on: str) -> LoRA:
         return merge(loras, "cat", weights=weights)
     modules = {}
     for name in module_names(list(loras)):
-        own = [
-            (w, lo.modules[name])
-            for w, lo in zip(weights, loras, strict=True)
-            if name in lo.modules
+        adapting = [
+            (w, lora) for w, lora in zip(weights, loras, strict=True) if name in lora.modules
         ]
-        modules[name] = Factors(sum(w * f.A for w, f in own), sum(w * f.B for w, f in own))
+        A = sum(w * lora.modules[name].A for w, lora in adapting)
+        B = sum(w * lora.modules[name].B for w, lora in adapting)
+        modules[name] = Factors(A, B)
     return LoRA(modules, next((lora.base_model for lora in loras if lora.base_model), ""))
 
 

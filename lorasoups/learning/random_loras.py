@@ -19,11 +19,11 @@ def gaussian_like(lora: LoRA, seed: int) -> LoRA:
     generator = torch.Generator().manual_seed(seed)
     modules = {}
     for name in sorted(lora.modules):
-        own = lora.modules[name]
-        A = torch.randn(own.A.shape, generator=generator)
-        B = torch.randn(own.B.shape, generator=generator)
-        ratio = _norm(own.A, own.B) / _norm(A, B)
-        modules[name] = Factors(A, B * ratio, own.scale)
+        real = lora.modules[name]
+        A = torch.randn(real.A.shape, generator=generator)
+        B = torch.randn(real.B.shape, generator=generator)
+        ratio = _norm(real.A, real.B) / _norm(A, B)
+        modules[name] = Factors(A, B * ratio, real.scale)
     return LoRA(modules, lora.base_model, {"random": "gaussian", "seed": seed})
 
 
@@ -32,11 +32,11 @@ def permuted_like(lora: LoRA, seed: int) -> LoRA:
     generator = torch.Generator().manual_seed(seed)
     modules = {}
     for name in sorted(lora.modules):
-        own = lora.modules[name]
-        order = torch.randperm(own.A.shape[0], generator=generator)
-        A = own.A[order]
-        ratio = _norm(own.A, own.B) / _norm(A, own.B)
-        modules[name] = Factors(A, own.B * ratio, own.scale)
+        real = lora.modules[name]
+        order = torch.randperm(real.A.shape[0], generator=generator)
+        A = real.A[order]
+        ratio = _norm(real.A, real.B) / _norm(A, real.B)
+        modules[name] = Factors(A, real.B * ratio, real.scale)
     return LoRA(modules, lora.base_model, {"random": "permuted", "seed": seed})
 
 

@@ -10,7 +10,6 @@ first run sees the base alone and attention is causal, so a token's scalings nev
 import json
 import math
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -23,17 +22,12 @@ import torch
 from peft import XLoraConfig, XLoraModel
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import (
-    Cache,
-    DynamicCache,
-    PrinterCallback,
-    Trainer,
-    TrainerCallback,
-    TrainingArguments,
-)
+from transformers import Cache, DynamicCache
 
 from lorasoups.errors import SoupError
 from lorasoups.files import write_bytes_atomic
+from lorasoups.learning.cat import flags_of, linear_layer, recompute
+from lorasoups.learning.fit import check_schedule, fit
 from lorasoups.lora.adapters import save_lora
 from lorasoups.lora.lora import LoRA, module_names
 from lorasoups.lora.merging import merge
@@ -95,9 +89,7 @@ class XLora:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}
             return cls(tensors, Gate(**notes.pop("gate")), **notes)
         except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
-            raise SoupError(
-                f"not an X-LoRA gate ({error}): {path}; train it again with train_xlora"
-            ) from error
+            raise SoupError(f"not an X-LoRA gate ({error}): {path}; train it again") from error
 
 
 def train_xlora(
@@ -111,6 +103,9 @@ def train_xlora(
     max_steps: int = -1,
     seed: int = 0,
     gate: Gate = Gate(),  # noqa: B008 (frozen)
+    bf16: bool | str = False,
+    checkpoints: Path | str | None = None,
+    progress: bool = True,
 ) -> XLora:
     """Train the gate over frozen LoRAs on a frozen model with AdamW and linear decay.
 
@@ -123,43 +118,23 @@ def train_xlora(
         lr: peak learning rate.
         seed: of the gate's start and of the data order.
         gate: its shape.
+        bf16, checkpoints, progress: see `fit.fit`.
 
     Raises:
-        SoupError: nothing to learn from, LoRAs of another base, or a loss that is not finite.
+        Diverged: a loss that is not finite.
+        SoupError: nothing to learn from, a bad schedule, LoRAs of another base.
     """
     if not rows:
         raise SoupError("no data to train X-LoRA on: rows is empty; give the rows CAT gets")
+    check_schedule(lr, batch_size, epochs, max_steps)
     steps = max_steps if max_steps > 0 else math.ceil(epochs * len(rows) / batch_size)
     batches = LengthBatches(list(rows), batch_size, steps, seed, model.config.pad_token_id or 0)
-    with _Mixture(model, loras, gate, seed) as mixture, tempfile.TemporaryDirectory() as folder:
-        record = _Record(mixture)
-        trainer = Trainer(
-            model=mixture,
-            args=TrainingArguments(
-                output_dir=folder,  # the Trainer wants one; nothing is kept
-                max_steps=steps,
-                per_device_train_batch_size=1,  # an item of `batches` is a whole batch
-                learning_rate=lr,
-                lr_scheduler_type="linear",
-                weight_decay=0.0,
-                use_cpu=model.device.type == "cpu",
-                logging_steps=1,
-                save_strategy="no",
-                report_to=[],
-                logging_nan_inf_filter=False,
-                disable_tqdm=True,
-                remove_unused_columns=False,
-                seed=seed,
-            ),
-            train_dataset=batches,
-            data_collator=_only,
-            callbacks=[record],
-        )
-        trainer.remove_callback(PrinterCallback)
-        started = time.perf_counter()
-        trainer.train()
-        seconds = time.perf_counter() - started
-        return XLora(mixture.tensors(), gate, record.history, round(seconds, 3))
+    with _Mixture(model, loras, gate, seed) as mixture:
+        trained = fit(
+            mixture, batches, lr=lr, seed=seed, bf16=bf16, name="X-LoRA gate",
+            describe=mixture.describe, checkpoints=checkpoints, progress=progress,
+        )  # fmt: skip
+        return XLora(mixture.tensors(), gate, trained.history, round(trained.seconds, 3))
 
 
 @contextmanager
@@ -183,32 +158,6 @@ def mixed(model, loras: Sequence[LoRA], xlora: XLora) -> Iterator:
         yield model
 
 
-def _only(items: list) -> dict:
-    return items[0]
-
-
-class _Record(TrainerCallback):
-    """Keeps loss and mean scalings of every step; stops at a loss that is not finite."""
-
-    def __init__(self, mixture: "_Mixture"):
-        self.mixture, self.history = mixture, []
-
-    def on_log(self, args, state, control, logs=None, **_):
-        if "loss" not in logs:
-            return
-        loss = float(logs["loss"])
-        if not math.isfinite(loss):
-            raise SoupError(f"loss is {loss} at step {state.global_step}: X-LoRA; lower lr")
-        self.history.append(
-            {
-                "step": state.global_step,
-                "loss": loss,
-                "lr": float(logs["learning_rate"]),
-                "scaling_mean": self.mixture.scaling_mean.tolist(),
-            }
-        )
-
-
 class _Mixture(nn.Module):
     """PEFT's X-LoRA layers and gate on a base, with two runs of our own per forward call.
 
@@ -220,14 +169,12 @@ class _Mixture(nn.Module):
         _check(model, loras)
         self.model = model
         self._originals = {name: model.get_submodule(name) for name in module_names(list(loras))}
-        self._frozen = [(p, p.requires_grad) for p in model.parameters()]
-        self._modes = [(m, m.training) for m in model.modules()]
+        self._restore = flags_of(model)
         self._attributes = set(vars(model))
         self._hooks: list = []
         self._main: Cache | None = None
         self._twin: Cache | None = None
         self._scalings: Tensor | None = None  # [batch, tokens, modules, k], of the present call
-        self.scaling_mean = torch.zeros(len(loras))
         try:
             torch.manual_seed(seed)
             self._xlora = [_peft_xlora(model, loras, gate)]  # in a list: no submodule of ours
@@ -238,22 +185,26 @@ class _Mixture(nn.Module):
             raise
 
     def _install(self) -> None:
-        self._hooks.append(self.model.register_forward_pre_hook(self._gate, with_kwargs=True))
+        # on the decoder: a loss may be computed from its hidden states, past the causal LM's call
+        decoder = self.model.base_model
+        self._hooks.append(decoder.register_forward_pre_hook(self._gate, with_kwargs=True))
         for name in self._originals:
             layer = self.model.get_submodule(name)
             self._hooks.append(layer.register_forward_pre_hook(self._inject, with_kwargs=True))
 
-    def _gate(self, model: nn.Module, args: tuple, kwargs: dict) -> None:
+    def _gate(self, decoder: nn.Module, args: tuple, kwargs: dict) -> None:
         """First run: the base alone, up to its last hidden state; then the gate."""
+        if self._xlora[0].disabled:  # this is the first run
+            return
         input_ids = args[0] if args else kwargs["input_ids"]
         names = ("attention_mask", "position_ids", "cache_position")
         given = {name: kwargs[name] for name in names if kwargs.get(name) is not None}
-        cache = self._own_cache(kwargs.get("past_key_values"))
+        cache = self._twin_of(kwargs.get("past_key_values"))
         self._scalings = None
         self._xlora[0].disabled = True
         try:
             with torch.no_grad():
-                hidden = model.base_model(
+                hidden = decoder(
                     input_ids=input_ids,
                     past_key_values=cache,
                     use_cache=cache is not None,
@@ -267,7 +218,7 @@ class _Mixture(nn.Module):
     def _inject(self, layer: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         return args, kwargs | {"scalings": self._scalings}
 
-    def _own_cache(self, main: Cache | None) -> Cache | None:
+    def _twin_of(self, main: Cache | None) -> Cache | None:
         """The first run's cache beside ``main``, the second run's."""
         if main is None:
             return None
@@ -278,16 +229,15 @@ class _Mixture(nn.Module):
             raise SoupError("X-LoRA cannot go on from this cache; generate from the whole text")
         return self._twin
 
-    def forward(self, input_ids: Tensor, labels: Tensor):
-        """The base's output under the mixture; right-padded batches need no mask."""
-        output = self.model(input_ids=input_ids, labels=labels, use_cache=False)
+    def describe(self, labels: Tensor) -> dict:
+        """The mean scaling of each LoRA over the answer tokens of the step's batch."""
         of_answers = self._scalings.detach()[labels != -100]  # [tokens, modules, k]
-        self.scaling_mean = of_answers.mean((0, 1)).cpu()
-        return output
+        return {"scaling_mean": of_answers.mean((0, 1)).tolist()}
 
     def train(self, mode: bool = True) -> "_Mixture":
         """The gate alone follows ``mode``: dropout of the base, where it has any, stays off."""
         super().train(False)
+        recompute(self.model, mode)
         self.classifier.train(mode)
         return self
 
@@ -301,8 +251,7 @@ class _Mixture(nn.Module):
         except RuntimeError as error:
             problem = str(error).splitlines()[-1].strip()
             raise SoupError(
-                f"the gate does not fit ({problem}): X-LoRA of other LoRAs or of another base; "
-                "train it again with train_xlora"
+                f"the gate does not fit ({problem}): X-LoRA of other LoRAs or of another base"
             ) from error
 
     def remove(self) -> None:
@@ -314,10 +263,7 @@ class _Mixture(nn.Module):
             setattr(self.model.get_submodule(parent), child, original)
         for name in set(vars(self.model)) - self._attributes:
             delattr(self.model, name)
-        for parameter, required in self._frozen:
-            parameter.requires_grad_(required)
-        for module, training in self._modes:
-            module.training = training
+        self._restore()
         self._main = self._twin = None
 
     def __enter__(self) -> "_Mixture":
@@ -350,24 +296,12 @@ def _peft_xlora(model, loras: Sequence[LoRA], gate: Gate) -> XLoraModel:
 def _check(model: nn.Module, loras: Sequence[LoRA]) -> None:
     if not loras:
         raise SoupError("no LoRA given: X-LoRA needs at least one adapter")
-    shapes = merge(loras, "cat").modules  # refuses what does not belong together
-    for name in shapes:
+    for name in merge(loras, "cat").modules:  # merge refuses what does not belong together
         if not name.startswith("model."):  # PEFT 0.21.2 looks for this prefix when it loads
             raise SoupError(f"module {name!r}: PEFT's X-LoRA takes only modules under 'model.'")
-        try:
-            layer = model.get_submodule(name)
-        except AttributeError:
-            raise SoupError(
-                f"the model has no module {name!r}: LoRA of another base; check it"
-            ) from None
-        if hasattr(layer, "lora_A"):
+        linear_layer(model, name, loras)
+        if hasattr(model.get_submodule(name), "lora_A"):
             raise SoupError(f"another PEFT adapter is active on {name!r}; unload it first")
-        found = (getattr(layer, "out_features", None), getattr(layer, "in_features", None))
-        if found != shapes[name].shape:
-            raise SoupError(
-                f"{name!r} is {found} in the model but {shapes[name].shape} in the LoRA; "
-                "it was trained on another base"
-            )
 
 
 def _no_beams(*_) -> None:
