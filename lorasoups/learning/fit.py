@@ -45,6 +45,8 @@ SAVE_EVERY_S = 300.0
 """Seconds between two checkpoints."""
 LOG_EVERY_S = 60.0
 """Seconds between two lines of progress where there is no terminal."""
+BAR_AFTER_S = 2.0
+"""Seconds before a bar appears: most runs of the mini world are over by then."""
 KEPT = 2
 """Checkpoints on the disk: if the newest one is damaged, there is one before it."""
 
@@ -376,7 +378,7 @@ class Progress:
         if self.shown and (self.out.isatty() or "ipykernel" in sys.modules):
             self.bar = tqdm(
                 desc=name, total=self.total, initial=self.at, unit="step", leave=False,
-                file=self.out, mininterval=0.5, delay=1.0,
+                file=self.out, delay=BAR_AFTER_S,
             )  # fmt: skip
 
     def step(self, loss: float) -> None:

@@ -1,4 +1,4 @@
-"""Learning the alphas (issue 2, section 4)."""
+"""Learning the alphas."""
 
 import json
 
@@ -88,6 +88,14 @@ def test_the_released_schedule_hardly_moves_the_alphas():
     assert all(abs(float(a.sum()) - 1) < 1e-6 for a in released.values())
 
 
+def test_an_option_wins_over_the_preset():
+    learned = learn_alphas(
+        tiny_llama(), pair(), rows(), preset="released", lr=0.03, warmup_steps=0, max_steps=2
+    )
+    assert learned.normalise == "softmax" and learned.init == "randn"
+    assert [e["lr"] for e in learned.history] == pytest.approx([0.03, 0.015])
+
+
 def test_history_has_every_step():
     learned = learn_alphas(tiny_llama(), pair(), rows(), epochs=2, batch_size=10)
     assert [e["step"] for e in learned.history] == [1, 2, 3, 4, 5]
@@ -127,14 +135,6 @@ def test_rows_without_labels_change_nothing():
     silent = [{"input_ids": [1, 2, 3], "labels": [-100] * 3}] * 20
     one, other = (learn_alphas(tiny_llama(), pair(), d) for d in (rows(), silent + rows()))
     assert one == other
-
-
-def test_a_diverging_loss_stops_with_its_step():
-    model = tiny_llama()
-    model.lm_head.weight.data[:] = float("inf")
-    with pytest.raises(SoupError, match="step 1"):
-        learn_alphas(model, pair(), rows(), max_steps=3)
-    assert not any(hasattr(m, "owner_of") for m in model.modules())  # unwrapped all the same
 
 
 def test_held_out_loss_does_not_depend_on_batches():

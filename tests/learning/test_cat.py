@@ -1,4 +1,4 @@
-"""CAT's wrapper: exact, frozen, removable (issue 2, section 4)."""
+"""CAT's wrapper: exact, frozen, removable."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""LoraHub's search over one weight per LoRA (issue 3, section 2)."""
+"""LoraHub's search over one weight per LoRA."""
 
 import threading
 
@@ -112,3 +112,36 @@ def test_bad_input_is_refused():
         lorahub(tiny_llama(), pair(), rows(), budget=101)
     with pytest.raises(SoupError, match="no module"):
         lorahub(tiny_llama(layers=1), pair(), rows(), budget=2)
+
+
+class Packed(torch.nn.Module):
+    """A linear layer whose weight is packed bytes, as bitsandbytes' ``Linear4bit`` has it."""
+
+    compute_dtype = torch.float32
+
+    def __init__(self, linear):
+        super().__init__()
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        packed = torch.zeros(linear.weight.numel() // 2, 1, dtype=torch.uint8)
+        self.weight = torch.nn.Parameter(packed, requires_grad=False)
+        self.plain = linear.weight.detach().clone()
+
+    def forward(self, x):
+        return torch.nn.functional.linear(x, self.plain)
+
+
+def quantised_llama():
+    model = tiny_llama()
+    for name in {name for lora in pair() for name in lora.modules}:
+        parent, _, child = name.rpartition(".")
+        setattr(model.get_submodule(parent), child, Packed(model.get_submodule(name)))
+    model.is_quantized = True
+    return model
+
+
+def test_a_quantised_base_gives_what_a_plain_one_gives():
+    plain, packed = (
+        lorahub(model, pair(), rows(), budget=3) for model in (tiny_llama(), quantised_llama())
+    )
+    losses = [[entry["loss"] for entry in hub.history] for hub in (plain, packed)]
+    assert losses[1] == pytest.approx(losses[0], abs=1e-5) and len(set(losses[0])) == 3
