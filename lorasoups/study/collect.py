@@ -7,7 +7,10 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 import numpy as np
+import torch
 
+from lorasoups.models.devices import cpu_name
+from lorasoups.models.processes import is_main
 from lorasoups.results import stats
 from lorasoups.results.file import SCHEMA, pack_verdicts, provenance, results_path, write_results
 from lorasoups.study.sources import WORLDS
@@ -81,6 +84,9 @@ class Collector:
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "complete": True,
             "provenance": provenance(
+                device=torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+                cpu=cpu_name(),
+                threads=torch.get_num_threads(),
                 base_sha256=stages.source.info["sha256"],
                 world_version=WORLDS.get(stages.profile.source, (None, None))[1],
                 wall_s=round(time.perf_counter() - self._started, 1),
@@ -94,7 +100,9 @@ class Collector:
             **{name: [] for name in ("alphas", "curves", "sweep", "skills")},
             **self._artifacts(),
         } | fields
-        write_results(results_path(stages.profile.name, self.name, stages.folders.base), results)
+        if is_main():
+            path = results_path(stages.profile.name, self.name, stages.folders.base)
+            write_results(path, results)
         return results
 
     def _matrix(self, task: str, method: str) -> np.ndarray:

@@ -12,30 +12,15 @@ from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
 from lorasoups.errors import SoupError
+from lorasoups.learning import SkillTraining
 from lorasoups.tasks.real.sets import catalogue
 
 SHIPPED = ("smoke", "mini", "small", "paper")
 STUDIES = ("hard_math", "manual_qa", "reading", "formats")
 FOLDER = Path(__file__).parent / "profiles"
-LLAMA_PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 ALL_ITEMS = 100_000  # more than any test has
 CPU_STEPS, CPU_LIMIT = 6, 20
 LARGE_GPU_BYTES = 40 * 2**30  # from here on `small` evaluates with five times the batch
-
-
-@dataclass(frozen=True)
-class SkillTraining:
-    """How a skill LoRA is trained. ``lora_alpha`` is LoRA's own scale, not CAT's alphas."""
-
-    r: int = 8
-    lora_alpha: int = 16
-    lora_dropout: float = 0.0
-    target_modules: tuple[str, ...] = LLAMA_PROJECTIONS
-    lr: float = 1e-3
-    steps: int = 400
-    batch_size: int = 32
-    warmup_steps: int = 20
-    bf16: bool | str = "auto"  # bfloat16 autocast; auto: where that is faster than float32
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +18,10 @@ import numpy as np
 import torch
 
 from lorasoups.files import write_json_atomic
-from lorasoups.learning import skills as training
+from lorasoups.learning import SkillTraining
 from lorasoups.learning.alphas import Alphas, learn_alphas
-from lorasoups.learning.attached import applied
+from lorasoups.learning.cat import applied
+from lorasoups.learning.skills import train_lora
 from lorasoups.lora.adapters import load_lora, save_lora
 from lorasoups.lora.lora import LoRA
 from lorasoups.lora.merging import merge
@@ -29,17 +29,10 @@ from lorasoups.models import devices, processes
 from lorasoups.models.batching import encode_all, heldout_loss
 from lorasoups.models.generation import generate
 from lorasoups.paths import Folders
-from lorasoups.study.profile import Profile, SkillTraining, load_profile, plain
+from lorasoups.study.profile import Profile, load_profile, plain
 from lorasoups.study.sources import Source, load_skill, open_source
 from lorasoups.study.store import Make, Store, digest, lora_digest
 from lorasoups.tasks.judging.judges import JUDGES
-
-_fast_bf16 = devices.fast_bf16
-
-
-def keep_going(train: Callable, scratch: Path) -> dict:
-    """The argument that makes a training keep checkpoints, for those that have it."""
-    return {"checkpoints": scratch} if "checkpoints" in signature(train).parameters else {}
 
 
 @dataclass(frozen=True)
@@ -69,6 +62,7 @@ class Stages:
         fresh: Sequence[str] = (),
         study: str = "hard_math",
     ):
+        processes.join()  # before the first model: it gives this process its GPU
         self.profile = profile if isinstance(profile, Profile) else load_profile(profile, study)
         self.seeds = tuple(range(seeds))
         self.folders = Folders(out=out)
@@ -163,7 +157,7 @@ class Stages:
     @cached_property
     def _bf16(self) -> bool:
         """What ``bf16="auto"`` means on this machine, the same for all processes."""
-        return processes.broadcast(_fast_bf16(self.source.model.device.type))
+        return processes.broadcast(devices.fast_bf16(self.source.model.device.type))
 
     def _trained(self, name: str, rows: list[dict], config: SkillTraining, seed: int) -> Skill:
         if (name, seed) in self._skills:
@@ -173,9 +167,9 @@ class Stages:
         inputs = {"base": source.key, "rows": digest(rows), "config": asdict(config), "seed": seed}
 
         def make(folder: Path, scratch: Path) -> None:
-            given = training.SkillTraining(**asdict(config))
-            more = keep_going(training.train_lora, scratch)
-            lora, log = training.train_lora(source.model, rows, given, seed, source.name, **more)
+            lora, log = train_lora(
+                source.model, rows, config, seed, source.name, checkpoints=scratch
+            )
             lora = replace(lora, provenance={"skill": name, "seed": seed, "steps": config.steps})
             save_lora(lora, folder / "adapter")
             write_json_atomic(folder / "log.json", log)
@@ -227,8 +221,9 @@ class Stages:
         inputs = {"held_out": held_out, "options": options} | self.soup_inputs(loras, rows, seed)
 
         def make(folder: Path, scratch: Path) -> None:
-            more = options | keep_going(learn_alphas, scratch)
-            learned = learn_alphas(self.source.model, loras, rows, seed=seed, **more)
+            learned = learn_alphas(
+                self.source.model, loras, rows, seed=seed, checkpoints=scratch, **options
+            )
             loss = self.held_out_loss(merge(loras, "cat", weights=learned))
             learned.to_json(folder / "alphas.json")
             write_json_atomic(folder / "held_out.json", {"loss": loss})

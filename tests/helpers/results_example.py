@@ -4,9 +4,10 @@ import numpy as np
 
 from lorasoups.results import stats
 from lorasoups.results.file import SCHEMA, pack_verdicts, validate
-from lorasoups.study.recipes import RECIPES
+from lorasoups.study.methods import methods_for
 
 SKILLS = ("math", "code")
+METHODS = methods_for(SKILLS)
 MODULES = [
     f"model.layers.{layer}.{place}"
     for layer in range(3)
@@ -17,7 +18,7 @@ CHANCES = {"base": 0.02, "math": 0.05, "code": 0.2, "cat": 0.75, "data_mix": 0.6
 
 
 def example_results(
-    seeds: int = 3, methods=tuple(RECIPES), n: int = 40, chances: dict | None = None
+    seeds: int = 3, methods=tuple(METHODS), n: int = 40, chances: dict | None = None
 ) -> dict:
     """Results as the schema wants them; ``chances`` says how often a method is right."""
     rng = np.random.default_rng(0)
@@ -41,7 +42,11 @@ def example_results(
                 "versions": {"python": "3.11"}, "device": "cpu", "cpu": "made up", "git": None,
                 "base_sha256": None, "world_version": 1, "wall_s": 1.0,
             },
-            "config": {"target": "hard_math", "skills": list(SKILLS), "seeds": list(range(seeds))},
+            "config": {
+                "target": "hard_math", "skills": list(SKILLS), "seeds": list(range(seeds)),
+                "labels": {name: m.label for name, m in METHODS.items() if name in methods},
+                "groups": {name: m.group for name, m in METHODS.items() if name in methods},
+            },
             "rows": rows,
             "items": items,
             "comparisons": _comparisons(table, methods),

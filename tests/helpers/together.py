@@ -18,7 +18,7 @@ from lorasoups.learning.skills import SkillTraining, train_lora
 from lorasoups.learning.xlora import train_xlora
 from lorasoups.models import processes as distributed
 from lorasoups.models.generation import generate
-from lorasoups.study.distributed_store import open_store
+from lorasoups.study.store import Store
 
 TOKENIZER = Path(__file__).resolve().parent.parent.parent / "data" / "mini"
 PROMPTS = ["A b " * n for n in (3, 1, 9, 4, 2, 7, 5, 8, 6, 1, 3)]
@@ -101,17 +101,17 @@ STAGES = ("alphas", "skill", "xlora", "alphas-cut", "skill-cut", "xlora-cut", "e
 
 
 def main(out):
-    store = open_store(out / "store")
+    store = Store(out / "store")
     me = f"process {distributed.rank()}"
     for stage in STAGES:
 
-        def make(folder, stage=stage):
+        def make(folder, scratch, stage=stage):
             (out / f"{stage} by {me}").touch()
             found = {} if stage == "merge" else compute(stage)
             write_json_atomic(folder / "found.json", found | {"by": me})
 
         for _ in range(2):  # the second time it lies there
-            folder = store.build(stage, {"leaves": list(LEAVES)}, make)
+            folder = store.build(stage.removesuffix("-cut"), {"leaves": list(LEAVES), "as": stage}, make)
         seen = json.loads((folder / "found.json").read_text())
         write_json_atomic(out / f"{stage} seen by {me}.json", seen)
     distributed.leave()

@@ -8,8 +8,10 @@ from results_example import example_results
 from lorasoups.report import claims, tables
 from lorasoups.report.paper import against_paper
 from lorasoups.results import reading, stats
-from lorasoups.study.recipes import RECIPES, STATIC
+from lorasoups.study.methods import methods_for
 
+METHODS = methods_for(("math", "code"))
+STATIC = [name for name, m in METHODS.items() if m.group == reading.STATIC]
 FEW = ("base", "math", "code", "data_mix", "cat", "linear@delta")
 
 
@@ -28,7 +30,7 @@ def bad():
 def test_every_method_has_one_group_and_none_is_lost(good):
     grouped = reading.methods(good)
     assert list(grouped) == list(reading.GROUPS)
-    assert sorted(m for members in grouped.values() for m in members) == sorted(RECIPES)
+    assert sorted(m for members in grouped.values() for m in members) == sorted(METHODS)
     assert grouped[reading.STATIC] == list(STATIC)
 
 
@@ -145,7 +147,7 @@ def test_caveats_name_few_seeds_few_problems_and_smoke(good):
 
 def test_headline_table_has_every_method_with_its_mean(good):
     frame = tables.headline(good)
-    assert sorted(frame["method"]) == sorted(m.label for m in RECIPES.values())
+    assert sorted(frame["method"]) == sorted(m.label for m in METHODS.values())
     row = frame[frame["method"] == "code LoRA"].iloc[0]
     assert row["solved, %"] == f"{100 * reading.estimate(good, 'code').mean:.1f}"
     assert row["seeds"] == 3

@@ -9,7 +9,7 @@ from lorasoups.lora.adapters import load_lora, save_lora
 from lorasoups.lora.lora import LoRA
 from lorasoups.results import reading
 from lorasoups.study.methods.base import Method
-from lorasoups.study.stages import Stages, keep_going
+from lorasoups.study.stages import Stages
 
 
 class LoraHub(Method):
@@ -55,8 +55,9 @@ class XLora(Method):
         schedule = {k: getattr(stages.profile.alphas, k) for k in ("epochs", "batch_size")}
 
         def make(folder: Path, scratch: Path) -> None:
-            more = schedule | keep_going(xlora.train_xlora, scratch)
-            gate = xlora.train_xlora(stages.source.model, loras, rows, seed=seed, **more)
+            gate = xlora.train_xlora(
+                stages.source.model, loras, rows, seed=seed, checkpoints=scratch, **schedule
+            )
             gate.save(folder)
 
         return stages.build("xlora", stages.soup_inputs(loras, rows, seed) | schedule, make)
