@@ -5,10 +5,8 @@ import pytest
 from lorasoups.errors import SoupError
 from lorasoups.tasks.judging.answers import (
     abstention,
-    in_brackets,
     judge,
     normalise,
-    score_answers,
     token_f1,
 )
 from lorasoups.tasks.judging.judges import JUDGES
@@ -53,8 +51,8 @@ def test_outcomes(text, gold, outcome):
 
 
 def test_form_and_substance_are_two_things():
-    assert in_brackets(" [ red ]") and not in_brackets("red") and not in_brackets(" [ red ] .")
-    assert not judge("red", "red").right_form and judge(" [ blue ]", "red").right_form
+    forms = [judge(text, "red").right_form for text in ("red", " [ blue ]", " [ red ] .")]
+    assert forms == [False, True, False]
 
 
 def test_abstention_precision_and_recall():
@@ -66,9 +64,9 @@ def test_abstention_precision_and_recall():
 
 def test_bad_targets_are_refused():
     with pytest.raises(SoupError, match="2 answers, but 1"):
-        score_answers(["a", "b"], ["a"])
+        JUDGES["answer"].judge(["a", "b"], ["a"])
     with pytest.raises(SoupError, match="empty gold"):
-        score_answers(["a"], ["the"])
+        JUDGES["answer"].judge(["a"], ["the"])
 
 
 def test_judges_say_ok_only_where_it_is_right():

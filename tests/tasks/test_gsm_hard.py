@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from mirrors import GSM8K, HARD, real_mirror
 
-from lorasoups.tasks.judging.scoring import score
+from lorasoups.tasks.judging.judges import score
 from lorasoups.tasks.real import gsm_hard
 from lorasoups.tasks.real.gsm_hard import (
     compute_flags,
@@ -97,4 +97,4 @@ def test_the_shipped_flags_are_what_the_rule_gives_on_the_data():
 def test_all_reference_programs_run_and_are_right():
     rows = load_split(*HARD, "train", real_mirror())
     verdicts = score([row["code"] for row in rows], [row["target"] for row in rows])
-    assert [v.outcome for v in verdicts] == ["ok"] * 1319
+    assert [v.status for v in verdicts] == ["ok"] * 1319

@@ -16,7 +16,7 @@ from attacks import ATTACKS, MEMORY_AND_BIG_NUMBERS, TIME, body, value
 from processes import child
 
 from lorasoups.errors import SoupError
-from lorasoups.tasks.judging import sandbox, scoring
+from lorasoups.tasks.judging import judges, sandbox
 from lorasoups.tasks.judging.sandbox import STATUSES, Limits, Outcome, run_programs
 
 SHORT = Limits(seconds=0.3, grace=0.3)
@@ -60,17 +60,17 @@ def test_attacks_leave_nothing_behind(attacked):
 def test_no_attack_scores(attacked):
     for name, outcome in attacked[1].items():
         if outcome.status == "ok":
-            assert not scoring.matches(outcome.value, SENTINEL), name
+            assert not judges.matches(outcome.value, SENTINEL), name
 
 
 def test_the_target_never_enters_the_sandbox(monkeypatch):
     entered = []
     monkeypatch.setattr(
-        scoring,
+        judges,
         "run_programs",
         lambda *args, **options: entered.append(repr((args, options))) or [Outcome("ok", 1)],
     )
-    scoring.score([value("1")], [SENTINEL])
+    judges.score([value("1")], [SENTINEL])
     assert len(entered) == 1
     assert str(SENTINEL) not in entered[0]
 
@@ -215,7 +215,7 @@ def test_a_sandbox_that_does_not_start_is_told_in_one_line(monkeypatch):
 
 
 HOST = textwrap.dedent("""
-    from lorasoups.sandbox import Limits, run_programs
+    from lorasoups.tasks.judging.sandbox import Limits, run_programs
     print("started", flush=True)
     run_programs(["def solution():\\n    while True: pass\\n"] * 500, limits=Limits(seconds=1))
 """)

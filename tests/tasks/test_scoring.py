@@ -1,4 +1,4 @@
-"""Verdicts: PAL's rule and its neighbours, and numbers in words."""
+"""Verdicts on numbers: PAL's rule, programs, numbers in words."""
 
 import math
 from decimal import Decimal
@@ -6,39 +6,38 @@ from decimal import Decimal
 import pytest
 
 from lorasoups.errors import SoupError
+from lorasoups.tasks.judging.judges import matches, score, score_words
 from lorasoups.tasks.judging.last_number import last_number
-from lorasoups.tasks.judging.scoring import is_close, matches, score, score_words, summary
 
-# value, target, PAL's rule, relative 1e-6
+# value, target, right
 RULES = [
-    (3, 3.0, True, True),
-    (3.0009, 3.0, True, True),
-    (3.0011, 3.0, False, False),
-    (3, 3.0004, True, True),
-    (-3, 3.0, False, False),
-    (2**53 + 1, float(2**53), False, True),  # float64 alone would not see the difference
-    (9_867_630.0005, 9_867_630.0, True, True),
-    (9_867_630.5, 9_867_630.0, False, True),
-    (10**9 + 1, 1e9, False, True),
-    (0, 2.0107e-06, True, True),
-    (math.nan, 3.0, False, False),
-    (math.inf, 3.0, False, False),
-    (10**400, 3.0, False, False),
-    (10**400, 0.5, False, False),
-    (True, 1.0, True, True),
-    ("42", 42.0, True, True),
-    (" 42.0 ", 42.0, True, True),
-    ("nan", 42.0, False, False),
-    (Decimal("0.1"), 0.1, True, True),
-    (17, 17, True, True),
-    (17.0, 17, True, True),
+    (3, 3.0, True),
+    (3.0009, 3.0, True),
+    (3.0011, 3.0, False),
+    (3, 3.0004, True),
+    (-3, 3.0, False),
+    (2**53 + 1, float(2**53), False),  # float64 alone would not see the difference
+    (9_867_630.0005, 9_867_630.0, True),
+    (9_867_630.5, 9_867_630.0, False),
+    (10**9 + 1, 1e9, False),
+    (0, 2.0107e-06, True),
+    (math.nan, 3.0, False),
+    (math.inf, 3.0, False),
+    (10**400, 3.0, False),
+    (10**400, 0.5, False),
+    (True, 1.0, True),
+    ("42", 42.0, True),
+    (" 42.0 ", 42.0, True),
+    ("nan", 42.0, False),
+    (Decimal("0.1"), 0.1, True),
+    (17, 17, True),
+    (17.0, 17, True),
 ]
 
 
-@pytest.mark.parametrize(("value", "target", "pal", "close"), RULES)
-def test_rules(value, target, pal, close):
-    assert matches(value, target) is pal
-    assert is_close(value, target) is close
+@pytest.mark.parametrize(("value", "target", "right"), RULES)
+def test_rules(value, target, right):
+    assert matches(value, target) is right
 
 
 def program(expression):
@@ -49,24 +48,11 @@ def test_score_runs_extracts_and_compares():
     texts = [program(text) for text in ("2 + 3", "2 + 4", "1 / 0", "[5]", "(", "'5'", "5.1")]
     texts += ["five", "import numpy\n" + program("5")]
     verdicts = score(texts, [5.0] * len(texts))
-    assert [v.outcome for v in verdicts] == [
+    assert [v.status for v in verdicts] == [
         "ok", "wrong", "exception", "bad_type", "syntax", "ok", "wrong", "no_solution", "refused",
     ]  # fmt: skip
-    assert verdicts[1].value == 6 and verdicts[1].program == program("2 + 4")
-    assert verdicts[7].program is None and verdicts[7].value is None
-    assert [v.strict for v in verdicts[:2]] == [True, False]
-    assert verdicts[5].coerced and not verdicts[5].strict and verdicts[5].close
-
-
-def test_summary_counts_outcomes_and_how_often_the_rules_differ():
-    texts = [program("1000000001"), program("'5'"), program("5"), program("6"), "none"]
-    row = summary(score(texts, [1e9, 5.0, 5.0, 5.0, 5.0]))
-    assert row["n"] == 5 and row["correct"] == 2 and row["accuracy"] == 0.4
-    assert row["outcomes"] == {"no_solution": 1, "ok": 2, "wrong": 2}
-    assert row["extra"] == {
-        "close": 3, "strict": 1, "differ_close": 1, "differ_strict": 1, "coerced": 1,
-    }  # fmt: skip
-    assert row["ci"][0] < 0.4 < row["ci"][1]
+    assert [v.value for v in verdicts[:3]] == [5, 6, None] and verdicts[5].value == "5"
+    assert "division" in verdicts[2].detail and verdicts[0].detail == ""
 
 
 def test_scoring_in_another_order_changes_no_verdict():
@@ -145,5 +131,5 @@ def test_last_number(text, number):
 def test_score_words():
     texts = ["The answer is 17.", "The answer is 18.", "no idea", program("17")]
     verdicts = score_words(texts, [17] * 4)
-    assert [v.outcome for v in verdicts] == ["ok", "wrong", "no_solution", "no_solution"]
+    assert [v.status for v in verdicts] == ["ok", "wrong", "no_solution", "no_solution"]
     assert [v.value for v in verdicts] == [17, 18, None, None]

@@ -1,7 +1,7 @@
-"""Scoring short answers: exact match and token F1 after SQuAD's normalisation, form, abstention.
+"""Short answers: exact match and token F1 after SQuAD's normalisation, form, abstention.
 
 Source: Rajpurkar et al. 2016 (arXiv 1606.05250), section 6.1, and 2018 (arXiv 1806.03822) for
-questions that have no answer; issue 3, section 1.
+questions that have no answer.
 """
 
 import re
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from lorasoups.errors import SoupError
 
 ABSTAIN = "not in context"
-BRACKETS = re.compile(r"\s*\[ [^\[\]]+ \]\s*")
+_BRACKETS = re.compile(r"\s*\[ [^\[\]]+ \]\s*")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
@@ -35,9 +35,9 @@ def token_f1(text: str, gold: str) -> float:
     """
     if is_abstention(text) or is_abstention(gold):
         return float(exact_match(text, gold))
-    ours, theirs = normalise(text).split(), normalise(gold).split()
-    shared = sum((Counter(ours) & Counter(theirs)).values())
-    return 2 * shared / (len(ours) + len(theirs)) if shared else 0.0
+    words, gold_words = normalise(text).split(), normalise(gold).split()
+    shared = sum((Counter(words) & Counter(gold_words)).values())
+    return 2 * shared / (len(words) + len(gold_words)) if shared else 0.0
 
 
 def is_abstention(text: str) -> bool:
@@ -45,21 +45,16 @@ def is_abstention(text: str) -> bool:
     return normalise(text) == ABSTAIN
 
 
-def in_brackets(text: str) -> bool:
-    """Whether the answer has the fixed short form: ``[ ... ]`` and nothing around it."""
-    return BRACKETS.fullmatch(text) is not None
-
-
 @dataclass(frozen=True)
 class Answer:
-    """One answer judged.
+    """The verdict on one answer.
 
     Attributes:
         outcome: ``ok`` (exact match), ``wrong_form`` (wrong, and not in brackets), ``abstained``
             (wrongly), ``no_abstention`` (answered what cannot be answered), ``wrong``.
         value: the normalised answer.
         f1: token F1.
-        right_form: in brackets.
+        right_form: ``[ ... ]`` and nothing around it.
     """
 
     outcome: str
@@ -69,8 +64,14 @@ class Answer:
 
 
 def judge(text: str, gold: str) -> Answer:
-    """Judge one answer against its gold text. The gold answer is text, never empty."""
-    right_form = in_brackets(text)
+    """Judge one answer.
+
+    Raises:
+        SoupError: an empty gold answer.
+    """
+    if not normalise(gold):
+        raise SoupError(f"an empty gold answer {gold!r}: write what a right answer says")
+    right_form = _BRACKETS.fullmatch(text) is not None
     if exact_match(text, gold):
         outcome = "ok"
     elif not right_form:
@@ -82,31 +83,14 @@ def judge(text: str, gold: str) -> Answer:
     return Answer(outcome, normalise(text), token_f1(text, gold), right_form)
 
 
-def score_answers(texts: Sequence[str], golds: Sequence[str]) -> list[Answer]:
-    """Judge answers in order.
-
-    Raises:
-        SoupError: not as many golds as texts, or an empty gold.
-    """
-    if len(texts) != len(golds):
-        raise SoupError(f"{len(texts)} answers, but {len(golds)} targets: give one per answer")
-    if not all(normalise(gold) for gold in golds):
-        raise SoupError("an empty gold answer: scoring; write what a right answer says")
-    return [judge(text, gold) for text, gold in zip(texts, golds, strict=True)]
-
-
 def abstention(values: Sequence[str], golds: Sequence[str]) -> dict[str, float | None]:
-    """Precision and recall of abstaining.
-
-    Args:
-        values: answers (as text, or normalised).
-        golds: gold answers; `ABSTAIN` where there is none.
+    """How well answers abstain; `ABSTAIN` is the gold answer of what cannot be answered.
 
     Returns:
-        ``precision`` (of the abstentions, how many were right; None without any), ``recall`` (of
-        the questions without an answer, how many were abstained on; None without any).
+        ``precision`` (share of the abstentions that are right) and ``recall`` (share of the
+        questions without an answer that are abstained on); None where there are none.
     """
-    said, due = ([is_abstention(t) for t in ts] for ts in (values, golds))
+    said, due = ([is_abstention(t) for t in texts] for texts in (values, golds))
     both = sum(s and d for s, d in zip(said, due, strict=True))
     return {
         "precision": both / sum(said) if any(said) else None,

@@ -1,43 +1,108 @@
-"""How the texts of a task are judged, by name; what a judge returns is stored per item."""
+"""The judges by name, and whether the number that an answer gives is the target.
 
+Numbers follow PAL's rule (Gao et al. 2022, arXiv 2211.10435, ``gsm_eval.py``):
+``abs(float(value) - target) < 1e-3`` in float64.
+"""
+
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from types import ModuleType
+from dataclasses import dataclass, replace
 
-from lorasoups.models import generation as evaluation
-from lorasoups.tasks.judging import (
-    answers,
-    programs,
-    sandbox,
-    scoring,
-)
-from lorasoups.tasks.judging import (
-    last_number as words,
-)
+from lorasoups.errors import SoupError
+from lorasoups.tasks.judging import answers
+from lorasoups.tasks.judging.last_number import last_number
+from lorasoups.tasks.judging.programs import extract_program
+from lorasoups.tasks.judging.sandbox import Limits, Number, Outcome, run_programs
+
+TOLERANCE = 1e-3
 
 
-def _programs(texts: Sequence[str], targets: Sequence) -> list[dict]:
-    return [_line(t, v) for t, v in zip(texts, scoring.score(texts, targets), strict=True)]
+def matches(value: Number, target: int | float) -> bool:
+    """PAL's rule, but an int is compared exactly with a whole target.
+
+    NaN and infinity match nothing, nor does what ``float`` cannot take.
+    """
+    if isinstance(value, int) and float(target).is_integer():
+        return int(value) == int(target)
+    number = _float(value)
+    return math.isfinite(number) and abs(number - target) < TOLERANCE
 
 
-def _words(texts: Sequence[str], targets: Sequence) -> list[dict]:
-    return [_line(t, v) for t, v in zip(texts, scoring.score_words(texts, targets), strict=True)]
+def _float(value: Number) -> float:
+    try:
+        return float(value)
+    except (OverflowError, ValueError):
+        return math.nan
 
 
-def _line(text: str, verdict: scoring.Verdict) -> dict:
-    return {"text": text, "outcome": verdict.outcome, "value": repr(verdict.value)}
+def score(
+    texts: Sequence[str],
+    targets: Sequence[int | float],
+    *,
+    limits: Limits | None = None,
+    workers: int = 2,
+) -> list[Outcome]:
+    """Extract and run the program in each text, and compare what it returns.
+
+    Args:
+        texts: new tokens of each answer, decoded.
+        targets: finite numbers, in the texts' order; they stay outside the sandbox.
+        limits, workers: see `sandbox.run_programs`.
+
+    Returns:
+        Outcomes of the sandbox; ``wrong`` where a number is returned that is not the target.
+
+    Raises:
+        SoupError: not as many targets as texts, or one that is no finite number.
+    """
+    _check(texts, targets)
+    programs = [extract_program(text) for text in texts]
+    return _compared(run_programs(programs, limits=limits, workers=workers), targets)
 
 
-def _answers(texts: Sequence[str], targets: Sequence) -> list[dict]:
+def score_words(texts: Sequence[str], targets: Sequence[int | float]) -> list[Outcome]:
+    """Judge each text by its last number; ``no_solution`` without one. Raises as `score`."""
+    _check(texts, targets)
+    values = [last_number(text) for text in texts]
+    return _compared([Outcome("no_solution" if v is None else "ok", v) for v in values], targets)
+
+
+def _compared(outcomes: list[Outcome], targets: Sequence[int | float]) -> list[Outcome]:
     return [
-        {
-            "text": text,
-            "outcome": a.outcome,
-            "value": a.value,
-            "f1": a.f1,
-            "right_form": a.right_form,
-        }
-        for text, a in zip(texts, answers.score_answers(texts, targets), strict=True)
+        replace(outcome, status="wrong")
+        if outcome.status == "ok" and not matches(outcome.value, target)
+        else outcome
+        for outcome, target in zip(outcomes, targets, strict=True)
+    ]
+
+
+def _check(texts: Sequence[str], targets: Sequence[int | float]) -> None:
+    _same_length(texts, targets)
+    for i, target in enumerate(targets):
+        number = isinstance(target, int | float) and not isinstance(target, bool)
+        if not number or not math.isfinite(_float(target)):
+            raise SoupError(
+                f"target {target!r} of item {i} is no finite number: use judge 'answer'"
+            )
+
+
+def _same_length(texts: Sequence[str], targets: Sequence) -> None:
+    if len(texts) != len(targets):
+        raise SoupError(f"{len(texts)} answers, but {len(targets)} targets: give one per answer")
+
+
+def _numbers(score: Callable) -> Callable[[Sequence[str], Sequence], list[dict]]:
+    return lambda texts, targets: [
+        {"text": text, "outcome": outcome.status, "value": repr(outcome.value)}
+        for text, outcome in zip(texts, score(texts, targets), strict=True)
+    ]
+
+
+def _answers(texts: Sequence[str], golds: Sequence[str]) -> list[dict]:
+    _same_length(texts, golds)
+    return [
+        {"text": text} | vars(answers.judge(text, gold))
+        for text, gold in zip(texts, golds, strict=True)
     ]
 
 
@@ -46,20 +111,17 @@ class Judge:
     """A way of judging.
 
     Attributes:
-        judge: ``(texts, targets) -> dicts {text, outcome, value, ...}``; ``outcome`` is ``ok``
-            where the answer is right; the means of further numbers go into ``extra``.
-        code: modules whose source names the artifact.
-        inputs: what else names it.
+        judge: ``(texts, targets) -> dicts {text, outcome, value, ...}``, one per item; ``outcome``
+            is ``ok`` where the answer is right; the means of further numbers go into ``extra``.
+        inputs: what identifies the judge in the key of a stored evaluation.
     """
 
     judge: Callable[[Sequence[str], Sequence], list[dict]]
-    code: tuple[ModuleType, ...]
     inputs: dict
 
 
-_NUMBERS = (evaluation, programs, sandbox, scoring, words)
-JUDGES: dict[str, Judge] = {
-    "program": Judge(_programs, _NUMBERS, {"words": False}),
-    "words": Judge(_words, _NUMBERS, {"words": True}),
-    "answer": Judge(_answers, (evaluation, answers), {"judge": "answer"}),
+JUDGES = {
+    "program": Judge(_numbers(score), {"words": False}),
+    "words": Judge(_numbers(score_words), {"words": True}),
+    "answer": Judge(_answers, {"judge": "answer"}),
 }

@@ -1,4 +1,4 @@
-"""The answer in a text of words: the last number, read as a person would read it."""
+"""The number that an answer in words ends in."""
 
 import re
 
@@ -28,12 +28,11 @@ _NUMBER = re.compile(
 def last_number(text: str) -> float | int | None:
     """The number that a worked answer ends in.
 
-    Where the text announces its answer ("The answer is 18", "#### 18"), the first number after the
-    first announcement counts ("The answer is 2 * 9 = 18": after the last equals sign); else the
-    last number before the text runs on into another problem. Thousands separators (comma,
-    underscore, dot or blank between groups of three), unicode minus, scientific notation, simple
+    After an announcement ("The answer is 18", "#### 18") it is the first number ("The answer is
+    2 * 9 = 18": the first after the last equals sign), else the last number before the text runs
+    on into another problem. Thousands separators, unicode minus, scientific notation, simple
     fractions and a leading dot are understood; ``5-3`` ends in 3; a percent sign is ignored (GSM8K
-    writes 25 for 25 %); labels such as "Step 2" are no answers; only ASCII digits count.
+    writes 25 for 25 %); labels such as "Step 2" and non-ASCII digits do not count.
 
     Args:
         text: the new tokens only, decoded.
@@ -48,26 +47,26 @@ def last_number(text: str) -> float | int | None:
     if mark := _MARK.search(text):
         sentence = _SENTENCE.match(text, mark.end())
         equals = text.rfind("=", mark.end(), sentence.end())
-        if found := _NUMBER.search(text, max(mark.end(), equals + 1)):
-            return _value(found)
-    if run_on := _RUN_ON.search(text):
-        if run_on.start() > 0:
-            text = text[: run_on.start()]
-    found = list(_NUMBER.finditer(_LABEL.sub(" ", text)))
-    return _value(found[-1]) if found else None
+        if number := _NUMBER.search(text, max(mark.end(), equals + 1)):
+            return _value(number)
+    run_on = _RUN_ON.search(text)
+    if run_on and run_on.start() > 0:
+        text = text[: run_on.start()]
+    numbers = list(_NUMBER.finditer(_LABEL.sub(" ", text)))
+    return _value(numbers[-1]) if numbers else None
 
 
-def _value(found: re.Match) -> float | int | None:
-    negative = (found["sign"] or "").startswith("-") or found["inner"]
-    if len(found[0]) > _LONGEST:
+def _value(number: re.Match) -> float | int | None:
+    negative = (number["sign"] or "").startswith("-") or number["inner"]
+    if len(number[0]) > _LONGEST:
         return None
-    if found["top"]:
-        bottom = int(found["bottom"])
-        value = int(found["top"]) / bottom if bottom else None
-    elif found["only"]:
-        value = float(found["only"] + (found["power2"] or ""))
+    if number["top"]:
+        bottom = int(number["bottom"])
+        value = int(number["top"]) / bottom if bottom else None
+    elif number["only"]:
+        value = float(number["only"] + (number["power2"] or ""))
     else:
-        whole = re.sub(r"[,._ ]", "", found["whole"])
-        rest = (found["part"] or "") + (found["power"] or "")
+        whole = re.sub(r"[,._ ]", "", number["whole"])
+        rest = (number["part"] or "") + (number["power"] or "")
         value = float(whole + rest) if rest else int(whole)
     return -value if negative and value is not None else value

@@ -1,7 +1,7 @@
-"""From generated text to the program in it (design: only new tokens, first answer counts).
+"""The program in a generated text: the first ``solution``.
 
-A model that goes on after its answer invents the next problem; the first ``solution`` is the one
-that answers the question, so everything from a second one on is cut off.
+A model that goes on after its answer invents the next problem, so everything from a second
+``solution`` on is dropped.
 """
 
 import re
@@ -19,23 +19,16 @@ _TRIPLE = re.compile(r'"""|\'\'\'')
 def extract_program(text: str) -> str | None:
     r"""The first program that defines ``solution`` in a generated text.
 
-    In this order:
-
-    1. the first fenced block with ``def solution`` in it, whole (a fence that is never closed ends
-       with the text, or at ``### `` or ``Q:``);
-    2. from the first ``def solution`` - with the import lines right above it - to the first
-       line that is not indented, or to ``### ``, ``Q:`` or a fence.
-
-    A second top-level ``def solution`` and all after it is dropped. The result is dedented and has
-    ``\n`` line ends.
+    It is the first fenced block with ``def solution`` in it; without one, what begins at the first
+    ``def solution`` (with the import lines right above it) and ends at the first line that is not
+    indented. An open fence, too, ends at ``### `` or ``Q:``.
 
     Args:
-        text: the *new* tokens only, decoded; never prompt + answer (a prompt with examples holds
-            programs of its own).
+        text: the *new* tokens only, decoded: the examples of a prompt are programs, too.
 
     Returns:
-        Python source, or None where there is no program: no ``def solution``, or no ``return`` in
-        it (printed instead of returned, or cut off at the token limit).
+        Python source, dedented, with ``\n`` line ends; None where there is no program: no ``def
+        solution``, or no ``return`` in it (printed, or cut off at the token limit).
     """
     text = text.replace("\r\n", "\n").replace("\r", "\n").removeprefix("\ufeff")
     block = _fenced(text)
@@ -61,31 +54,28 @@ def _fenced(text: str) -> str | None:
 
 def _without_second(block: str) -> str:
     """A block up to its second top-level ``def solution``."""
-    found = list(re.finditer(r"^(?:async[ \t]+)?def[ \t]+solution\b", block, re.MULTILINE))
-    return block[: found[1].start()] if len(found) > 1 else block
+    starts = list(re.finditer(r"^(?:async[ \t]+)?def[ \t]+solution\b", block, re.MULTILINE))
+    return block[: starts[1].start()] if len(starts) > 1 else block
 
 
 def _function(text: str) -> str | None:
     """The first function ``solution`` of a text without fences, with its imports."""
-    found = _DEF.search(text)
-    if not found:
-        found = _DEF_IN_LINE.search(text)
-        if not found:
-            return None
-        # prose stands before it in the same line: the function itself begins a line
-        return _body(text[found.start() :].split("\n"))
-    head = text[: found.start()].split("\n")[:-1]
+    start = _DEF.search(text) or _DEF_IN_LINE.search(text)
+    if not start:
+        return None
+    head = text[: start.start()].split("\n")
     imports: list[str] = []
-    while head and (not head[-1].strip() or _IMPORT.match(head[-1])):
-        imports.insert(0, head.pop().strip())
-    return "\n".join([*filter(None, imports), _body(text[found.start() :].split("\n"))])
+    if not head.pop().strip():  # prose in the line of the def: what stands above is no program
+        while head and (not head[-1].strip() or _IMPORT.match(head[-1])):
+            imports.insert(0, head.pop().strip())
+    return "\n".join([*filter(None, imports), _body(text[start.start() :].split("\n"))])
 
 
 def _body(lines: list[str]) -> str:
-    """``lines[0]`` is the ``def``; up to the first line that is not deeper.
+    """From the ``def`` in ``lines[0]`` up to the first line that is not deeper.
 
-    Inside a triple-quoted string, for a comment, and for a closing bracket the depth of a line
-    says nothing. Only the ``def`` is moved to the margin: a body is one at any depth.
+    The depth of a comment, a closing bracket or a line in a triple-quoted string does not count.
+    Only the ``def`` is moved to the margin: a body is valid at any depth.
     """
     depth = _indent(lines[0])
     kept = [lines[0].lstrip()]

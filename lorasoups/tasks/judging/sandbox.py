@@ -1,9 +1,8 @@
-"""Running generated programs in pydantic-monty, a Python interpreter that has no way out.
+"""Run generated programs in pydantic-monty, a Python interpreter without access to the host.
 
-Every program gets its own interpreter session in a small worker process (a binary of its own: the
-host, a Jupyter kernel with a model in it, is never forked). Clock, time zone and random numbers
-are fixed, so that a verdict does not depend on when and where it was found. The expected answer
-never enters the sandbox.
+Every program gets its own interpreter session in a worker process (a separate binary: the host, a
+Jupyter kernel that holds a model, is never forked). Clock, time zone and random numbers are fixed,
+so a verdict does not depend on when and where it is reached. Targets never enter the sandbox.
 """
 
 import builtins
@@ -20,6 +19,7 @@ import pydantic_monty as monty
 
 from lorasoups.errors import SoupError
 
+Number = int | float | bool | Decimal | str
 STATUSES = (
     "ok",  # solution() returned a number, or a text that float() reads as one
     "no_solution",  # no program, or nothing callable named `solution`
@@ -36,48 +36,30 @@ _ATTEMPTS = 3  # a worker that dies is replaced and its program run again
 
 @dataclass(frozen=True)
 class Limits:
-    """What one program may use.
+    """What one program may use. The slowest GSM-Hard reference program needs 0.3 s."""
 
-    Attributes:
-        seconds: wall time of defining ``solution`` and of running it, each. The slowest GSM-Hard
-            reference program (row 1038, 1.4 million loops) needs 0.3 s.
-        grace: seconds after which a worker that does not stop by itself is killed.
-        memory: heap in bytes.
-        output: printed characters in bytes, discarded.
-        sleep: seconds of ``time.sleep`` in total; more is a timeout at once.
-        host_calls: attempts at files, clock and the like.
-        recursion: depth of calls, CPython's default.
-    """
-
-    seconds: float = 5.0
-    grace: float = 1.0
-    memory: int = 64 * 2**20
-    output: int = 64 * 2**10
-    sleep: float = 0.1
-    host_calls: int = 100
-    recursion: int = 1000
+    seconds: float = 5.0  # wall time of defining ``solution`` and of running it, each
+    grace: float = 1.0  # seconds after which a worker that does not stop by itself is killed
+    memory: int = 64 * 2**20  # heap in bytes
+    output: int = 64 * 2**10  # printed bytes; they are discarded
+    sleep: float = 0.1  # seconds of ``time.sleep`` in total; more is a timeout at once
+    host_calls: int = 100  # attempts at files, clock and the like
+    recursion: int = 1000  # depth of calls, CPython's default
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one program.
+    """What became of one program."""
 
-    Attributes:
-        status: one of `STATUSES`.
-        value: for ``ok`` what ``solution()`` returned: int, float, bool, Decimal, or a text that
-            ``float`` reads as a number; else None.
-        detail: one line on the cause, "" for ``ok``.
-    """
-
-    status: str
-    value: int | float | bool | Decimal | str | None = None
-    detail: str = ""
+    status: str  # one of `STATUSES`
+    value: Number | None = None  # what ``solution()`` returned, where that is ``ok``
+    detail: str = ""  # one line on the cause, "" for ``ok``
 
 
 def run_programs(
     sources: Iterable[str | None], *, limits: Limits | None = None, workers: int = 2
 ) -> list[Outcome]:
-    """Run programs side by side and collect what their ``solution()`` returned.
+    """Run programs side by side and collect what their ``solution()`` returns.
 
     Args:
         sources: Python sources; None stands for an answer without a program.
@@ -85,8 +67,8 @@ def run_programs(
         workers: worker processes.
 
     Returns:
-        One outcome per source, in their order, whatever happens to a worker: a program whose
-        worker is killed runs again in a new one, up to three times, then is an ``exception``.
+        One outcome per source, in order. A program whose worker dies runs again in a new one; the
+        third time it is an ``exception``.
 
     Raises:
         SoupError: the sandbox cannot be started.
@@ -165,32 +147,30 @@ def _session(pool: monty.Monty, source: str, limits: Limits) -> Outcome:
             called = defined and len(error.traceback()) <= 1
             detail = re.sub(r"(limit exceeded):.*", r"\1", _line(error))  # how far differs by run
             return Outcome(_status(error, called), detail=detail)
-    return _judge(value)
+    return _outcome(value)
 
 
-def _judge(value: Any) -> Outcome:
+def _outcome(value: Any) -> Outcome:
     """``ok`` for what Python's ``float`` takes (PAL's rule), ``bad_type`` for all else.
 
-    Only exact builtin types count: objects of the program's own classes arrive as lifeless
-    stand-ins, so nothing of the program runs here.
+    Only exact builtin types count: objects of the program's own classes arrive as inert stand-ins,
+    so no code of the program runs here.
     """
     kind = type(value)
-    if kind is bool or kind is float:
-        return Outcome("ok", value)
-    if kind is int:
-        if value.bit_length() <= 1024:
-            return Outcome("ok", value)
+    if kind is int and value.bit_length() > 1024:
         return Outcome("bad_type", detail=f"an int of {value.bit_length()} bits")
-    if kind is Decimal and len(str(value)) <= _LONGEST:
+    short = kind in (Decimal, str) and len(str(value)) <= _LONGEST
+    if kind in (bool, int, float) or short and (kind is Decimal or _reads_as_number(value)):
         return Outcome("ok", value)
-    if kind is str and len(value) <= _LONGEST:
-        try:
-            float(value)
-        except ValueError:
-            pass
-        else:
-            return Outcome("ok", value)
     return Outcome("bad_type", detail=f"returned {kind.__name__}")
+
+
+def _reads_as_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 _UNSUPPORTED = re.compile(
@@ -221,15 +201,15 @@ def _beyond_monty(cause: BaseException, text: str) -> bool:
     """Whether CPython would have offered what the program asked for."""
     if isinstance(cause, ImportError | PermissionError) or _UNSUPPORTED.search(text):
         return True
-    if found := _NO_NAME.search(text):
-        return hasattr(builtins, found[1])
-    if found := _NO_ATTRIBUTE.search(text):
-        return hasattr(getattr(builtins, found[1], None), found[2])
-    if found := _NO_MEMBER.search(text):
-        return found[1].partition(".")[0] in sys.stdlib_module_names
+    if match := _NO_NAME.search(text):
+        return hasattr(builtins, match[1])
+    if match := _NO_ATTRIBUTE.search(text):
+        return hasattr(getattr(builtins, match[1], None), match[2])
+    if match := _NO_MEMBER.search(text):
+        return match[1].partition(".")[0] in sys.stdlib_module_names
     return False
 
 
 def _line(error: BaseException) -> str:
-    """The message in one line of at most 200 characters."""
+    """The message in one line, cut at 200 characters."""
     return " ".join(str(error).split())[:200]
