@@ -4,47 +4,53 @@ Everything is written under a temporary name in the same folder, flushed to the 
 renamed: after a crash or on a full disk the old version is still there, whole.
 """
 
-from __future__ import annotations
-
 import errno
 import hashlib
 import json
 import os
+import shutil
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lorasoups.errors import SoupError
+from lorasoups.errors import DiskError, SoupError
 
 DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
+_FREE_SPACE = "free some space and run again"
+_PERMISSION = ("no permission to write", "choose another folder or change its permissions")
+_FILE_IN_THE_WAY = ("a file stands where a folder is needed", "move it away or choose another")
 _CAUSES = {
-    errno.ENOSPC: ("no space left on the disk", "free some space and run again"),
-    errno.EDQUOT: ("the disk quota is used up", "free some space and run again"),
+    errno.ENOSPC: ("no space left on the disk", _FREE_SPACE),
+    errno.EDQUOT: ("the disk quota is used up", _FREE_SPACE),
     errno.EFBIG: ("the file size limit is reached", "raise the limit (ulimit -f) and run again"),
-    errno.EACCES: ("no permission to write", "choose another folder or change its permissions"),
-    errno.EPERM: ("no permission to write", "choose another folder or change its permissions"),
+    errno.EACCES: _PERMISSION,
+    errno.EPERM: _PERMISSION,
     errno.EROFS: ("the file system is read-only", "choose another folder"),
-    errno.ENOTDIR: ("a file stands where a folder is needed", "move it away or choose another"),
-    errno.EEXIST: ("a file stands where a folder is needed", "move it away or choose another"),
+    errno.ENOTDIR: _FILE_IN_THE_WAY,
+    errno.EEXIST: _FILE_IN_THE_WAY,
 }
 
 
 @contextmanager
 def disk_errors(path: Path | str) -> Iterator[None]:
-    """Turn an ``OSError`` about the disk at ``path`` into a ``SoupError`` of one line."""
+    """Turn an ``OSError`` about writing ``path`` into a ``DiskError`` of one line."""
     try:
         yield
+    except DiskError:
+        raise
     except OSError as error:
-        cause, cure = _CAUSES.get(
-            error.errno, (error.strerror or str(error), "check the folder and run again")
-        )
-        raise SoupError(f"cannot write, {cause}: {path}; {cure}") from error
+        reason = error.strerror or str(error)
+        cause, cure = _CAUSES.get(error.errno, (reason, "check the folder and run again"))
+        told = DiskError(f"cannot write, {cause}: {path}; {cure}")
+        told.errno = error.errno
+        raise told from error
 
 
 def ensure_folder(path: Path | str) -> Path:
-    """Create the folder ``path`` (and its parents) if absent. Raises SoupError."""
+    """Create the folder ``path`` (and its parents) if absent. Raises DiskError."""
     path = Path(path)
     with disk_errors(path):
         path.mkdir(parents=True, exist_ok=True)
@@ -63,8 +69,40 @@ def fsync_folder(path: Path) -> None:
         os.close(descriptor)
 
 
+@contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """A hidden folder to write into, which takes the place of ``target`` when the block ends well.
+
+    ``target`` appears whole or not at all; an older one goes only after the new one stands. Raises
+    DiskError.
+    """
+    mark = uuid.uuid4().hex[:8]
+    fresh, old = (target.with_name(f".{target.name}.{mark}.{kind}") for kind in ("tmp", "old"))
+    with disk_errors(target):
+        try:
+            fresh.mkdir(parents=True)
+            yield fresh
+            for path in filter(Path.is_file, fresh.rglob("*")):
+                with open(path, "rb+") as file:
+                    os.fsync(file.fileno())
+            fsync_folder(fresh)
+            if target.exists():
+                target.rename(old)
+            try:
+                fresh.rename(target)
+            except BaseException:
+                if old.exists():
+                    old.rename(target)
+                raise
+            fsync_folder(target.parent)
+        finally:
+            shutil.rmtree(fresh, ignore_errors=True)
+            if target.exists():
+                shutil.rmtree(old, ignore_errors=True)
+
+
 def write_bytes_atomic(path: Path | str, data: bytes) -> Path:
-    """Replace ``path`` by ``data`` in one step. Raises SoupError, and the old file stands."""
+    """Replace ``path`` by ``data`` in one step. Raises DiskError, and the old file stands."""
     path = Path(path)
     ensure_folder(path.parent)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -96,6 +134,24 @@ def write_json_atomic(path: Path | str, value: Any, *, indent: int | None = 1) -
             "use plain numbers, strings, lists and mappings, and null instead of NaN"
         ) from error
     return write_text_atomic(path, text + "\n")
+
+
+def read_json(path: Path | str, cure: str) -> dict[str, Any]:
+    """A JSON object from a file; ``cure`` is what the error advises.
+
+    Raises DiskError if the file cannot be read, SoupError if it holds something else.
+    """
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise DiskError(f"missing file: {path}; {cure}") from error
+    except OSError as error:
+        raise DiskError(f"cannot read ({error.strerror}): {path}; {cure}") from error
+    except ValueError as error:
+        raise SoupError(f"not valid JSON ({error}): {path}; {cure}") from error
+    if not isinstance(content, dict):
+        raise SoupError(f"not a JSON object: {path}; {cure}")
+    return content
 
 
 def sha256_file(path: Path | str) -> str:

@@ -3,8 +3,6 @@
 import json
 import os
 import re
-import shutil
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,10 +13,10 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from lorasoups import __version__
-from lorasoups.errors import SoupError
-from lorasoups.files import disk_errors, fsync_folder, sha256_file
+from lorasoups.errors import DiskError, SoupError
+from lorasoups.files import disk_errors, new_folder, read_json, sha256_file
 from lorasoups.lora.linalg import compress
-from lorasoups.lora.lora import Factors, LoRA
+from lorasoups.lora.lora import Dense, Factors, LoRA
 from lorasoups.lora.peft_config import check_supported, config_of, rank_and_scale
 from lorasoups.lora.serving import vllm_max_lora_rank
 
@@ -29,11 +27,12 @@ PROVENANCE = "soup.json"
 _FACTOR = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<side>[AB])\.weight")
 
 
-def load_lora(path: str | os.PathLike) -> LoRA:
+def load_lora(path: str | os.PathLike, *, device: str | torch.device = "cpu") -> LoRA:
     """Read a PEFT LoRA folder (``adapter_config.json`` + ``adapter_model.safetensors``).
 
     Honours r, lora_alpha, rank_pattern, alpha_pattern and use_rslora. Tensors of any float type
-    become float32. ``provenance`` holds the folder's name and the sha256 of its weights.
+    become float32, on ``device`` (``auto``: the GPU where there is one). ``provenance`` holds the
+    folder's name and the sha256 of its weights.
 
     Raises SoupError, naming the file, for a missing or damaged one, for weights that are not
     safetensors, and for everything that cannot be merged exactly: DoRA, biases, embeddings,
@@ -43,7 +42,7 @@ def load_lora(path: str | os.PathLike) -> LoRA:
     if not folder.is_dir():
         problem = "not a folder" if folder.exists() else "no such adapter folder"
         raise SoupError(f"{problem}: {folder}; give a local PEFT folder (download Hub ones first)")
-    config = _read_json(folder / CONFIG)
+    config = read_json(folder / CONFIG, "is this a sound PEFT adapter folder? save it again")
     check_supported(config, str(folder / CONFIG))
     tensors = _read_tensors(folder)
     provenance: dict[str, Any] = {
@@ -51,22 +50,22 @@ def load_lora(path: str | os.PathLike) -> LoRA:
         "sha256": sha256_file(folder / WEIGHTS),
     }
     if (folder / PROVENANCE).exists():
-        provenance["made"] = _read_json(folder / PROVENANCE).get("provenance")
-    return _to_lora(tensors, config, str(folder / WEIGHTS), provenance)
+        notes = read_json(folder / PROVENANCE, "save the adapter again, or remove the file")
+        provenance["made"] = notes.get("provenance")
+    return _to_lora(tensors, config, str(folder / WEIGHTS), provenance).to(device)
 
 
 def from_peft(model, adapter: str = "default") -> LoRA:
     """A copy of one LoRA adapter of a live ``PeftModel``, under the same rules as `load_lora`."""
-    from peft import get_peft_model_state_dict
-
     where = f"adapter {adapter!r} of the given model"
     if adapter not in model.peft_config:
         raise SoupError(f"no such adapter: {where}; it has {', '.join(model.peft_config)}")
     config = model.peft_config[adapter].to_dict()
     check_supported(config, where)
-    tensors = get_peft_model_state_dict(model, adapter_name=adapter, save_embedding_layers=False)
-    copies = {name: tensor.detach().clone() for name, tensor in tensors.items()}
-    return _to_lora(copies, config, where, {"source": where})
+    ours = re.compile(rf"(.*\.lora_\w+)\.{re.escape(adapter)}(\..+)?")
+    matches = ((ours.fullmatch(key), tensor) for key, tensor in model.state_dict().items())
+    tensors = {m[1] + (m[2] or ""): tensor.detach().clone() for m, tensor in matches if m}
+    return _to_lora(tensors, config, where, {"source": where})
 
 
 def save_lora(
@@ -89,40 +88,48 @@ def save_lora(
     if a number does not fit ``dtype``, and if the disk refuses.
     """
     target = Path(path).resolve()
-    _check_target(target, overwrite)
+    check_target(target, overwrite, (target / CONFIG).is_file(), "adapter")
     if rank is not None:
         modules = {name: compress(factors, rank) for name, factors in lora.modules.items()}
         lora = LoRA(modules, lora.base_model, {**lora.provenance, "saved_rank": rank})
+    notes = {
+        "lorasoups": __version__,
+        "serve": {"rank": lora.max_rank, "vllm_max_lora_rank": vllm_max_lora_rank(lora)},
+        "provenance": lora.provenance,
+    }
     files = {
-        CONFIG: _json_bytes(config_of(lora), target),
-        PROVENANCE: _json_bytes(
-            {
-                "lorasoups": __version__,
-                "serve": {"rank": lora.max_rank, "vllm_max_lora_rank": vllm_max_lora_rank(lora)},
-                "provenance": lora.provenance,
-            },
-            target / PROVENANCE,
-        ),
+        CONFIG: _json_bytes(config_of(lora), target / CONFIG),
+        PROVENANCE: _json_bytes(notes, target / PROVENANCE),
         WEIGHTS: safetensors.torch.save(_to_tensors(lora, dtype, target), {"format": "pt"}),
     }
-    with disk_errors(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        _write_folder(target, files)
+    with new_folder(target) as folder:
+        for name, content in files.items():
+            (folder / name).write_bytes(content)
     return Path(path)
 
 
-def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise SoupError(f"missing file: {file}; is this a PEFT adapter folder?") from error
-    except OSError as error:
-        raise SoupError(f"cannot read ({error.strerror}): {file}; check its permissions") from error
-    except ValueError as error:
-        raise SoupError(f"not valid JSON ({error}): {file}; save or download it again") from error
-    if not isinstance(content, dict):
-        raise SoupError(f"not a JSON object: {file}; save or download it again")
-    return content
+def check_target(target: Path, overwrite: bool, replaceable: bool, kind: str) -> None:
+    """Refuse to write where something else lies. Raises SoupError.
+
+    Args:
+        target: the folder to write; absent or empty is always right.
+        overwrite: whether a ``replaceable`` folder may go.
+        replaceable: it holds what would be written anew.
+        kind: what is written, for the message.
+    """
+    with disk_errors(target):
+        if target.exists() and not target.is_dir():
+            raise SoupError(f"a file of this name exists: {target}; choose another name")
+        if not target.is_dir() or not any(target.iterdir()):
+            return
+    if not overwrite:
+        raise SoupError(
+            f"folder exists and is not empty: {target}; choose another or pass overwrite"
+        )
+    if not replaceable:
+        raise SoupError(
+            f"will not overwrite a folder that holds no {kind}: {target}; choose another"
+        )
 
 
 def _read_tensors(folder: Path) -> dict[str, Tensor]:
@@ -135,9 +142,9 @@ def _read_tensors(folder: Path) -> dict[str, Tensor]:
     try:
         return safetensors.torch.load_file(file, device="cpu")
     except FileNotFoundError as error:
-        raise SoupError(f"missing file: {file}; save or download the adapter again") from error
+        raise DiskError(f"missing file: {file}; save or download the adapter again") from error
     except OSError as error:
-        raise SoupError(f"cannot read ({error.strerror or error}): {file}; check it") from error
+        raise DiskError(f"cannot read ({error.strerror or error}): {file}; check it") from error
     except SafetensorError as error:
         raise SoupError(
             f"damaged safetensors file ({error}): {file}; save or download it again"
@@ -166,7 +173,7 @@ def _to_lora(
             )
         r, scale = rank_and_scale(config, module, where)
         try:
-            factors = Factors(pair["A"], pair["B"] * scale, scale)
+            factors = _factors(pair["A"], pair["B"] * scale, scale)
         except SoupError as error:
             raise SoupError(f"{error}: module {module!r}, {where}") from error
         if factors.rank != r:
@@ -176,6 +183,15 @@ def _to_lora(
             )
         modules[module] = factors
     return LoRA(modules, config.get("base_model_name_or_path") or "", provenance)
+
+
+def _factors(A: Tensor, B: Tensor, scale: float) -> Factors:
+    """Factors; a saved `Dense` as one again, which its identity gives away."""
+    factors = Factors(A, B, scale)
+    wide = factors.shape[0] <= factors.shape[1]
+    matrix, other = (A, B) if wide else (B, A)
+    full = scale == 1 and factors.rank == min(factors.shape)
+    return Dense(matrix) if full and torch.equal(other, torch.eye(len(other))) else factors
 
 
 def _explain(key: str) -> str:
@@ -204,47 +220,3 @@ def _json_bytes(value: Any, where: Path) -> bytes:
         return (json.dumps(value, indent=2, allow_nan=False) + "\n").encode()
     except (TypeError, ValueError) as error:
         raise SoupError(f"provenance is not JSON ({error}): {where}; keep it plain") from error
-
-
-def _check_target(target: Path, overwrite: bool) -> None:
-    with disk_errors(target):
-        if target.exists() and not target.is_dir():
-            raise SoupError(f"a file of this name exists: {target}; choose another name")
-        if not target.is_dir() or not any(target.iterdir()):
-            return
-        if not overwrite:
-            raise SoupError(
-                f"folder exists and is not empty: {target}; choose another or pass overwrite"
-            )
-        if not (target / CONFIG).is_file():
-            raise SoupError(
-                f"will not overwrite a folder that holds no adapter: {target}; choose another"
-            )
-
-
-def _write_folder(target: Path, files: Mapping[str, bytes]) -> None:
-    """Write ``files`` into a hidden sibling of ``target``, then rename. Raises OSError."""
-    mark = uuid.uuid4().hex[:8]
-    fresh = target.with_name(f".{target.name}.{mark}.tmp")
-    old = target.with_name(f".{target.name}.{mark}.old")
-    try:
-        fresh.mkdir()
-        for name, data in files.items():
-            with open(fresh / name, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-        fsync_folder(fresh)
-        if target.exists():
-            target.rename(old)
-        try:
-            fresh.rename(target)
-        except BaseException:
-            if old.exists():
-                old.rename(target)
-            raise
-        fsync_folder(target.parent)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
-        if target.exists():
-            shutil.rmtree(old, ignore_errors=True)

@@ -6,11 +6,13 @@ A sum of low-rank matrices is the product of the concatenated factors, and the S
 ``[out, in]`` matrix. Decompositions run in float64, results are float32.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
 from lorasoups.errors import SoupError
-from lorasoups.lora.lora import Factors
+from lorasoups.lora.lora import Dense, Factors
 
 EXACT_CORE_LIMIT = 1024
 """Largest core whose SVD is taken directly; above it, subspace iteration is used."""
@@ -25,16 +27,6 @@ def concatenate(factors: list[Factors], weights: Tensor) -> Factors:
     A = torch.cat([f.A for f in factors], dim=0)
     B = torch.cat([f.B * float(w) for f, w in zip(factors, weights, strict=True)], dim=1)
     return Factors(A, B)
-
-
-def from_delta(delta: Tensor) -> Factors:
-    """A dense float32 ``[out, in]`` matrix as exact factors of rank min(out, in).
-
-    One factor is the identity, so no digit is lost and nothing is decomposed.
-    """
-    out_features, in_features = delta.shape
-    eye = torch.eye(min(out_features, in_features), dtype=delta.dtype, device=delta.device)
-    return Factors(delta, eye) if out_features <= in_features else Factors(eye, delta)
 
 
 def compress(factors: Factors, rank: int) -> Factors:
@@ -52,15 +44,10 @@ def compress(factors: Factors, rank: int) -> Factors:
         raise SoupError(f"rank is {rank!r}; give a positive integer")
     if factors.rank <= rank:
         return factors
-    A, B = factors.A.double(), factors.B.double()
     if min(factors.rank, *factors.shape) <= EXACT_CORE_LIMIT:
-        Qb, Rb = torch.linalg.qr(B)
-        Qa, Ra = torch.linalg.qr(A.T)
-        left, core, right = Qb, Rb @ Ra.T, Qa.T
+        left, core, right = _around_core(factors)
     else:
-        left = _top_directions(A, B, rank)
-        Qa, Ra = torch.linalg.qr(A.T @ (B.T @ left))
-        core, right = Ra.T, Qa.T
+        left, core, right = _around_top(factors, rank)
     U, S, Vh = torch.linalg.svd(core, full_matrices=False)
     root = S[:rank].sqrt()
     new_A = (root[:, None] * (Vh[:rank] @ right)).float().contiguous()
@@ -68,13 +55,60 @@ def compress(factors: Factors, rank: int) -> Factors:
     return Factors(new_A, new_B)
 
 
-def _top_directions(A: Tensor, B: Tensor, rank: int, extra: int = 16, rounds: int = 6) -> Tensor:
-    """An orthonormal basis ``[out, rank + extra]`` of the leading left directions of ``B @ A``."""
+def _around_core(factors: Factors) -> tuple[Tensor, Tensor, Tensor]:
+    """``left @ core @ right`` = the delta, exactly, in float64; left and right are orthonormal."""
+    if isinstance(factors, Dense):
+        matrix = factors.delta().double()
+        identity = torch.eye(factors.rank, dtype=torch.float64, device=factors.device)
+        if factors.wide:
+            Q, R = torch.linalg.qr(matrix.T)
+            return identity, R.T, Q.T
+        Q, R = torch.linalg.qr(matrix)
+        return Q, R, identity
+    Qb, Rb = torch.linalg.qr(factors.B.double())
+    Qa, Ra = torch.linalg.qr(factors.A.double().T)
+    return Qb, Rb @ Ra.T, Qa.T
+
+
+def _around_top(
+    factors: Factors, rank: int, extra: int = 16, rounds: int = 6
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The same for the ``rank + extra`` leading directions of the delta alone."""
+    dense = isinstance(factors, Dense)
+    parts = [factors.delta()] if dense else [factors.B, factors.A]
+    parts = [part.double() for part in parts]
+
+    def times(x: Tensor) -> Tensor:
+        for part in reversed(parts):
+            x = part @ x
+        return x
+
+    def transposed_times(x: Tensor) -> Tensor:
+        for part in parts:
+            x = part.T @ x
+        return x
+
     generator = torch.Generator().manual_seed(0)
-    width = min(rank + extra, A.shape[0])
-    start = torch.randn(A.shape[1], width, generator=generator, dtype=A.dtype).to(A.device)
-    left = torch.linalg.qr(B @ (A @ start))[0]
+    width = min(rank + extra, factors.rank)
+    start = torch.randn(factors.shape[1], width, generator=generator, dtype=torch.float64)
+    left = torch.linalg.qr(times(start.to(factors.device)))[0]
     for _ in range(rounds):
-        right = torch.linalg.qr(A.T @ (B.T @ left))[0]
-        left = torch.linalg.qr(B @ (A @ right))[0]
-    return left
+        right = torch.linalg.qr(transposed_times(left))[0]
+        left = torch.linalg.qr(times(right))[0]
+    Q, R = torch.linalg.qr(transposed_times(left))
+    return left, R.T, Q.T
+
+
+def frobenius(factors: Factors) -> float:
+    """The Frobenius norm of a delta weight; of factors, without making the ``[out, in]`` matrix."""
+    if isinstance(factors, Dense):
+        return float(factors.delta().double().norm())
+    A, B = factors.A.double(), factors.B.double()
+    return math.sqrt(max(0.0, float(((B.T @ B) * (A @ A.T)).sum())))
+
+
+def distance(one: Factors, other: Factors) -> float:
+    """The Frobenius norm of the difference of two delta weights."""
+    if isinstance(one, Dense) or isinstance(other, Dense):
+        return float((one.delta().double() - other.delta().double()).norm())
+    return frobenius(concatenate([one, other], torch.tensor([1.0, -1.0])))

@@ -6,6 +6,7 @@ Terms: an adapted linear layer computes ``W x + delta x`` with the *delta weight
 into ``B``, so that ``delta = B @ A`` always, and is remembered apart only for those who need it.
 """
 
+import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,6 +16,22 @@ import torch
 from torch import Tensor
 
 from lorasoups.errors import SoupError
+
+
+def pick_device(name: str | torch.device = "auto") -> str:
+    """``auto``: the GPU where torch has one, else the CPU; other names are checked and kept.
+
+    Raises SoupError for an unknown device, or one that this machine does not have.
+    """
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        kind = torch.device(name).type
+    except RuntimeError as error:
+        raise SoupError(f"unknown device {name!r}; give auto, cpu or cuda") from error
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise SoupError(f"no GPU that torch can use: device {name}; give auto or cpu")
+    return str(name)
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,26 +51,13 @@ class Factors:
     scale: float = 1.0
 
     def __post_init__(self) -> None:
-        for label, tensor in (("A", self.A), ("B", self.B)):
-            if not isinstance(tensor, Tensor) or tensor.dtype != torch.float32:
-                kind = getattr(tensor, "dtype", type(tensor).__name__)
-                raise SoupError(
-                    f"LoRA factor {label} is {kind}, not a float32 tensor; use .float()"
-                )
-            if tensor.ndim != 2:
-                shape = list(tensor.shape)
-                raise SoupError(f"LoRA factor {label} has shape {shape}; only linear layers merge")
-            if not torch.isfinite(tensor).all():
-                raise SoupError(
-                    f"LoRA factor {label} holds NaN or infinity; train or export it again"
-                )
+        for side in ("A", "B"):
+            object.__setattr__(self, side, _checked(getattr(self, side), f"LoRA factor {side}"))
         if self.A.shape[0] != self.B.shape[1] or self.A.shape[0] == 0:
             shapes = f"A {list(self.A.shape)} and B {list(self.B.shape)}"
             raise SoupError(f"LoRA factors do not fit: {shapes}; expected A [r, in] and B [out, r]")
         if not math.isfinite(self.scale) or self.scale == 0:
             raise SoupError(f"LoRA scale is {self.scale}; lora_alpha must be finite and not 0")
-        object.__setattr__(self, "A", self.A.detach())
-        object.__setattr__(self, "B", self.B.detach())
 
     @property
     def rank(self) -> int:
@@ -65,6 +69,11 @@ class Factors:
         """(out, in) of the delta weight."""
         return self.B.shape[0], self.A.shape[1]
 
+    @property
+    def device(self) -> torch.device:
+        """Where the tensors are."""
+        return self.A.device
+
     def delta(self) -> Tensor:
         """The delta weight ``B @ A``, float32 ``[out, in]``."""
         return self.B @ self.A
@@ -72,6 +81,71 @@ class Factors:
     def scaled(self, weight: float) -> "Factors":
         """The same module with its delta weight times ``weight`` (any finite number)."""
         return Factors(self.A, self.B * weight, self.scale * weight if weight else self.scale)
+
+    def to(self, device: str | torch.device) -> "Factors":
+        """The same factors on ``device``."""
+        return Factors(self.A.to(device), self.B.to(device), self.scale)
+
+
+class Dense(Factors):
+    """A delta weight kept as one float32 matrix ``[out, in]``: what methods that prune it return.
+
+    It reads as factors of rank min(out, in), of which the one on the short side is the identity.
+    The identity is made only when asked for, as in a saved adapter: all of a 7B model's together
+    take as much memory as its deltas.
+    """
+
+    def __init__(self, matrix: Tensor):
+        object.__setattr__(self, "matrix", _checked(matrix, "delta weight"))
+        object.__setattr__(self, "scale", 1.0)
+
+    @property
+    def wide(self) -> bool:
+        """Whether out <= in: then B is the identity and A the matrix, else the other way round."""
+        return self.matrix.shape[0] <= self.matrix.shape[1]
+
+    @property
+    def A(self) -> Tensor:
+        return self.matrix if self.wide else self._identity()
+
+    @property
+    def B(self) -> Tensor:
+        return self._identity() if self.wide else self.matrix
+
+    def _identity(self) -> Tensor:
+        return torch.eye(self.rank, device=self.device)
+
+    @property
+    def rank(self) -> int:
+        return min(self.matrix.shape)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return tuple(self.matrix.shape)
+
+    @property
+    def device(self) -> torch.device:
+        return self.matrix.device
+
+    def delta(self) -> Tensor:
+        return self.matrix
+
+    def scaled(self, weight: float) -> "Dense":
+        return Dense(self.matrix * weight)
+
+    def to(self, device: str | torch.device) -> "Dense":
+        return Dense(self.matrix.to(device))
+
+
+def _checked(tensor: Tensor, label: str) -> Tensor:
+    if not isinstance(tensor, Tensor) or tensor.dtype != torch.float32:
+        kind = getattr(tensor, "dtype", type(tensor).__name__)
+        raise SoupError(f"{label} is {kind}, not a float32 tensor; use .float()")
+    if tensor.ndim != 2:
+        raise SoupError(f"{label} has shape {list(tensor.shape)}; only linear layers merge")
+    if not torch.isfinite(tensor).all():
+        raise SoupError(f"{label} holds NaN or infinity; train or export it again")
+    return tensor.detach()
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -124,7 +198,23 @@ class LoRA:
         modules = {name: factors.scaled(weight) for name, factors in self.modules.items()}
         return LoRA(modules, self.base_model, self.provenance)
 
+    def to(self, device: str | torch.device) -> "LoRA":
+        """The adapter on ``device`` (``auto``, ``cpu``, ``cuda``, ...); see `pick_device`."""
+        device = pick_device(device)
+        modules = {name: factors.to(device) for name, factors in self.modules.items()}
+        return LoRA(modules, self.base_model, self.provenance)
+
 
 def module_names(loras: list[LoRA]) -> list[str]:
     """The sorted union of the module names of several adapters."""
     return sorted({name for lora in loras for name in lora.modules})
+
+
+def lora_digest(lora: LoRA) -> str:
+    """sha256 (hex) of an adapter's numbers: two ways to the same soup share their evaluation."""
+    sha = hashlib.sha256()
+    for name, factors in sorted(lora.modules.items()):
+        for tensor in (factors.A, factors.B):
+            sha.update(f"{name}{tuple(tensor.shape)}".encode())
+            sha.update(tensor.cpu().contiguous().numpy().tobytes())
+    return sha.hexdigest()

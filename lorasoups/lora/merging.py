@@ -19,6 +19,7 @@ def merge(
     weights: Any = None,
     on: str = "delta",
     rank: int | None = None,
+    device: str | torch.device | None = None,
     **options: Any,
 ) -> LoRA:
     """Merge k >= 1 LoRAs of one base model into one LoRA.
@@ -30,6 +31,8 @@ def merge(
     rank: cut the result to this rank (QR + SVD); the default keeps it exact. The exact result has
     rank sum r_i for cat and linear, r for factor-wise methods, and min(out, in) for methods that
     prune the delta itself, whose result is in general not of low rank.
+    device: where to compute and to leave the result, ``auto`` for the GPU where there is one; the
+    default is where the LoRAs are.
     options: those of the method, see ``METHODS[method].options``.
 
     A module that some LoRA does not touch counts as zero there. One LoRA alone has nothing to
@@ -37,17 +40,17 @@ def merge(
     whatever the density (PEFT has the same rule). The inputs are never changed.
 
     Raises SoupError for an unknown method or option, bad values, LoRAs of different base models, or
-    shapes that disagree.
+    shapes or devices that disagree.
     """
-    loras = _check_loras(loras)
+    loras = _check_loras(loras, device)
     chosen = _check_method(method, on)
     if rank is not None and "rank" in chosen.options:
         options["rank"] = rank
     complete = chosen.complete(options)
     by_module = _weights_by_module(weights, loras)
     if len(loras) == 1:
-        only = loras[0].modules.items()
-        modules = {name: factors.scaled(float(by_module[name])) for name, factors in only}
+        single = loras[0].modules.items()
+        modules = {name: factors.scaled(float(by_module[name])) for name, factors in single}
     else:
         modules = chosen.fn(loras, by_module, on=on, **complete)
     if rank is not None:
@@ -63,7 +66,7 @@ def merge(
     return LoRA(modules, _common_base(loras), provenance)
 
 
-def _check_loras(loras: Sequence[LoRA]) -> list[LoRA]:
+def _check_loras(loras: Sequence[LoRA], device: str | torch.device | None) -> list[LoRA]:
     loras = list(loras)
     if not loras:
         raise SoupError("nothing to merge: the list of LoRAs is empty; give at least one")
@@ -82,6 +85,11 @@ def _check_loras(loras: Sequence[LoRA]) -> list[LoRA]:
                 f"delta weights of different shape {shown}: module {name!r}; "
                 "the LoRAs were not trained on the same base model"
             )
+    if device is not None:
+        loras = [lora.to(device) for lora in loras]
+    places = sorted({str(f.device) for lora in loras for f in lora.modules.values()})
+    if len(places) > 1:
+        raise SoupError(f"LoRAs on different devices: {' and '.join(places)}; give merge a device")
     return loras
 
 

@@ -1,11 +1,19 @@
 """What a server must know of an adapter: its ranks, and what was lost where they were cut."""
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 
 from lorasoups.errors import SoupError
+from lorasoups.lora.linalg import compress, distance, frobenius
 from lorasoups.lora.lora import Factors, LoRA
+from lorasoups.lora.merging import merge
+from lorasoups.lora.methods import METHODS
+
+EXACT = 2**31
+"""A rank that cuts nothing."""
 
 VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """What vLLM's ``--max-lora-rank`` accepts (documentation of vLLM 0.11; not run here)."""
@@ -35,44 +43,53 @@ def uniform_rank(lora: LoRA) -> LoRA:
     Servers that read one ``r`` from the config, and not PEFT's ``rank_pattern``, need that.
     """
     rank = lora.max_rank
-    modules = {
-        name: Factors(
-            torch.cat([f.A, f.A.new_zeros(rank - f.rank, f.A.shape[1])]),
-            torch.cat([f.B, f.B.new_zeros(f.B.shape[0], rank - f.rank)], dim=1),
-            f.scale,
-        )
-        for name, f in lora.modules.items()
-    }
+
+    def padded(f: Factors) -> Factors:
+        if f.rank == rank:
+            return f
+        A = torch.cat([f.A, f.A.new_zeros(rank - f.rank, f.shape[1])])
+        B = torch.cat([f.B, f.B.new_zeros(f.shape[0], rank - f.rank)], dim=1)
+        return Factors(A, B, f.scale)
+
+    modules = {name: padded(factors) for name, factors in lora.modules.items()}
     return LoRA(modules, lora.base_model, lora.provenance)
 
 
-def frobenius(factors: Factors) -> float:
-    """The Frobenius norm of a delta weight, from its factors: no [out, in] matrix is made."""
-    A, B = factors.A.double(), factors.B.double()
-    return math.sqrt(max(0.0, float(((B.T @ B) * (A @ A.T)).sum())))
+def rank_loss(
+    loras: Sequence[LoRA],
+    method: str,
+    rank: int,
+    *,
+    weights: Any = None,
+    on: str = "delta",
+    device: str | torch.device | None = None,
+    **options: Any,
+) -> tuple[float, str, float]:
+    """What ``merge(..., rank=rank)`` loses against the same merge at full rank.
+
+    For ``svd``, whose own default is a cut, that is the exact sum. Arguments as those of `merge`.
+
+    Returns:
+        the relative Frobenius norm of the loss over all modules together; the name of the worst
+        module; its own loss.
+    """
+    full = {"rank": EXACT} if "rank" in METHODS[method].options else {}
+    whole = merge(loras, method, weights=weights, on=on, device=device, **options, **full)
+    modules = {name: compress(factors, rank) for name, factors in whole.modules.items()}
+    return cut_error(whole, LoRA(modules))
 
 
 def cut_error(whole: LoRA, cut: LoRA) -> tuple[float, str, float]:
-    """What rank reduction lost, in relative Frobenius norm.
-
-    Args:
-        whole: before.
-        cut: after, the same modules.
-
-    Returns:
-        over all modules together; the name of the worst module; its own error.
+    """What rank reduction lost; returns as `rank_loss`.
 
     Raises:
-        SoupError: other modules.
+        SoupError: adapters of different modules.
     """
     if whole.modules.keys() != cut.modules.keys():
         raise SoupError("adapters of different modules: rank reduction; compare one with its cut")
     lost, size, worst = 0.0, 0.0, ("", -1.0)
     for name, before in whole.modules.items():
-        after = cut.modules[name]
-        difference = Factors(torch.cat([before.A, after.A]), torch.cat([before.B, -after.B], dim=1))
-        norm, error = frobenius(before), frobenius(difference)
+        norm, error = frobenius(before), distance(before, cut.modules[name])
         lost, size = lost + error**2, size + norm**2
-        own = error / norm if norm else 0.0
-        worst = max(worst, (name, own), key=lambda pair: pair[1])
+        worst = max(worst, (name, error / norm if norm else 0.0), key=lambda pair: pair[1])
     return math.sqrt(lost / size) if size else 0.0, *worst

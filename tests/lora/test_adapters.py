@@ -169,7 +169,7 @@ def test_the_face_is_five_names_and_importing_it_is_quick():
     assert set(lorasoups.__all__) <= set(dir(lorasoups))
     with pytest.raises(AttributeError, match="no attribute 'soup'"):
         _ = lorasoups.soup
-    code = "import sys, lorasoups, lorasoups.run.cli_merge; print('torch' in sys.modules)"
+    code = "import sys, lorasoups, lorasoups.run.cli; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 

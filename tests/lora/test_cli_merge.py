@@ -1,19 +1,15 @@
-import argparse
 import json
+import re
 
 import pytest
 from soup_helpers import assert_close, random_lora
 
 from lorasoups import METHODS, load_lora, merge, save_lora
-from lorasoups.errors import SoupError
-from lorasoups.run import cli_merge
+from lorasoups.run import cli
 
 
 def run(*words):
-    parser = argparse.ArgumentParser()
-    cli_merge.add_commands(parser.add_subparsers(required=True))
-    arguments = parser.parse_args([str(word) for word in words])
-    return arguments.run(arguments)
+    return cli.main([str(word) for word in words])
 
 
 @pytest.fixture
@@ -33,8 +29,8 @@ def test_merge_writes_the_same_soup_as_the_library(adapters, tmp_path, capsys):
     assert "LoRA(3 modules, rank 6" in capsys.readouterr().out
     assert_soup(out, merge(loras, "cat", weights=[0.5, -2.0]))
     options = ["--density", 0.5, "--seed", 3, "--option", "majority_sign_method=frequency"]
-    run("merge", *adapters, "--method", "dare_ties", "--on", "factors", "--rank", 2, *options,
-        "--out", out, "--overwrite")  # fmt: skip
+    words = ["--method", "dare_ties", "--on", "factors", "--rank", 2, "--out", out, "--overwrite"]
+    assert run("merge", *adapters, *words, *options) == 0
     expected = merge(loras, "dare_ties", on="factors", rank=2, density=0.5, seed=3,
                      majority_sign_method="frequency")  # fmt: skip
     assert_soup(out, expected)
@@ -45,25 +41,61 @@ def test_merge_takes_alphas_from_a_file(adapters, tmp_path):
     weights = {name: [0.1 * i, 1.5] for i, name in enumerate(loras[0].modules)}
     file = tmp_path / "alphas.json"
     file.write_text(json.dumps({"weights": weights, "logits": {}}))
-    run("merge", *adapters, "--alphas", file, "--out", tmp_path / "soup")
+    assert run("merge", *adapters, "--alphas", file, "--out", tmp_path / "soup") == 0
     assert_soup(tmp_path / "soup", merge(loras, "cat", weights=weights))
 
 
 @pytest.mark.parametrize("content", [None, "{", "[]", '{"logits": {}}', '{"weights": [1]}'])
-def test_bad_alphas_are_refused(adapters, tmp_path, content):
+def test_bad_alphas_are_refused(adapters, tmp_path, content, capsys):
     file = tmp_path / "alphas.json"
     if content is not None:
         file.write_text(content)
-    with pytest.raises(SoupError, match="alphas.json"):
-        run("merge", *adapters, "--alphas", file, "--out", tmp_path / "soup")
+    assert run("merge", *adapters, "--alphas", file, "--out", tmp_path / "soup") == 2
+    assert "alphas.json" in capsys.readouterr().err
     assert not (tmp_path / "soup").exists()
 
 
-@pytest.mark.parametrize("words", [["--option", "density"], ["--weights", "nan", "1"]])
-def test_bad_options_are_refused_and_nothing_is_written(adapters, tmp_path, words):
-    with pytest.raises(SoupError):
-        run("merge", *adapters, "--out", tmp_path / "soup", *words)
+@pytest.mark.parametrize(
+    "words, told",
+    [
+        (["--option", "density"], "NAME=VALUE"),
+        (["--weights", "nan", "1"], "finite"),
+        (["--weights", "1", "--alphas", "x.json"], "exclude each other"),
+        (["--weights=1,x"], "not numbers: --weights 1,x"),
+        (["--dtype", "float16"], "--dtype means nothing here: no --into-base"),
+        (["--device", "tpu"], "unknown device 'tpu'"),
+        (["--device", "meta"], "meta"),
+    ],
+)
+def test_bad_options_are_refused_and_nothing_is_written(adapters, tmp_path, words, told, capsys):
+    assert run("merge", *adapters, "--out", tmp_path / "soup", *words) == 2
+    printed = capsys.readouterr().err
+    assert printed.startswith("error: ") and told in printed and printed.count("\n") == 1
     assert not (tmp_path / "soup").exists()
+
+
+def test_weights_with_spaces_or_commas_before_or_after_the_adapters(adapters, tmp_path):
+    expected = merge([load_lora(folder) for folder in adapters], "cat", weights=[0.5, -2.0])
+    for i, words in enumerate((["--weights", 0.5, -2, *adapters], [*adapters, "--weights=0.5,-2"])):
+        assert run("merge", *words, "--out", tmp_path / str(i), "--device", "cpu") == 0
+        assert_soup(tmp_path / str(i), expected)
+
+
+def test_what_svd_loses_is_told_against_the_exact_sum(tmp_path, capsys):
+    """Two LoRAs of rank 4: rank 8 holds their sum exactly, rank 4 does not."""
+    pair = [save_lora(random_lora(seed=s, r=4), tmp_path / f"adapter{s}") for s in (1, 2)]
+    told = {}
+    for rank in (8, 4):
+        words = ["--method", "svd", "--rank", rank, "--out", tmp_path / f"soup{rank}"]
+        assert run("merge", *pair, *words) == 0
+        [told[rank]] = re.findall(r"cut to rank \d: ([\d.]+)% lost", capsys.readouterr().out)
+    exact = merge([load_lora(folder) for folder in pair], "linear")
+    cut = load_lora(tmp_path / "soup4")
+    pieces = [(exact.delta(n), exact.delta(n) - cut.delta(n)) for n in exact.modules]
+    size, lost = (sum(float(d.norm() ** 2) for d in own) for own in zip(*pieces, strict=True))
+    assert float(told[8]) == 0 and float(told[4]) == pytest.approx(
+        100 * (lost / size) ** 0.5, abs=0.01
+    )
 
 
 def test_methods_lists_each_with_its_paper(capsys):

@@ -4,9 +4,10 @@ import pytest
 import torch
 from soup_helpers import SHAPES, assert_close, random_factors, random_lora
 
+from lorasoups import load_lora, merge, save_lora
 from lorasoups.errors import SoupError
 from lorasoups.lora import linalg
-from lorasoups.lora.lora import Factors, LoRA, module_names
+from lorasoups.lora.lora import Dense, Factors, LoRA, lora_digest, module_names
 
 
 def test_delta_is_b_times_a_and_scaling_scales_it():
@@ -75,11 +76,29 @@ def test_concatenation_is_the_exact_sum():
 
 
 @pytest.mark.parametrize("shape", [(9, 14), (14, 9), (6, 6)])
-def test_a_dense_matrix_survives_as_factors_bit_by_bit(shape):
-    dense = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    factors = linalg.from_delta(dense)
-    assert factors.rank == min(shape)
-    assert torch.equal(factors.delta(), dense)
+def test_a_dense_delta_is_kept_as_it_is_and_reads_as_factors(shape, tmp_path):
+    matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    dense = Dense(matrix)
+    assert dense.rank == min(shape) and dense.shape == shape and dense.scale == 1.0
+    assert dense.delta() is dense.matrix and torch.equal(dense.B @ dense.A, matrix)
+    assert torch.equal(dense.scaled(-2.0).delta(), -2.0 * matrix)
+    pair = Factors(dense.A, dense.B)
+    assert lora_digest(LoRA({"m": dense})) == lora_digest(LoRA({"m": pair}))
+    for rank in (1, 4):
+        assert torch.equal(linalg.compress(dense, rank).A, linalg.compress(pair, rank).A)
+    joined = linalg.concatenate([dense, pair], torch.tensor([0.5, 2.0]))
+    assert_close(joined.delta(), 2.5 * matrix, "concatenation of a dense delta")
+    back = load_lora(save_lora(LoRA({"m": dense}), tmp_path / "a"))["m"]
+    assert isinstance(back, Dense) and torch.equal(back.delta(), matrix)
+
+
+@pytest.mark.parametrize("method", ["ties", "dare_linear", "magnitude_prune"])
+def test_pruned_soups_make_no_identity(method, monkeypatch):
+    """An identity per module would take 29 GB for a pruned soup of a 7B model."""
+    monkeypatch.setattr(torch, "eye", lambda *a, **k: pytest.fail("an identity was made"))
+    soup = merge([random_lora(seed=1), random_lora(seed=2)], method)
+    for name, factors in soup.scaled(2.0).modules.items():
+        assert torch.equal(factors.delta(), 2.0 * soup.delta(name))
 
 
 def test_compression_to_the_true_rank_loses_nothing():
@@ -116,7 +135,7 @@ def test_compression_never_decomposes_a_dense_matrix(monkeypatch):
     linalg.compress(random_factors(300, 200, 12), 4)
     assert widest == 12
     monkeypatch.setattr(linalg, "EXACT_CORE_LIMIT", 100)
-    linalg.compress(linalg.from_delta(random_factors(300, 200, 12).delta()), 4)
+    linalg.compress(Dense(random_factors(300, 200, 12).delta()), 4)
     assert widest <= 20
 
 

@@ -6,8 +6,7 @@ from soup_helpers import SHAPES, assert_close, random_lora
 
 from lorasoups import METHODS, merge
 from lorasoups.lora.lora import Factors, LoRA, module_names
-from lorasoups.lora.methods.dare import drop_and_rescale
-from lorasoups.lora.methods.magnitude_prune import keep_largest
+from lorasoups.lora.methods.sparse import drop_and_rescale, keep_largest
 
 EVERY_WAY = [(name, on) for name, method in METHODS.items() for on in method.on]
 PRUNING = [way for way in EVERY_WAY if "density" in METHODS[way[0]].options]

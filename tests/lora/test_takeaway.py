@@ -19,7 +19,7 @@ from lorasoups.models.into_base import merge_into_base
 from lorasoups.paths import Folders
 from lorasoups.results.file import load_results
 from lorasoups.run import cli
-from lorasoups.run.model_card import model_card
+from lorasoups.run.publish import model_card
 
 CANARY = "hf_CANARYcanaryCANARYcanary"
 LAYER = "model.layers.0."
@@ -170,13 +170,38 @@ def test_what_a_cut_loses_is_told(adapters, tmp_path, capsys):
     assert f"cut to rank 3: {(lost / size) ** 0.5:.2%} lost" in told
 
 
+def test_the_loss_of_svd_is_told_against_the_exact_sum(tmp_path, capsys):
+    """Two LoRAs of rank 8 have a sum of rank 16: a cut to 16 loses nothing, one to 4 a lot."""
+    loras = [LoRA({"m": random_factors(40, 50, 8, seed=seed)}) for seed in (1, 2)]
+    exact = merge(loras, "cat", weights=[1.0, 0.5]).delta("m").double()
+    U, S, Vh = torch.linalg.svd(exact)
+    true = float(S[4:].norm() / S.norm())
+    assert serving.rank_loss(loras, "svd", 16, weights=[1.0, 0.5])[0] < 1e-6
+    total, module, worst = serving.rank_loss(loras, "svd", 4, weights=[1.0, 0.5])
+    assert (total, worst) == (pytest.approx(true, rel=1e-5), pytest.approx(true, rel=1e-5))
+    assert module == "m"
+    folders = [save_lora(lora, tmp_path / str(i)) for i, lora in enumerate(loras)]
+    for rank, told in ((16, "0.00%"), (4, f"{true:.2%}")):
+        more = ["--method", "svd", "--rank", rank, "--overwrite"]
+        assert cli.main(command(folders, tmp_path / "soup", *more)) == 0
+        assert f"cut to rank {rank}: {told} lost" in capsys.readouterr().out
+
+
+def test_the_loss_of_a_pruned_soup_is_told_against_itself():
+    loras = [LoRA({"m": random_factors(12, 9, 3, seed=seed)}) for seed in (1, 2)]
+    soup = merge(loras, "ties", density=0.5)
+    S = torch.linalg.svdvals(soup.delta("m").double())
+    loss = serving.rank_loss(loras, "ties", 2, density=0.5)[0]
+    assert loss == pytest.approx(float(S[2:].norm() / S.norm()), rel=1e-5)
+
+
 def test_the_card_tells_recipe_data_licences_and_numbers(adapters, tmp_path):
     assert cli.main(command(adapters, tmp_path / "soup")) == 0
     results = load_results("mini")
     data = {"repo": "sahil2801/CodeAlpaca-20k", "split": "train", "rows": 5, "note": "part",
             "licence": "CC BY-NC 4.0", "complete": False, "stand_in_for": "the/whole"}  # fmt: skip
     results = results | {"config": results["config"] | {"data": [data]}}
-    card = model_card(tmp_path / "soup", "me/soup", licence="apache-2.0", results=results)
+    card = model_card(tmp_path / "soup", "me/soup", "apache-2.0", results)
     front = card.data.to_dict()
     assert front["base_model"] == "org/random" and front["library_name"] == "peft"
     assert front["datasets"] == ["sahil2801/CodeAlpaca-20k"] and front["license"] == "apache-2.0"

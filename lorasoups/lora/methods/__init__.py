@@ -1,27 +1,18 @@
 """The merge methods, by name. A new method is one file here and one entry below."""
 
-from lorasoups.lora.methods import (
-    cat,
-    dare,
-    knots,
-    lego,
-    linear,
-    magnitude_prune,
-    svd,
-    ties,
-)
+from lorasoups.lora.methods import knots, lego, sparse, sums
 from lorasoups.lora.methods.base import Method, Option
 
 METHODS: dict[str, Method] = {
     method.name: method
     for method in (
-        cat.METHOD,
-        linear.METHOD,
-        ties.METHOD,
-        dare.DARE_LINEAR,
-        dare.DARE_TIES,
-        svd.METHOD,
-        magnitude_prune.METHOD,
+        sums.CAT,
+        sums.LINEAR,
+        sparse.TIES,
+        sparse.DARE_LINEAR,
+        sparse.DARE_TIES,
+        sums.SVD,
+        sparse.MAGNITUDE_PRUNE,
         knots.METHOD,
         lego.METHOD,
     )

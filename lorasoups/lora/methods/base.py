@@ -14,8 +14,7 @@ import torch
 from torch import Tensor
 
 from lorasoups.errors import SoupError
-from lorasoups.lora.linalg import from_delta
-from lorasoups.lora.lora import Factors, LoRA, module_names
+from lorasoups.lora.lora import Dense, Factors, LoRA, module_names
 
 Weights = Mapping[str, Tensor]
 Rule = Callable[[list[Tensor], Tensor], Tensor]
@@ -68,6 +67,12 @@ DENSITY = Option(
     allowed=lambda value: is_number(value) and 0 < value <= 1,
     expects="a number in (0, 1], the fraction of entries to keep",
 )
+SEED = Option(
+    default=0,
+    help="seed of the random numbers",
+    allowed=lambda value: isinstance(value, int) and not isinstance(value, bool) and value >= 0,
+    expects="an integer >= 0",
+)
 
 
 def present(loras: list[LoRA], weights: Weights, name: str) -> tuple[list[Factors], Tensor]:
@@ -81,7 +86,8 @@ def apply_rule(
 ) -> dict[str, Factors]:
     """Apply a tensor-wise rule to every module, in ``order`` (default: sorted by name).
 
-    on="delta": the rule merges the delta weights; the result is exact, of rank min(out, in).
+    on="delta": the rule merges the delta weights; the result is exact, of rank min(out, in), and
+    held as a dense matrix.
     on="factors": the rule merges the A's and then, apart from them, the B's, each weighted by
     ``sqrt|w s|`` with the sign of ``w s`` on the A side (PEFT 0.21.2, ``tuners/lora/model.py``,
     ``_generalized_task_arithmetic_weighted_adapter``), where s is the LoRA scale. The product of
@@ -95,7 +101,7 @@ def apply_rule(
         if on == "factors":
             merged[name] = _merge_factors(rule, factors, w, name)
         else:
-            merged[name] = from_delta(rule([f.delta() for f in factors], w.float()))
+            merged[name] = Dense(rule([f.delta() for f in factors], w.float()))
     return merged
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from lorasoups.lora.lora import Factors, LoRA, module_names
 from lorasoups.lora.methods.base import DENSITY, Method, Option, Weights, is_number, present
-from lorasoups.lora.methods.ties import elect_and_average
+from lorasoups.lora.methods.sparse import elect_and_average
 
 CUT, ROUNDING = 1e-5, 1e-12  # of the largest singular value: rows dropped, entries set to 0
 LAM = Option(
@@ -47,7 +47,7 @@ def align(factors: list[Factors]) -> tuple[Tensor, list[Tensor]]:
     kept[0] = True
     u, rows = u[:, kept], s[kept, None] * vh[kept]
     columns = rows.split([r.shape[1] for _, r in halves], dim=1)
-    blocks = [own @ q.T for own, (q, _) in zip(columns, halves, strict=True)]
+    blocks = [block @ q.T for block, (q, _) in zip(columns, halves, strict=True)]
     return q_out @ u, [block.where(block.abs() > ROUNDING * s[0], 0.0) for block in blocks]
 
 
@@ -74,17 +74,17 @@ def _thresholds(aligned, having, k: int, density: float) -> list[float]:
     """Per LoRA the magnitude that its top ``density`` of entries, over all modules, reach."""
     if density >= 1:
         return [0.0] * k
-    found = []
+    thresholds = []
     for i in range(k):
-        own = [
+        entries = [
             block.abs().flatten()
             for name, (_, blocks) in aligned.items()
             for j, block in zip(having[name], blocks, strict=True)
             if j == i
         ]
-        values = torch.cat(own).sort(descending=True).values
-        found.append(float(values[max(1, int(density * len(values))) - 1]))
-    return found
+        values = torch.cat(entries).sort(descending=True).values
+        thresholds.append(float(values[max(1, int(density * len(values))) - 1]))
+    return thresholds
 
 
 METHOD = Method(

@@ -1,18 +1,17 @@
 """LoRA-LEGO: cluster the rank-one units of all LoRAs, one cluster per rank of the result.
 
-There is no official code; this follows two unofficial implementations (merging-facts, section 5),
-which agree on the following. A unit is a row a_j of A with the column b_j of B; the units of all
-LoRAs are grouped by k-means into ``clusters`` clusters (default: the largest rank); a cluster's
-centroid is scaled so that its largest entry is the mean of its members' largest entries (parameter
-reweighting); the result is multiplied by sqrt(r / clusters) (output reweighting), r being the
-largest rank of any LoRA, so 1 by default. A module with no more units than clusters is left as the
-exact sum: nothing was grouped, so nothing is reweighted. The implementations
-differ in, and the paper should be asked for: the features (here the units as they are, not
-normalised to length one), the norm (here the largest magnitude), and the scale, of which sqrt(s) is
-folded into both factors here. Weights are ours: sqrt|w s| multiplies both factors, the sign of w s
-stands on a. A unit (a, b) may as well be written (c a, b / c) or (-a, -b), and clusters depend on
-it: unlike all other methods on deltas, the result changes with how a delta weight is factored. It
-may also change with the order of the LoRAs, which decides from where k-means starts.
+There is no official code; this follows two unofficial implementations, which agree on this: a unit
+is a row a_j of A with the column b_j of B; the units of all LoRAs are grouped by k-means into
+``clusters`` clusters (default: the largest rank); a cluster's centroid is scaled so that its top
+entry is the mean of its members' top entries (parameter reweighting); the result is multiplied
+by sqrt(r / clusters) (output reweighting), r being the largest rank of any LoRA. A module with no
+more units than clusters is left as the exact sum. They differ in the features (here the units as
+they are, not normalised to length one), the norm (here the largest magnitude), and the scale, of
+which sqrt(s) is folded into both factors here. Weights are ours: sqrt|w s| multiplies both factors,
+the sign of w s stands on a. A unit (a, b) may as well be written (c a, b / c) or (-a, -b), and
+clusters depend on it: unlike all other methods on deltas, the result changes with how a delta
+weight is factored. It may also change with the order of the LoRAs, which decides from where k-means
+starts.
 """
 
 import warnings
@@ -23,8 +22,7 @@ from scipy.cluster.vq import kmeans2
 from torch import Tensor
 
 from lorasoups.lora.lora import Factors, LoRA, module_names
-from lorasoups.lora.methods import dare
-from lorasoups.lora.methods.base import Method, Option, Weights, present
+from lorasoups.lora.methods.base import SEED, Method, Option, Weights, present
 
 STARTS, ROUNDS = 5, 100  # of k-means; the tightest clustering of the starts is taken
 
@@ -34,7 +32,6 @@ CLUSTERS = Option(
     allowed=lambda value: value is None or (type(value) is int and value > 0),
     expects="a positive integer, or None for the largest rank of any LoRA",
 )
-SEED = Option(0, "seed of the starts of k-means", dare.SEED.allowed, dare.SEED.expects)
 
 
 def units(factors: list[Factors], weights: Tensor) -> tuple[Tensor, int]:

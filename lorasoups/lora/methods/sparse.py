@@ -1,0 +1,156 @@
+"""Methods that prune each LoRA and then combine what is left, tensor by tensor.
+
+| | weighted sum | elect signs, then average |
+|---|---|---|
+| keep the largest entries | magnitude_prune | ties |
+| drop entries at random and rescale | dare_linear | dare_ties |
+
+All four follow PEFT 0.21.2 (``utils/merge_utils.py``). Implementations of TIES differ; this one
+trims each tensor apart (the paper: the whole task vector at once), elects signs on the trimmed,
+*unweighted* tensors (mergekit: weighted), counts a tie as +, then weights and takes the mean over
+the *number* of agreeing tensors (mergekit: over their weights), with no further factor lambda. The
+mean already divides by up to k: with weights 1/k the result is about k times smaller than an
+average. The released LoRA-Soups script uses weights 1.0.
+
+DARE draws its masks on the CPU, so that they are the same on every device, from a generator of its
+own: module by module (sorted by name, or as ``order`` says), per module all adapters in turn
+(on="factors": all A's, then all B's). With ``order`` = the base model's module order and ``seed`` =
+the global generator's, PEFT draws the same masks (its ``add_weighted_adapter`` first uses up
+numbers to initialise the new adapter; seed after that).
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from lorasoups.errors import SoupError
+from lorasoups.lora.lora import Factors, LoRA, module_names
+from lorasoups.lora.methods.base import DENSITY, SEED, Method, Option, Weights, apply_rule
+from lorasoups.lora.methods.sums import weighted_sum
+
+SIGN = Option(
+    default="total",
+    help="how the sign is elected: by the sum of the values or by counting their signs",
+    allowed=lambda value: value in ("total", "frequency"),
+    expects='"total" or "frequency"',
+)
+ORDER = Option(
+    default=None,
+    help="module names in the order in which masks are drawn (default: sorted)",
+    allowed=lambda value: value is None or isinstance(value, (list, tuple)),
+    expects="a list of all module names, or None",
+)
+
+
+def keep_largest(tensor: Tensor, density: float) -> Tensor:
+    """The ``int(density * numel)`` entries of largest magnitude, the others 0, nothing rescaled."""
+    if density >= 1:
+        return tensor
+    flat = tensor.flatten()
+    # unsorted: the same entries, without sorting tens of millions of them
+    kept = flat.abs().topk(int(density * flat.numel()), sorted=False).indices
+    return torch.zeros_like(flat).scatter(0, kept, flat[kept]).view_as(tensor)
+
+
+def drop_and_rescale(tensor: Tensor, density: float, generator: torch.Generator) -> Tensor:
+    """Each entry kept with probability ``density`` and divided by it, else 0: unbiased."""
+    if density >= 1:
+        return tensor
+    mask = torch.bernoulli(torch.full(tensor.shape, density), generator=generator)
+    return tensor * mask.to(tensor.device) / density
+
+
+def elect_and_average(tensors: list[Tensor], weights: Tensor, majority_sign_method: str) -> Tensor:
+    """Elect a sign per entry, then average the weighted entries that have this sign (TIES 3.2-3.3).
+
+    Entries that are 0 agree with no sign; where nothing agrees the result is 0.
+    """
+    stacked = torch.stack(tensors)
+    signs = stacked.sign()
+    votes = (stacked if majority_sign_method == "total" else signs).sum(dim=0)
+    agree = signs == torch.where(votes >= 0, 1.0, -1.0)
+    total = torch.einsum("k,k...->...", weights.to(stacked.device), stacked * agree)
+    return total / agree.sum(dim=0).clamp(min=1)
+
+
+def magnitude_prune(
+    loras: list[LoRA], weights: Weights, *, on: str, density: float
+) -> dict[str, Factors]:
+    """``sum_i w_i keep_largest(T_i)``, on the deltas or on A and B apart."""
+
+    def rule(tensors: list[Tensor], w: Tensor) -> Tensor:
+        return weighted_sum([keep_largest(tensor, density) for tensor in tensors], w)
+
+    return apply_rule(rule, loras, weights, on)
+
+
+def ties(
+    loras: list[LoRA], weights: Weights, *, on: str, density: float, majority_sign_method: str
+) -> dict[str, Factors]:
+    """Trim, elect signs, average those that agree, on the deltas or on A and B apart."""
+
+    def rule(tensors: list[Tensor], w: Tensor) -> Tensor:
+        trimmed = [keep_largest(tensor, density) for tensor in tensors]
+        return elect_and_average(trimmed, w, majority_sign_method)
+
+    return apply_rule(rule, loras, weights, on)
+
+
+def dare(
+    loras: list[LoRA],
+    weights: Weights,
+    *,
+    on: str,
+    density: float,
+    seed: int,
+    order: Sequence[str] | None,
+    majority_sign_method: str | None = None,
+) -> dict[str, Factors]:
+    """``sum_i w_i drop_and_rescale(T_i)``; with a sign method, TIES' election in place of the sum.
+
+    Raises SoupError if ``order`` is not all module names.
+    """
+    if order is not None and sorted(order) != module_names(loras):
+        raise SoupError(
+            "order does not name every adapted module once; leave it out or complete it"
+        )
+    generator = torch.Generator().manual_seed(seed)
+
+    def rule(tensors: list[Tensor], w: Tensor) -> Tensor:
+        dropped = [drop_and_rescale(tensor, density, generator) for tensor in tensors]
+        if majority_sign_method is None:
+            return weighted_sum(dropped, w)
+        return elect_and_average(dropped, w, majority_sign_method)
+
+    return apply_rule(rule, loras, weights, on, order)
+
+
+MAGNITUDE_PRUNE = Method(
+    name="magnitude_prune",
+    fn=magnitude_prune,
+    summary="keep the largest entries of each LoRA (density), then the weighted sum",
+    paper="Magnitude pruning (Han et al. 2015, arXiv 1506.02626)",
+    options={"density": DENSITY},
+)
+TIES = Method(
+    name="ties",
+    fn=ties,
+    summary="trim to the largest entries, elect a sign per entry, average those that agree",
+    paper="TIES-Merging (Yadav et al. 2023, arXiv 2306.01708)",
+    options={"density": DENSITY, "majority_sign_method": SIGN},
+)
+DARE_LINEAR = Method(
+    name="dare_linear",
+    fn=dare,
+    summary="drop entries at random and rescale (density, seed), then the weighted sum",
+    paper="DARE (Yu et al. 2023, arXiv 2311.03099)",
+    options={"density": DENSITY, "seed": SEED, "order": ORDER},
+)
+DARE_TIES = Method(
+    name="dare_ties",
+    fn=dare,
+    summary="drop entries at random and rescale (density, seed), then merge by elected signs",
+    paper="DARE (Yu et al. 2023, arXiv 2311.03099) with TIES (arXiv 2306.01708)",
+    options={"density": DENSITY, "majority_sign_method": SIGN, "seed": SEED, "order": ORDER},
+)

@@ -1,0 +1,66 @@
+"""Exact sums of the delta weights (CAT, linear), and their cut to a small rank (SVD)."""
+
+import torch
+from torch import Tensor
+
+from lorasoups.lora.linalg import compress, concatenate
+from lorasoups.lora.lora import Factors, LoRA, module_names
+from lorasoups.lora.methods.base import Method, Option, Weights, apply_rule, present
+
+
+def exact_sum(loras: list[LoRA], weights: Weights, *, on: str) -> dict[str, Factors]:
+    """``delta = sum_i w_i delta_i`` per module, of rank sum r_i, by concatenated factors.
+
+    With the learned alphas of CAT as per-module weights this is the paper's soup; with constant
+    weights it is PEFT's ``cat``.
+    """
+    return {name: concatenate(*present(loras, weights, name)) for name in module_names(loras)}
+
+
+def weighted_sum(tensors: list[Tensor], weights: Tensor) -> Tensor:
+    """``sum_i weights[i] * tensors[i]``."""
+    return torch.einsum("k,k...->...", weights.to(tensors[0].device), torch.stack(tensors))
+
+
+def linear(loras: list[LoRA], weights: Weights, *, on: str) -> dict[str, Factors]:
+    """on="delta": the exact sum of the delta weights. on="factors": A and B summed apart."""
+    if on == "delta":
+        return exact_sum(loras, weights, on=on)
+    return apply_rule(weighted_sum, loras, weights, on)
+
+
+def svd(loras: list[LoRA], weights: Weights, *, on: str, rank: int | None) -> dict[str, Factors]:
+    """The best approximation of the exact sum at rank ``rank`` (Eckart-Young), per module."""
+    rank = rank or max(lora.max_rank for lora in loras)
+    whole = exact_sum(loras, weights, on=on)
+    return {name: compress(factors, rank) for name, factors in whole.items()}
+
+
+CAT = Method(
+    name="cat",
+    fn=exact_sum,
+    summary="exact weighted sum by concatenated factors; takes learned per-module alphas",
+    paper="LoRA Soups (Prabhakar et al. 2024, arXiv 2410.13025)",
+    on=("delta",),
+)
+LINEAR = Method(
+    name="linear",
+    fn=linear,
+    summary="weighted sum of the delta weights (on=factors: of A and B apart, with cross terms)",
+    paper="Task arithmetic (Ilharco et al. 2022, arXiv 2212.04089)",
+)
+SVD = Method(
+    name="svd",
+    fn=svd,
+    summary="exact weighted sum cut to the largest rank of the LoRAs (or rank) by QR + SVD",
+    paper="Eckart & Young 1936; as PEFT's svd (Mangrulkar et al. 2022)",
+    options={
+        "rank": Option(
+            default=None,
+            help="rank of the result (default: the largest rank of any LoRA)",
+            allowed=lambda value: value is None or (type(value) is int and value > 0),
+            expects="a positive integer, or None for the largest rank of any LoRA",
+        )
+    },
+    on=("delta",),
+)
