@@ -20,9 +20,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import torch
 from filelock import FileLock, Timeout
-from safetensors.torch import load_file
 
 from lorasoups.errors import DiskError, SoupError
 from lorasoups.files import DISK_FULL, disk_errors, ensure_folder, sha256_file, write_json_atomic
@@ -104,19 +102,18 @@ class Store:
             force: build again; a sound artifact is replaced only when the new one is complete.
 
         Raises:
-            SoupError: bad inputs; no space or no permission; nothing written, or tensors that are
-                not finite; processes that mean different artifacts. What ``make`` raises goes
-                through. Nothing half-built is left, and an older artifact stands as it was.
+            SoupError: bad inputs; no space or no permission; nothing written; processes that mean
+                different artifacts. What ``make`` raises goes through. Nothing half-built is left,
+                and an older artifact stands as it was.
         """
         folder = self.path(stage, inputs)
         if processes.size() == 1:
             self._build(folder, stage, inputs, make, force)
             return folder
         names = processes.gather(folder.name)
-        if len(set(names)) > 1:
-            other = next(rank for rank, name in enumerate(names) if name != names[0])
+        if others := [rank for rank, name in enumerate(names) if name != names[0]]:
             raise SoupError(
-                f"processes 0 and {other} mean different artifacts of {stage}: their base, data, "
+                f"processes 0 and {others[0]} mean different artifacts of {stage}: base, data, "
                 "library versions or hardware (bfloat16) differ; run on machines of one kind"
             )
         if processes.is_main():
@@ -207,17 +204,11 @@ def _remove_leftovers(folder: Path) -> None:
 
 
 def _files(folder: Path, stage: str) -> dict[str, dict[str, Any]]:
-    """Flush and check every file; returns the sizes and sha256 for the manifest."""
+    """Flush every file; returns the sizes and sha256 for the manifest."""
     files = {}
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         with disk_errors(path), open(path, "rb+") as file:
             os.fsync(file.fileno())
-        for name, tensor in load_file(path).items() if path.suffix == ".safetensors" else ():
-            if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-                raise SoupError(
-                    f"NaN or infinite numbers: {stage}, {path.name}, tensor {name}; "
-                    "nothing was stored, lower the learning rate or check the data"
-                )
         name = path.relative_to(folder).as_posix()
         files[name] = {"sha256": sha256_file(path), "size": path.stat().st_size}
     if not files:

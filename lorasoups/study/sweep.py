@@ -69,9 +69,7 @@ def sweep(
     out: str | Path = "",
     **options,
 ) -> list[Failure]:
-    """Run studies x seeds as jobs; returns what failed.
-
-    A failed job ends no other, but no results file is written for its study.
+    """Run studies x seeds as jobs; returns what failed (no results file is written for its study).
 
     Args:
         profile, studies, seeds: what to run.
@@ -90,10 +88,9 @@ def sweep(
     options = {name: value for name, value in options.items() if value not in (None, False)}
     studies = list(dict.fromkeys(studies))
     for loaded in [load_profile(profile, study) for study in studies]:
-        for name in options if not loaded.real else ():
-            if name != "methods":
-                option = name.replace("_", "-")
-                raise SoupError(f"--{option} means nothing here: profile {profile}; leave it out")
+        if not loaded.real and (odd := options.keys() - {"methods"}):
+            option = odd.pop().replace("_", "-")
+            raise SoupError(f"--{option} means nothing here: profile {profile}; leave it out")
         methods_of(loaded.adapted(**options))  # refuses unknown methods
     executor = _executor(engine, minutes, gpus, jobs, partition, out)
     files = [Job(str(profile), study, seeds, str(out), None, options, gpus) for study in studies]
