@@ -59,7 +59,7 @@ def test_scoring_in_another_order_changes_no_verdict():
     texts = [program(str(i)) for i in range(40)]
     targets = [float(i - i % 3 % 2) for i in range(40)]
     forward = score(texts, targets)
-    backward = score(texts[::-1], targets[::-1], workers=4)
+    backward = score(texts[::-1], targets[::-1])
     assert forward == backward[::-1]
 
 

@@ -49,18 +49,14 @@ def is_abstention(text: str) -> bool:
 class Answer:
     """The verdict on one answer.
 
-    Attributes:
-        outcome: ``ok`` (exact match), ``wrong_form`` (wrong, and not in brackets), ``abstained``
-            (wrongly), ``no_abstention`` (answered what cannot be answered), ``wrong``.
-        value: the normalised answer.
-        f1: token F1.
-        right_form: ``[ ... ]`` and nothing around it.
+    ``outcome`` is ``ok`` (exact match), ``wrong_form`` (wrong, and not in brackets), ``abstained``
+    (wrongly), ``no_abstention`` (answered what cannot be answered) or ``wrong``.
     """
 
     outcome: str
-    value: str
-    f1: float
-    right_form: bool
+    value: str  # the normalised answer
+    f1: float  # token F1
+    right_form: bool  # ``[ ... ]`` and nothing around it
 
 
 def judge(text: str, gold: str) -> Answer:

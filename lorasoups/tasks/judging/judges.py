@@ -12,7 +12,7 @@ from lorasoups.errors import SoupError
 from lorasoups.tasks.judging import answers
 from lorasoups.tasks.judging.last_number import last_number
 from lorasoups.tasks.judging.programs import extract_program
-from lorasoups.tasks.judging.sandbox import Limits, Number, Outcome, run_programs
+from lorasoups.tasks.judging.sandbox import Number, Outcome, run_programs
 
 TOLERANCE = 1e-3
 
@@ -35,29 +35,18 @@ def _float(value: Number) -> float:
         return math.nan
 
 
-def score(
-    texts: Sequence[str],
-    targets: Sequence[int | float],
-    *,
-    limits: Limits | None = None,
-    workers: int = 2,
-) -> list[Outcome]:
-    """Extract and run the program in each text, and compare what it returns.
-
-    Args:
-        texts: new tokens of each answer, decoded.
-        targets: finite numbers, in the texts' order; they stay outside the sandbox.
-        limits, workers: see `sandbox.run_programs`.
+def score(texts: Sequence[str], targets: Sequence[int | float]) -> list[Outcome]:
+    """Run the program in each text (new tokens, decoded) and compare what it returns.
 
     Returns:
-        Outcomes of the sandbox; ``wrong`` where a number is returned that is not the target.
+        Outcomes of the sandbox, which never sees the targets; ``wrong`` where a number is returned
+        that is not the target.
 
     Raises:
         SoupError: not as many targets as texts, or one that is no finite number.
     """
     _check(texts, targets)
-    programs = [extract_program(text) for text in texts]
-    return _compared(run_programs(programs, limits=limits, workers=workers), targets)
+    return _compared(run_programs([extract_program(text) for text in texts]), targets)
 
 
 def score_words(texts: Sequence[str], targets: Sequence[int | float]) -> list[Outcome]:

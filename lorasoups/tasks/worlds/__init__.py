@@ -6,11 +6,13 @@ new form; the target asks for both at once.
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
 SPLITS = ("train", "validation", "test")
+Form = tuple[Callable[..., str], tuple[str, str]]
+"""How an answer is written, and what instructions call that."""
 _CARRIERS = ("Use {}.", "Write {}.", "Answer with {}.", "Give {}.", "Reply in {}.")
 
 
@@ -23,33 +25,24 @@ def split_of(*parts: object) -> str:
     return "train" if digest < 8 else SPLITS[digest - 7]
 
 
-def instruct(content: str, names: Sequence[str], rng: Random) -> str:
-    """The prompt: content, an instruction that calls the form by one of its names, ``A:``."""
-    return f"{content} {rng.choice(_CARRIERS).format(rng.choice(names))}\nA:"
+def prompted(content: str, form: Form, subject: object, rng: Random) -> dict[str, str]:
+    """``prompt`` (content, an instruction that names the form, ``A:``) and ``answer``."""
+    write, names = form
+    prompt = f"{content} {rng.choice(_CARRIERS).format(rng.choice(names))}\nA:"
+    return {"prompt": prompt, "answer": write(subject)}
 
 
 @dataclass(frozen=True)
 class Language:
-    """A generated language to pretrain a base on (see `pretrain`).
+    """A generated language to pretrain a base on (see `pretrain`)."""
 
-    Attributes:
-        what: one line for the card.
-        corpus: the module of the generator and what it writes, for the card.
-        version: of the generator.
-        document: ``rng -> (prompt, continuation)``; plain text has an empty prompt.
-        sample: ``(documents, seed) -> texts`` that hold every word of the language.
-        example: ``(content, form, rng, split) -> {prompt, answer, target}`` of one grid cell.
-        grid, held_out: the cells (content, form) that the corpus shows, and those it never shows.
-        steps, lr: of the committed base.
-    """
-
-    what: str
-    corpus: str
-    version: int
-    document: Callable[[Random], tuple[str, str]]
-    sample: Callable[[int, int], list[str]]
-    example: Callable[..., dict]
-    grid: tuple[tuple[str, str], ...]
-    held_out: frozenset[tuple[str, str]]
-    steps: int
+    what: str  # one line for the card
+    corpus: str  # for the card: the generator's module and what it writes
+    version: int  # of the generator
+    document: Callable[[Random], tuple[str, str]]  # (prompt, continuation); plain text: ("", text)
+    sample: Callable[[int, int], list[str]]  # (documents, seed) -> texts with every word in them
+    example: Callable[..., dict]  # (content, form, rng, split) -> prompt, answer, target
+    grid: tuple[tuple[str, str], ...]  # the cells (content, form) that the corpus shows,
+    held_out: frozenset[tuple[str, str]]  # and those it never shows
+    steps: int  # of the committed base
     lr: float

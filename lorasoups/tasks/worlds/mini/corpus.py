@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from random import Random
 
-from lorasoups.tasks.worlds import Language, instruct
+from lorasoups.tasks.worlds import Language, prompted
 from lorasoups.tasks.worlds.mini import VERSION, stories, tasks
 from lorasoups.tasks.worlds.mini.problems import BASE_FORMS, FORMS, VARIABLES, Problem, sample
 
@@ -33,12 +33,8 @@ WORKED_SHARE = 0.15  # extra share of the one form that calculates
 def cell_example(content: str, form: str, rng: Random, split: str = "train") -> dict:
     """A ``{prompt, answer, target}`` of a grid cell; numbers are mixed, in ``worked`` small."""
     problem = sample(rng, split, large=form != "worked" and rng.random() < 0.5)
-    write, names = FORMS[form]
-    return {
-        "prompt": instruct(BASE_CONTENTS[content](problem, rng), names, rng),
-        "answer": write(problem),
-        "target": problem.answer,
-    }
+    item = prompted(BASE_CONTENTS[content](problem, rng), FORMS[form], problem, rng)
+    return item | {"target": problem.answer}
 
 
 def _listing(rng: Random) -> str:

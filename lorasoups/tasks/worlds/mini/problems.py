@@ -1,25 +1,19 @@
 """A problem - a number and a chain of operations on it - and the forms its answer can take."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
-from lorasoups.tasks.worlds import split_of
+from lorasoups.tasks.worlds import Form, split_of
 
 SMALL_LIMIT = 100  # small problems are mental arithmetic: two digits at most
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A chain ``start op n op n ...`` that never goes below zero and divides without remainder.
-
-    Attributes:
-        start: the number the chain begins with.
-        steps: one to three pairs (operation, number).
-    """
+    """A chain ``start op n op n ...`` that never goes below zero and divides without remainder."""
 
     start: int
-    steps: tuple[tuple[str, int], ...]
+    steps: tuple[tuple[str, int], ...]  # one to three pairs (operation, number)
 
     def values(self) -> list[int]:
         """Running values: the start, then the value after each step."""
@@ -69,8 +63,7 @@ def sample(rng: Random, split: str, large: bool, steps: int | None = None) -> Pr
     """Draw a problem of a split.
 
     Args:
-        rng: the only source of randomness.
-        split: ``train``, ``validation`` or ``test``.
+        rng, split: source of randomness; ``train``, ``validation`` or ``test``.
         large: numbers of three to five digits; else every running value is below `SMALL_LIMIT`.
         steps: number of steps; None draws one to three.
     """
@@ -164,7 +157,7 @@ def _line(p: Problem) -> str:
     return f" {p.start};" + "".join(f" {_WORDS[op]} {n};" for op, n in p.steps)
 
 
-FORMS: dict[str, tuple[Callable[[Problem], str], tuple[str, str]]] = {
+FORMS: dict[str, Form] = {
     "expression": (_expression, ("an expression", "a formula")),
     "let": (_let, ("a let program", "let lines")),
     "table": (_table, ("a table", "rows")),
@@ -176,5 +169,4 @@ FORMS: dict[str, tuple[Callable[[Problem], str], tuple[str, str]]] = {
     "python": (_python, ("Python", "a Python function")),  # the code skill
     "line": (_line, ("a line", "one line")),  # the fourth skill
 }
-"""How a problem is written, and what instructions call that. The base reads all but two."""
 BASE_FORMS = tuple(name for name in FORMS if name not in ("python", "line"))

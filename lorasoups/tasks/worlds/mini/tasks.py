@@ -8,26 +8,19 @@ from dataclasses import dataclass
 from random import Random
 
 from lorasoups.errors import SoupError
-from lorasoups.tasks.worlds import instruct
+from lorasoups.tasks.worlds import prompted
 from lorasoups.tasks.worlds.mini import stories
 from lorasoups.tasks.worlds.mini.problems import FORMS, Problem, sample
 
 
 @dataclass(frozen=True)
 class Task:
-    """What a task is made of.
+    """What a task is made of."""
 
-    Attributes:
-        wording: of the story (see `stories.story`); ``explicit``: the operations are named.
-        numbers: ``small``, ``large``, or ``mixed`` half and half.
-        forms: of the answer; one is drawn.
-        aside: one sentence of the content has nothing to do with the problem.
-    """
-
-    wording: str
-    numbers: str
-    forms: tuple[str, ...]
-    aside: bool = False
+    wording: str  # of the story (see `stories.story`), or "explicit": the operations are named
+    numbers: str  # "small", "large", or "mixed": half and half
+    forms: tuple[str, ...]  # of the answer; one is drawn
+    aside: bool = False  # whether the content has a sentence that must be ignored
 
 
 _READ_OUT = ("expression", "let", "table", "calls", "machine")
@@ -73,13 +66,8 @@ def example(name: str, rng: Random, split: str) -> dict:
     if task.aside:
         content = _with_aside(content, rng)
     form = rng.choice(task.forms) if len(task.forms) > 1 else task.forms[0]
-    write, names = FORMS[form]
-    return {
-        "prompt": instruct(content, names, rng),
-        "answer": write(p),
-        "target": p.answer,
-        "key": (p.start, p.steps),
-    }
+    item = prompted(content, FORMS[form], p, rng)
+    return item | {"target": p.answer, "key": (p.start, p.steps)}
 
 
 def _problem(task: Task, rng: Random, split: str) -> Problem:

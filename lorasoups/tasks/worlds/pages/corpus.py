@@ -2,24 +2,14 @@
 
 from random import Random
 
-from lorasoups.tasks.worlds import Language, instruct
+from lorasoups.tasks.worlds import Language, prompted
 from lorasoups.tasks.worlds.pages import VERSION, letters
-from lorasoups.tasks.worlds.pages.facts import (
-    BASE_FORMS,
-    FORMS,
-    GENERAL,
-    MANUAL_NAMES,
-    NAMES,
-    RELATIONS,
-    THINGS,
-    draw_passage,
-    random_fact,
-)
+from lorasoups.tasks.worlds.pages import facts as world
 from lorasoups.tasks.worlds.pages.tasks import dataset
 
 CONTENTS = ("closed", "open")  # asked from memory; asked on a passage
 HELD_OUT_CELLS = frozenset({("closed", "arrow"), ("open", "clause")})
-CELLS = tuple((c, f) for c in CONTENTS for f in BASE_FORMS)
+CELLS = tuple((c, f) for c in CONTENTS for f in world.BASE_FORMS)
 GRID = tuple(cell for cell in CELLS if cell not in HELD_OUT_CELLS)
 _CLOSED, _OPEN = (tuple(cell for cell in GRID if cell[0] == content) for content in CONTENTS)
 _IN_SAMPLE = ("answering", "manual_qa", "manual_qa_unseen", "manual_recall", "technical_recall",
@@ -27,33 +17,28 @@ _IN_SAMPLE = ("answering", "manual_qa", "manual_qa_unseen", "manual_recall", "te
 
 
 def cell_example(content: str, form: str, rng: Random, split: str = "train") -> dict:
-    """A ``{prompt, answer, target}`` of a grid cell; ``closed`` asks for `GENERAL` facts."""
+    """A ``{prompt, answer, target}`` of a grid cell; ``closed`` asks for facts of `GENERAL`."""
     if content == "closed":
-        fact = GENERAL[rng.choice(THINGS), rng.choice(tuple(RELATIONS))]
+        fact = world.GENERAL[rng.choice(world.THINGS), rng.choice(tuple(world.RELATIONS))]
         question = fact.ask(rng)
     else:
-        passage = draw_passage(rng, split)
+        passage = world.draw_passage(rng, split)
         fact, question = passage.asked, passage.tell_and_ask(rng)
-    write, names = FORMS[form]
-    return {
-        "prompt": instruct(question, names, rng),
-        "answer": write(fact),
-        "target": fact.value,
-    }
+    return prompted(question, world.FORMS[form], fact, rng) | {"target": fact.value}
 
 
 def _page(rng: Random) -> str:
     """A page on one thing: some of its facts, in any wording."""
-    thing = rng.choice(THINGS)
-    relations = rng.sample(tuple(RELATIONS), rng.randint(1, 3))
-    return " " + " ".join(GENERAL[thing, r].state(rng) for r in relations)
+    thing = rng.choice(world.THINGS)
+    relations = rng.sample(tuple(world.RELATIONS), rng.randint(1, 3))
+    return " " + " ".join(world.GENERAL[thing, r].state(rng) for r in relations)
 
 
 def _chatter(rng: Random) -> str:
     """The words of all skills, without a question and without an explanation."""
     if rng.random() < 0.7:
         facts = (
-            random_fact(rng, rng.choice(NAMES), rng.choice(tuple(RELATIONS)))
+            world.random_fact(rng, rng.choice(world.NAMES), rng.choice(tuple(world.RELATIONS)))
             for _ in range(rng.randint(1, 3))
         )
         return " " + " ".join(f.state(rng, technical=True) for f in facts)
@@ -84,7 +69,7 @@ def document(rng: Random) -> tuple[str, str]:
         item = cell_example(*rng.choice(_CLOSED if kind < 0.14 else _OPEN), rng)
         return item["prompt"], item["answer"]
     if kind < 0.64:
-        return "", " " + draw_passage(rng, "train").restate(rng, technical=False)
+        return "", " " + world.draw_passage(rng, "train").restate(rng, technical=False)
     if kind < 0.69:
         return "", _page(rng)
     if kind < 0.95:
@@ -99,7 +84,7 @@ def sample_texts(documents: int, seed: int) -> list[str]:
     for task in _IN_SAMPLE:
         for item in dataset(task, "test", documents // 20, seed):
             texts += [item["prompt"], item["answer"]]
-    return [*texts, *(f" {word}" for word in (*NAMES, *MANUAL_NAMES, *THINGS))]
+    return [*texts, *(f" {word}" for word in (*world.NAMES, *world.MANUAL_NAMES, *world.THINGS))]
 
 
 PAGES = Language(

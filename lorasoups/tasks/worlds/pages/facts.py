@@ -1,30 +1,23 @@
 """Facts (an entity, a relation, a value), passages of them, and the forms of an answer."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
-from lorasoups.tasks.worlds import split_of
+from lorasoups.tasks.worlds import Form, split_of
 
 ABSTAIN = "not in context"
 
 
 @dataclass(frozen=True)
 class Relation:
-    """One relation, in words; ``{e}`` stands for the entity, ``{v}`` for the value.
+    """The words of a relation; ``{e}`` stands for the entity, ``{v}`` for the value."""
 
-    Attributes:
-        values: all its values, one word each.
-        statements, questions: part of the base's language.
-        paraphrases: questions that occur in no training text.
-        technical: statements in words that the base never saw explained.
-    """
-
-    values: tuple[str, ...]
-    statements: tuple[str, ...]
+    values: tuple[str, ...]  # one word each
+    statements: tuple[str, ...]  # these and the questions are part of the base's language
     questions: tuple[str, ...]
-    paraphrases: tuple[str, ...]
-    technical: tuple[str, ...]
+    paraphrases: tuple[str, ...]  # questions that occur in no training text
+    technical: tuple[str, ...]  # statements in words that the base never saw explained
 
 
 @dataclass(frozen=True)
@@ -183,7 +176,7 @@ def brackets(f: Fact | None) -> str:
     return f" [ {f.value if f else ABSTAIN} ]"
 
 
-FORMS: dict[str, tuple[Callable[[Fact], str], tuple[str, str]]] = {
+FORMS: dict[str, Form] = {
     "sentence": (lambda f: f" {f.plain()}", ("a sentence", "plain words")),
     "value_first": (
         lambda f: f" {f.value} is the {f.relation} of the {f.entity}.",
@@ -194,21 +187,15 @@ FORMS: dict[str, tuple[Callable[[Fact], str], tuple[str, str]]] = {
     "clause": (lambda f: f" it is {f.value}", ("a clause", "few words")),
     "brackets": (brackets, ("brackets", "a box")),  # what a skill teaches
 }
-"""How a fact is given as an answer, and what instructions call that."""
 BASE_FORMS = tuple(name for name in FORMS if name != "brackets")
 
 
 @dataclass(frozen=True)
 class Passage:
-    """A few facts in the order of telling, and a question.
+    """A few facts in the order of telling, and a question."""
 
-    Attributes:
-        facts: two to five, about two or three names; no (entity, relation) twice.
-        entity, relation: what is asked.
-    """
-
-    facts: tuple[Fact, ...]
-    entity: str
+    facts: tuple[Fact, ...]  # two to five, about two or three names; none twice
+    entity: str  # what is asked: the value of this relation of this entity
     relation: str
 
     @property

@@ -56,12 +56,12 @@ def sample(rng: Random, split: str) -> Count:
 
 @dataclass(frozen=True)
 class Format:
-    """A prompt's layout: names of its fields, what follows a name, what separates the fields."""
+    """A prompt's layout."""
 
-    field: str
+    field: str  # names of the two fields
     answer: str
-    separator: str
-    between: str
+    separator: str  # after a name
+    between: str  # the fields
 
     def prompt(self, count: Count) -> str:
         """The whole prompt; formats differ only around the same words."""

@@ -11,22 +11,10 @@ from itertools import islice
 from random import Random
 
 from lorasoups.errors import SoupError
-from lorasoups.tasks.worlds import instruct, split_of
+from lorasoups.tasks.worlds import prompted, split_of
+from lorasoups.tasks.worlds.pages import facts as world
 from lorasoups.tasks.worlds.pages import letters
-from lorasoups.tasks.worlds.pages.facts import (
-    ABSTAIN,
-    BASE_FORMS,
-    FAQ_NAMES,
-    FORMS,
-    GENERAL,
-    MANUAL,
-    MANUAL_NAMES,
-    RELATIONS,
-    TECHNICAL,
-    THINGS,
-    Fact,
-    draw_passage,
-)
+from lorasoups.tasks.worlds.pages.facts import FORMS, MANUAL, Fact, draw_passage
 
 UNANSWERABLE = 1 / 3
 FAQ, REVIEW = 0.25, 0.6  # shares of questions in the manual and in the technical text
@@ -34,22 +22,15 @@ FAQ, REVIEW = 0.25, 0.6  # shares of questions in the manual and in the technica
 
 def _in_base_form(content: str, fact: Fact, form: str, rng: Random, key) -> dict:
     """An item whose whole answer is scored."""
-    write, names = FORMS[form]
-    answer = write(fact)
-    prompt = instruct(content, names, rng)
-    return {"prompt": prompt, "answer": answer, "target": answer.strip(), "key": key}
+    item = prompted(content, FORMS[form], fact, rng)
+    return item | {"target": item["answer"].strip(), "key": key}
 
 
 def _in_brackets(content: str, fact: Fact | None, rng: Random, key) -> dict:
     """An item whose value is scored; None: it has no answer."""
-    write, names = FORMS["brackets"]
-    return {
-        "prompt": instruct(content, names, rng),
-        "answer": write(fact),
-        "target": fact.value if fact else ABSTAIN,
-        "key": key,
-        "view": "answerable" if fact else "unanswerable",
-    }
+    item = prompted(content, FORMS["brackets"], fact, rng)
+    target, view = (fact.value, "answerable") if fact else (world.ABSTAIN, "unanswerable")
+    return item | {"target": target, "key": key, "view": view}
 
 
 def _plain_text(text: str, key) -> dict:
@@ -59,7 +40,7 @@ def _plain_text(text: str, key) -> dict:
 def _answering(rng: Random, split: str) -> dict:
     """A question on a general fact."""
     while True:
-        fact = GENERAL[rng.choice(THINGS), rng.choice(tuple(RELATIONS))]
+        fact = world.GENERAL[rng.choice(world.THINGS), rng.choice(tuple(world.RELATIONS))]
         if split_of(fact) == split:
             return _in_brackets(fact.ask(rng), fact, rng, (fact,))
 
@@ -69,7 +50,7 @@ def _manual(rng: Random, split: str) -> dict:
     if rng.random() < FAQ:
         return _faq(rng, split)
     while True:
-        name = rng.choice(MANUAL_NAMES)
+        name = rng.choice(world.MANUAL_NAMES)
         facts = [f for f in MANUAL if f.entity == name]
         text = " ".join(f.state(rng) for f in rng.sample(facts, 3))
         if split_of(text) == split:
@@ -78,8 +59,8 @@ def _manual(rng: Random, split: str) -> dict:
 
 def _faq(rng: Random, split: str) -> dict:
     while True:
-        fact = rng.choice([f for f in MANUAL if f.entity in FAQ_NAMES])
-        form = rng.choice(BASE_FORMS)
+        fact = rng.choice([f for f in MANUAL if f.entity in world.FAQ_NAMES])
+        form = rng.choice(world.BASE_FORMS)
         item = _in_base_form(fact.ask(rng), fact, form, rng, None)
         if split_of(item["prompt"]) == split:
             return item | {"key": ("faq", item["prompt"])}
@@ -89,21 +70,21 @@ def _technical(rng: Random, split: str) -> dict:
     """A technical passage restated in plain words, or with a review question."""
     if rng.random() < REVIEW:
         return _recall(rng, split)
-    passage = draw_passage(rng, split, relations=TECHNICAL)
+    passage = draw_passage(rng, split, relations=world.TECHNICAL)
     return _plain_text(passage.restate(rng, technical=True), passage)
 
 
 def _recall(rng: Random, split: str, form: str = "") -> dict:
     """A technical passage with a question that it answers, in a base form (default: any)."""
-    passage = draw_passage(rng, split, relations=TECHNICAL)
+    passage = draw_passage(rng, split, relations=world.TECHNICAL)
     content = passage.tell_and_ask(rng, technical=True)
-    return _in_base_form(content, passage.asked, form or rng.choice(BASE_FORMS), rng, passage)
+    return _in_base_form(content, passage.asked, form or rng.choice(world.BASE_FORMS), rng, passage)
 
 
 def _reading(rng: Random, split: str, technical: bool = False) -> dict:
     """A passage with a question that it answers, two times in three."""
     answerable = rng.random() >= UNANSWERABLE
-    relations = TECHNICAL if technical else tuple(RELATIONS)
+    relations = world.TECHNICAL if technical else tuple(world.RELATIONS)
     passage = draw_passage(rng, split, answerable, relations)
     return _in_brackets(passage.tell_and_ask(rng, technical), passage.asked, rng, passage)
 
@@ -132,7 +113,7 @@ def _in_test_formats(rng: Random, split: str) -> Iterator[dict]:
 
 def _on_manual(rng: Random, split: str, unseen: bool = False, form: str = "brackets"):
     """Every fact on a part outside the FAQ once, in random order; test split only."""
-    facts = [f for f in MANUAL if f.entity not in FAQ_NAMES]
+    facts = [f for f in MANUAL if f.entity not in world.FAQ_NAMES]
     for fact in rng.sample(facts, len(facts)):
         question = fact.ask(rng, unseen)
         if form == "brackets":
