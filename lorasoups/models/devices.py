@@ -1,6 +1,5 @@
 """Which device computes, what it is called, and whether bfloat16 pays there."""
 
-import json
 import os
 import platform
 import time
@@ -10,24 +9,10 @@ from pathlib import Path
 import torch
 
 from lorasoups.errors import SoupError
-from lorasoups.files import write_json_atomic
+from lorasoups.files import read_json, write_json_atomic
+from lorasoups.lora.lora import pick_device
 
-
-def pick_device(name: str = "auto") -> str:
-    """``auto``: the GPU where torch has one, else the CPU; other names are checked and kept.
-
-    Raises:
-        SoupError: an unknown device, or one that this machine does not have.
-    """
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        kind = torch.device(name).type
-    except RuntimeError as error:
-        raise SoupError(f"unknown device {name!r}: --device; give auto, cpu or cuda") from error
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise SoupError(f"no GPU that torch can use: --device {name}; give auto or cpu")
-    return name
+__all__ = ["cpu_name", "device_name", "fast_bf16", "native_bf16", "pick_device"]
 
 
 def native_bf16(device: str) -> bool:
@@ -48,8 +33,8 @@ def fast_bf16(device: str) -> bool:
     key = f"{cpu_name()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
     path = _cache_folder() / "bf16.json"
     try:
-        known = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        known = read_json(path, "")
+    except SoupError:
         known = {}
     if key not in known:
         known[key] = _matmul_seconds(torch.bfloat16) < 0.9 * _matmul_seconds(torch.float32)

@@ -4,9 +4,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from torch import Tensor, nn
 
 from lorasoups.errors import SoupError
-from lorasoups.lora.lora import LoRA
+from lorasoups.lora.lora import Factors, LoRA
 from lorasoups.models import processes
 
 
@@ -22,31 +23,43 @@ def folded(model, lora: LoRA | None) -> Iterator:
         lora: an adapter value; None leaves the base as it is.
 
     Raises:
-        SoupError: a module that the model does not have, or of another shape.
+        SoupError: a module that the model does not have, quantised or of another shape.
     """
-    kept: list[tuple[torch.nn.Module, torch.Tensor]] = []
+    kept: list[tuple[nn.Module, Tensor]] = []
     try:
         for name, factors in lora.modules.items() if lora else ():
-            try:
-                module = model.get_submodule(name)
-            except AttributeError:
-                raise SoupError(
-                    f"the base has no module {name!r}: {lora.base_model or 'adapter'}; "
-                    "the adapter was trained on another base"
-                ) from None
-            weight = module.weight.data
-            if tuple(weight.shape) != factors.shape:
-                raise SoupError(
-                    f"{name!r} is {tuple(weight.shape)} in the base, {factors.shape} in the "
-                    "adapter; the adapter was trained on another base"
-                )
-            kept.append((module, weight))
-            delta = factors.delta().to(weight.device)
-            module.weight.data = (weight.float() + delta).to(weight.dtype)
+            layer = linear_layer(model, name, factors)
+            kept.append((layer, layer.weight.data))
+            layer.weight.data = add_delta(layer.weight.data, factors)
         yield model
     finally:
-        for module, weight in kept:
-            module.weight.data = weight
+        for layer, weight in kept:
+            layer.weight.data = weight
+
+
+def linear_layer(model, name: str, factors: Factors) -> nn.Module:
+    """The layer of the model that the factors of module ``name`` can be added to.
+
+    Raises SoupError if there is none, it is quantised, or of another shape.
+    """
+    try:
+        layer = model.get_submodule(name)
+    except AttributeError:
+        raise SoupError(f"the base has no module {name!r}: adapter of another base") from None
+    weight = getattr(layer, "weight", None)
+    if weight is None or not weight.is_floating_point():
+        raise SoupError(f"{name!r} is quantised: base model; give the unquantised one")
+    if tuple(weight.shape) != factors.shape:
+        raise SoupError(
+            f"{name!r} is {tuple(weight.shape)} in the base, {factors.shape} in the adapter; "
+            "the adapter was trained on another base"
+        )
+    return layer
+
+
+def add_delta(weight: Tensor, factors: Factors) -> Tensor:
+    """A new tensor, weight + delta: added in float32, rounded once to the weight's dtype."""
+    return (weight.float() + factors.delta().to(weight.device)).to(weight.dtype)
 
 
 @torch.no_grad()

