@@ -4,16 +4,15 @@ The shipped ones are in ``study/profiles/``; any other file of the same form is 
 """
 
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
-from types import UnionType
+from types import MappingProxyType, UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
 from lorasoups.errors import SoupError
 from lorasoups.learning import SkillTraining
-from lorasoups.tasks.real.sets import catalogue
 
 SHIPPED = ("smoke", "mini", "small", "paper")
 STUDIES = ("hard_math", "manual_qa", "reading", "formats")
@@ -109,7 +108,7 @@ class Profile:
         limit: int | None = None,
         steps: int | None = None,
         methods: str | None = None,
-        tests: str | None = None,
+        tests: Mapping[str, str] = MappingProxyType({}),
         template: str | None = None,
         eval_batch: int | None = None,
         checkpointing: bool = False,
@@ -118,9 +117,9 @@ class Profile:
         """The profile for this machine (with ``gpu_bytes`` of memory) and these options.
 
         A run on a CPU is cut down, so that 135M parameters take some minutes, and says so in
-        ``note``. ``methods`` (patterns, or ``all``) and ``tests`` (further ones, for the main
-        methods) are separated by commas; ``limit`` counts problems per test, ``steps`` training
-        steps per skill. Raises SoupError for a number below 1 or an unknown test.
+        ``note``. ``methods`` are patterns with commas, or ``all``; ``tests`` further tests of the
+        main methods, with their judges; ``limit`` counts problems per test, ``steps`` training
+        steps per skill. Raises SoupError for a number below 1.
         """
         for option, value in (("limit", limit), ("steps", steps), ("eval-batch", eval_batch)):
             if value is not None and value < 1:
@@ -136,15 +135,18 @@ class Profile:
         if methods:
             patterns = () if methods == "all" else tuple(filter(None, methods.split(",")))
             profile = profile.override(methods=patterns, leave_out=())
-        if tests:
-            profile = profile._with_tests(tests.split(","))
+        known = {profile.target, *profile.extras, *map(profile.test_of, profile.skills)}
+        new = {task: judge for task, judge in tests.items() if task not in known}
+        n_test = dict.fromkeys(tests, ALL_ITEMS) | profile.n_test
         return profile.override(
+            extras=(*profile.extras, *new),
+            judges=profile.judges | new,
             base=base or profile.base,
             template=template or profile.template,
             eval_batch=eval_batch or profile.eval_batch,
             four_bit=four_bit or profile.four_bit,
             gradient_checkpointing=checkpointing or profile.gradient_checkpointing,
-            n_test={task: min(n, limit or n) for task, n in profile.n_test.items()},
+            n_test={task: min(n, limit or n) for task, n in n_test.items()},
         )
 
     def _cut_for_cpu(self, steps: int) -> "Profile":
@@ -167,19 +169,6 @@ class Profile:
             max_new_tokens=min(96, self.max_new_tokens),
             eval_batch=10 if short else 50,
             note=cpu_note(steps),
-        )
-
-    def _with_tests(self, tests: Sequence[str]) -> "Profile":
-        judges = {name: task.judge for name, task in catalogue().tasks.items() if task.judge}
-        for task in tests:
-            if task not in judges:
-                raise SoupError(f"no such test {task!r}: --tests; choose of {', '.join(judges)}")
-        already = {self.target, *self.extras, *map(self.test_of, self.skills)}
-        new = tuple(task for task in dict.fromkeys(tests) if task not in already)
-        return self.override(
-            n_test=dict.fromkeys(tests, ALL_ITEMS) | self.n_test,
-            extras=self.extras + new,
-            judges=self.judges | {task: judges[task] for task in new},
         )
 
 

@@ -19,6 +19,7 @@ from lorasoups.study.profile import Profile, load_profile
 from lorasoups.study.stages import Stages
 from lorasoups.study.store import VERSIONS
 from lorasoups.tasks.real import decontamination
+from lorasoups.tasks.real.sets import catalogue
 
 MAJORITY = "majority"
 
@@ -141,27 +142,37 @@ def _skills(experiment: Experiment) -> list[dict]:
 # --- from the command line ----------------------------------------------------------------------
 
 
-def open_experiment(
-    profile: str | Path,
-    study: str,
-    seeds: int,
-    out: str | Path = "",
-    force: bool = False,
-    **options,
-) -> Experiment:
-    """An experiment with options of `Profile.adapted`.
+def adapted_profile(
+    profile: str | Path, study: str, tests: str | None = None, **options
+) -> Profile:
+    """A profile with options of `Profile.adapted`; ``tests`` are names with commas, e.g. mawps.
 
-    A real base on a machine without a GPU is cut down to what the machine can do.
+    A real base on a machine without a GPU is cut down to what the machine can do. Raises SoupError
+    for unknown methods and tests.
     """
-    if seeds < 1:
-        raise SoupError(f"no seeds: --seeds {seeds}; give at least 1")
+    judges = {name: task.judge for name, task in catalogue().tasks.items() if task.judge}
+    wanted = tests.split(",") if tests else []
+    for task in wanted:
+        if task not in judges:
+            raise SoupError(f"no such test {task!r}: --tests; choose of {', '.join(judges)}")
     loaded, gpu = load_profile(profile, study), torch.cuda.is_available()
     adapted = loaded.adapted(
         device="cpu" if loaded.real and not gpu else "cuda",
         gpu_bytes=torch.cuda.get_device_properties(0).total_memory if gpu else 0,
+        tests={task: judges[task] for task in wanted},
         **options,
     )
     methods_of(adapted)  # refuses unknown names before anything is loaded
+    return adapted
+
+
+def open_experiment(
+    profile: str | Path, study: str, seeds: int, out: str | Path = "", force=False, **options
+) -> Experiment:
+    """An experiment with options of `adapted_profile`; ``force`` builds every stage again."""
+    if seeds < 1:
+        raise SoupError(f"no seeds: --seeds {seeds}; give at least 1")
+    adapted = adapted_profile(profile, study, **options)
     return Experiment(adapted, seeds, out, tuple(VERSIONS) if force else ())
 
 
@@ -176,7 +187,7 @@ def reproduce_real(
     """Run a profile without notebooks, print its table and return the results.
 
     Data come from the mirror that ``LORASOUPS_HUB_MIRROR`` names, or from the Hub. ``force`` builds
-    every stage again; ``options`` are those of `Profile.adapted` (``base``, ``limit``, ...).
+    every stage again; ``options`` are those of `adapted_profile` (``base``, ``limit``, ...).
     """
     experiment = open_experiment(profile, study, seeds, out, force, **options)
     if experiment.profile.note:

@@ -21,9 +21,7 @@ from lorasoups.errors import SoupError
 from lorasoups.files import ensure_folder
 from lorasoups.models import processes
 from lorasoups.paths import Folders
-from lorasoups.study.methods import methods_of
-from lorasoups.study.profile import load_profile
-from lorasoups.study.run import jobs_of, open_experiment, run_study
+from lorasoups.study.run import adapted_profile, jobs_of, open_experiment, run_study
 
 ENGINES = ("local", "slurm", "debug")
 KILLED = "killed before its end, often for lack of memory (lower --jobs) or time (raise --time)"
@@ -87,11 +85,11 @@ def sweep(
         raise SoupError(f"nothing to run: --seeds {seeds}, --jobs {jobs}; give at least 1 of both")
     options = {name: value for name, value in options.items() if value not in (None, False)}
     studies = list(dict.fromkeys(studies))
-    for loaded in [load_profile(profile, study) for study in studies]:
-        if not loaded.real and (odd := options.keys() - {"methods"}):
+    for study in studies:
+        real = adapted_profile(profile, study, **options).real
+        if not real and (odd := options.keys() - {"methods"}):
             option = odd.pop().replace("_", "-")
             raise SoupError(f"--{option} means nothing here: profile {profile}; leave it out")
-        methods_of(loaded.adapted(**options))  # refuses unknown methods
     executor = _executor(engine, minutes, gpus, jobs, partition, out)
     files = [Job(str(profile), study, seeds, str(out), None, options, gpus) for study in studies]
     failures: list[Failure] = []

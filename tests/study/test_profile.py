@@ -14,7 +14,7 @@ from lorasoups.study.profile import (
     cpu_note,
     load_profile,
 )
-from lorasoups.study.run import tasks_of
+from lorasoups.study.run import adapted_profile, tasks_of
 from lorasoups.tasks.judging.judges import JUDGES
 
 
@@ -146,7 +146,7 @@ def test_options_change_what_they_say():
     names = [m.name for m in methods_of(longer)]
     assert names[:5] == ["base", "math", "code", "data_mix", "cat"] and len(names) == 9
     assert len(methods_of(small.adapted(methods="all"))) == 41
-    easier = small.adapted(device="cpu", tests="mawps", template="released")
+    easier = small.adapted(device="cpu", tests={"mawps": "program"}, template="released")
     assert easier.extras == ("mawps",) and easier.n_test["mawps"] == CPU_LIMIT
     assert easier.judge("mawps") == "program" and easier.template == "released"
     less = small.adapted(four_bit=True, checkpointing=True, eval_batch=8)
@@ -158,9 +158,9 @@ def test_a_test_that_is_named_twice_is_evaluated_once():
     small = load_profile("small")
     cat = methods_for(small.skills)["cat"]
     for tests in ("math", "gsm_hard,gsm8k_program", "mawps,mawps"):
-        tasks = tasks_of(small.adapted(tests=tests), cat)
+        tasks = tasks_of(adapted_profile("small", "hard_math", tests), cat)
         assert len(tasks) == len(set(tasks)) and set(tests.split(",")) <= set(tasks)
-    assert small.adapted(tests="math").n_test == small.n_test
+    assert small.adapted(tests={"math": "words"}).n_test == small.n_test
 
 
 def test_the_papers_settings():
