@@ -1,9 +1,9 @@
 """Learn CAT's alphas on a little of the skills' own data (5 % in the paper)."""
 
 import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -12,9 +12,9 @@ from torch import Tensor
 from lorasoups.errors import SoupError
 from lorasoups.files import write_json_atomic
 from lorasoups.learning.cat import CatModel
-from lorasoups.learning.fit import check_schedule, fit
+from lorasoups.learning.fit import fit, scheduled
 from lorasoups.lora.lora import LoRA
-from lorasoups.models.batching import LengthBatches, heldout_loss
+from lorasoups.models.batching import heldout_loss
 
 DEFAULTS = {
     "normalise": "none",
@@ -144,39 +144,33 @@ def learn_alphas(
     """
     if preset is not None and preset not in PRESETS:
         raise SoupError(f"unknown preset {preset!r}: choose from {', '.join(PRESETS)}")
-    given = {
-        "normalise": normalise, "init": init, "lr": lr, "epochs": epochs,
-        "batch_size": batch_size, "warmup_steps": warmup_steps,
-    }  # fmt: skip
-    given = {name: value for name, value in given.items() if value is not None}
-    options = DEFAULTS | PRESETS.get(preset, {}) | given
-    lr, epochs, batch_size = options["lr"], options["epochs"], options["batch_size"]
-    check_schedule(lr, batch_size, epochs, max_steps)
-    rows = _with_labels(dataset)
-    steps = max_steps if max_steps > 0 else math.ceil(epochs * len(rows) / batch_size)
-    batches = LengthBatches(rows, batch_size, steps, seed, model.config.pad_token_id or 0)
+    given = {"normalise": normalise, "init": init, "lr": lr, "epochs": epochs}
+    given |= {"batch_size": batch_size, "warmup_steps": warmup_steps}
+    options = DEFAULTS | PRESETS.get(preset, {})
+    options |= {name: value for name, value in given.items() if value is not None}
+    schedule = {name: options[name] for name in ("lr", "epochs", "batch_size")}
+    batches = scheduled(_with_labels(dataset), model, max_steps=max_steps, seed=seed, **schedule)
     start = {"normalise": options["normalise"], "init": options["init"], "seed": seed}
     with CatModel(model, loras, granularity=granularity, **start) as cat:
         losses = {"start": heldout_loss(model, list(eval_dataset))} if eval_dataset else {}
         trained = fit(
-            cat, batches, lr=lr, warmup_steps=options["warmup_steps"], seed=seed, bf16=bf16,
-            name="alphas", describe=_describe(cat), checkpoints=checkpoints, progress=progress,
+            cat, batches, lr=options["lr"], warmup_steps=options["warmup_steps"], seed=seed,
+            bf16=bf16, name="alphas", describe=partial(_describe, cat, _stacked(cat)),
+            checkpoints=checkpoints, progress=progress,
         )  # fmt: skip
         if eval_dataset:
             losses["end"] = heldout_loss(model, list(eval_dataset))
         return Alphas(cat.weights(), history=trained.history, losses=losses, **start)
 
 
-def _describe(cat: CatModel):
-    """What the history says of the alphas after a step."""
-    start = torch.stack(list(cat.weights().values()))
+def _describe(cat: CatModel, start: Tensor, labels: Tensor) -> dict:
+    """What the history says of the alphas after a step; ``start`` [modules, k]."""
+    now = _stacked(cat)
+    return {"alpha_mean": now.mean(0).tolist(), "alpha_moved": float((now - start).abs().mean())}
 
-    def describe(labels: Tensor) -> dict:
-        now = torch.stack(list(cat.weights().values()))
-        moved = float((now - start).abs().mean())
-        return {"alpha_mean": now.mean(0).tolist(), "alpha_moved": moved}
 
-    return describe
+def _stacked(cat: CatModel) -> Tensor:
+    return torch.stack(list(cat.weights().values()))
 
 
 def _with_labels(dataset: Sequence[dict]) -> list[dict]:

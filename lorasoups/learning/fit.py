@@ -2,11 +2,11 @@
 
 AdamW, linear warm-up and decay, through transformers' Trainer. What this adds to it:
 
-- Checkpoints of what is trained, a few megabytes each: a run that was killed goes on from the last
-  one and, on a CPU, ends bit for bit where it would have ended.
+- Checkpoints of what is trained: a run that was killed goes on from the last one and, on a CPU,
+  ends bit for bit where it would have ended.
 - Under ``accelerate launch`` every process takes a share of the rows of each batch, so that several
   processes take the steps of one, to rounding.
-- A progress bar on a terminal, a line a minute in a log file.
+- A progress bar on a terminal, a line a minute elsewhere.
 """
 
 import hashlib
@@ -19,8 +19,10 @@ import tempfile
 import time
 import warnings
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
 
 import torch
@@ -42,13 +44,9 @@ from lorasoups.models.batching import LengthBatches, answer_loss
 from lorasoups.models.devices import fast_bf16
 
 SAVE_EVERY_S = 300.0
-"""Seconds between two checkpoints."""
-LOG_EVERY_S = 60.0
-"""Seconds between two lines of progress where there is no terminal."""
-BAR_AFTER_S = 2.0
-"""Seconds before a bar appears: most runs of the mini world are over by then."""
-KEPT = 2
-"""Checkpoints on the disk: if the newest one is damaged, there is one before it."""
+LINE_EVERY_S = 60.0  # where there is no terminal
+BAR_AFTER_S = 2.0  # most runs of the mini world are over by then
+KEPT = 2  # checkpoints on the disk: if the newest is damaged, there is one before it
 
 
 @dataclass
@@ -75,21 +73,22 @@ def fit(
     warmup_steps: int = 0,
     bf16: bool | str = False,
     checkpoints: Path | str | None = None,
-    describe: Callable[[Tensor], dict] | None = None,
+    describe: Callable[[Tensor], dict] = lambda labels: {},
     progress: bool = True,
 ) -> Fit:
     """Train the parameters of ``module`` that require gradients, in place, one step per batch.
 
     Args:
         module: with a causal LM as ``module.model``, in whose layers the parameters take part.
-        batches: all batches of the run; the seed decides their order.
+        batches: all batches of the run.
         lr: peak learning rate; it rises over ``warmup_steps`` and falls linearly to 0.
-        seed: of the order and of dropout.
+        seed: of the batches' order and of dropout.
         name: of what is trained, for progress and errors.
-        bf16: matmuls under bfloat16 autocast; "auto": where they are faster, see `wants_bf16`.
-        checkpoints: a folder to save into every few minutes and to go on from; None: none.
+        bf16: matmuls under bfloat16 autocast, trained tensors and loss in float32; "auto": where
+            that is faster.
+        checkpoints: a folder to save into every five minutes and to go on from; None: none.
         describe: more entries for the history, called after every step with its labels.
-        progress: show a bar or log lines; the environment's ``TQDM_DISABLE`` turns them off too.
+        progress: show a bar or lines; ``TQDM_DISABLE`` in the environment hides them too.
 
     Raises:
         Diverged: a loss that is not finite.
@@ -97,57 +96,56 @@ def fit(
     """
     device = module.model.device.type
     bf16 = wants_bf16(bf16, device)
-    trained = {n: p for n, p in module.named_parameters() if p.requires_grad}
-    optimizer = torch.optim.AdamW(list(trained.values()), lr=lr, weight_decay=0.0, fused=True)
-    schedule = get_linear_schedule_with_warmup(optimizer, warmup_steps, len(batches))
-    run = _Run(trained, optimizer, schedule, describe)
+    run = _Run(module, batches, lr, warmup_steps, name, describe)
     if checkpoints is not None:
         settings = {"name": name, "lr": lr, "warmup_steps": warmup_steps, "seed": seed}
-        settings |= {"bf16": bf16, "data": _digest(batches)}
-        run.open(Path(checkpoints), settings)
-    if len(run.fit.history) == len(batches):
+        run.open(checkpoints, settings | {"bf16": bf16, "data": _digest(batches)})
+    done = len(run.fit.history)
+    if done == len(batches):
         return run.fit
-    shares = _Shares(batches, seed, len(run.fit.history), processes.size())
-    run.progress = Progress(name, batches, shares.order, progress)
+    shares = _Shares(batches, seed, done, processes.size())
     with tempfile.TemporaryDirectory() as folder:  # the Trainer wants one; nothing is kept
         trainer = Trainer(
             model=_Loss(module, run),
-            args=_arguments(folder, len(shares.order), seed, bf16, device),
+            args=_arguments(folder, len(batches) - done, seed, bf16, device),
             train_dataset=shares,
             data_collator=lambda items: items[0],  # an item is a whole batch
-            optimizers=(optimizer, schedule),
+            optimizers=(run.optimizer, run.schedule),
             callbacks=[run],
         )
         trainer.remove_callback(PrinterCallback)
-        run.start()
-        try:
-            with warnings.catch_warnings():  # torch 2.13 renames what accelerate 1.15 passes on
-                warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated")
-                trainer.train()
-        finally:
-            run.progress.close()
+        with run.started(shares, progress), warnings.catch_warnings():
+            # torch 2.13 renames what accelerate 1.15 passes on
+            warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated")
+            trainer.train()
     return run.fit
 
 
 def wants_bf16(bf16: bool | str, device: str) -> bool:
-    """The setting itself, or for "auto" whether bfloat16 matmuls are faster on ``device``.
-
-    Only matmuls are then in bfloat16; trained tensors, optimizer and loss stay float32.
-    """
+    """The setting itself; for "auto", whether bfloat16 matmuls are faster on ``device``."""
     return fast_bf16(device) if bf16 == "auto" else bool(bf16)
 
 
-def check_schedule(lr: float, batch_size: int, epochs: float, max_steps: int = -1) -> None:
-    """Refuse a schedule that cannot be run. Raises SoupError."""
+def scheduled(
+    rows: Sequence[dict], model, *, epochs: float, batch_size: int, max_steps: int, lr: float,
+    seed: int,
+) -> LengthBatches:  # fmt: skip
+    """The batches of ``epochs`` passes over the rows, or of ``max_steps`` > 0 steps.
+
+    Raises:
+        SoupError: a schedule that cannot be run.
+    """
     if lr < 0 or batch_size < 1 or (epochs <= 0 and max_steps <= 0):
         raise SoupError(
             f"bad schedule: lr {lr}, batch_size {batch_size}, epochs {epochs}; "
             "lr must be at least 0, batch_size at least 1, epochs above 0"
         )
+    steps = max_steps if max_steps > 0 else math.ceil(epochs * len(rows) / batch_size)
+    return LengthBatches(list(rows), batch_size, steps, seed, model.config.pad_token_id or 0)
 
 
 def _arguments(folder: str, steps: int, seed: int, bf16: bool, device: str) -> TrainingArguments:
-    """A Trainer that neither saves nor reports; our callback and optimizer do the rest."""
+    """A Trainer that neither saves nor reports; `_Run` does."""
     arguments = TrainingArguments(
         output_dir=folder,
         max_steps=steps,
@@ -161,9 +159,7 @@ def _arguments(folder: str, steps: int, seed: int, bf16: bool, device: str) -> T
         report_to=[],
         disable_tqdm=True,
         remove_unused_columns=False,
-        # Buffers are frozen factors and every trained tensor has a gradient in every step: no need
-        # to send the former or to look for the latter.
-        ddp_broadcast_buffers=False,
+        ddp_broadcast_buffers=False,  # they are frozen factors
         ddp_find_unused_parameters=False,
         seed=seed,
     )
@@ -210,16 +206,15 @@ def share(batch: dict[str, Tensor], rank: int, size: int) -> dict[str, Tensor]:
 
     DDP averages gradients over processes. With ``weight`` = size * (labelled tokens of this share)
     / (labelled tokens of the batch) the average is the gradient of the whole batch's mean loss.
-    Rows without a label are left out. A process for which no row is left computes the row with most
-    labels at weight 0, since all must take part in every step.
+    A process for which no row is left computes one at weight 0: all take part in every step.
 
     Args:
         batch: ``input_ids``, ``labels`` int64 [rows, tokens]; the first token is never predicted.
         rank, size: which process, of how many.
 
     Returns:
-        ``input_ids``, ``labels`` of every ``size``-th row (rows are sorted by length, so that all
-        processes have about the same work) and ``weight`` [], float32.
+        ``input_ids``, ``labels`` of every ``size``-th row with labels (rows are sorted by length,
+        so that all processes have about the same work) and ``weight`` [], float32.
     """
     tokens = (batch["labels"][:, 1:] != -100).sum(1)
     rows = tokens.nonzero()[rank::size, 0]
@@ -238,23 +233,24 @@ def _digest(batches: LengthBatches) -> str:
     return digest.hexdigest()
 
 
-# --- the run and its checkpoints ----------------------------------------------------------------
+# --- the run, its checkpoints and its progress --------------------------------------------------
 
 
 class _Run(TrainerCallback):
     """Keeps the history, saves now and then, and stops at a loss that is not finite."""
 
-    def __init__(self, trained: dict[str, Tensor], optimizer, schedule, describe):
-        self.trained, self.optimizer, self.schedule = trained, optimizer, schedule
-        self.describe = describe or (lambda labels: {})
+    def __init__(self, module, batches, lr, warmup_steps, name, describe):
+        self.trained = {n: p for n, p in module.named_parameters() if p.requires_grad}
+        parameters = list(self.trained.values())
+        self.optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=0.0, fused=True)
+        self.schedule = get_linear_schedule_with_warmup(self.optimizer, warmup_steps, len(batches))
+        self.lr, self.name, self.describe = lr, name, describe
         self.fit = Fit()
         self.folder: Path | None = None
-        self.settings: dict = {}
-        self.random: dict[str, Tensor] | None = None  # generators' states to go on from
+        self.random: dict[str, Tensor] | None = None  # the generators' states to go on from
         self.labels: Tensor | None = None  # of the present step
-        self.progress: Progress
 
-    def open(self, folder: Path, settings: dict) -> None:
+    def open(self, folder: Path | str, settings: dict) -> None:
         """Save into ``folder`` from now on; go on from its newest sound checkpoint.
 
         Of several processes rank 0 writes, and all go on from what it has.
@@ -264,23 +260,29 @@ class _Run(TrainerCallback):
         newest = processes.broadcast(str(newest_checkpoint(self.folder) or ""))
         if not newest:
             return
-        notes = json.loads((Path(newest) / "notes.json").read_text(encoding="utf-8"))
-        tensors = load_file(Path(newest) / "trained.safetensors")
-        shapes = {name: tensor.shape for name, tensor in tensors.items()}
-        ours = {name: tensor.shape for name, tensor in self.trained.items()}
-        if notes["settings"] != settings or shapes != ours:
+        notes = json.loads(Path(newest, "notes.json").read_text(encoding="utf-8"))
+        tensors = load_file(Path(newest, "trained.safetensors"))
+        shapes = [{n: t.shape for n, t in group.items()} for group in (tensors, self.trained)]
+        if notes["settings"] != settings or shapes[0] != shapes[1]:
             raise SoupError(f"checkpoints of another run: {self.folder}; give an empty folder")
         for name, parameter in self.trained.items():
             parameter.data.copy_(tensors[name])
-        state = torch.load(Path(newest) / "state.pt", map_location="cpu", weights_only=True)
+        state = torch.load(Path(newest, "state.pt"), map_location="cpu", weights_only=True)
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         self.random = state["random"]
         self.fit = Fit(notes["history"], notes["seconds"])
 
-    def start(self) -> None:
-        now = time.perf_counter()
-        self.started, self.saved = now - self.fit.seconds, now
+    @contextmanager
+    def started(self, shares: _Shares, progress: bool) -> Iterator[None]:
+        """Around the training: clocks and the progress display."""
+        rows = (shares.batches.batches[i] for i in shares.order)
+        self.tokens = accumulate(sum(len(row["input_ids"]) for row in batch) for batch in rows)
+        self.start = self.saved = time.perf_counter()
+        self.before = self.fit.seconds
+        with progress_bar(self.name, len(shares.batches), len(self.fit.history), progress) as bar:
+            self.bar = bar
+            yield
 
     def on_step_begin(self, *_, **__) -> None:
         if self.random is not None:  # here, since the Trainer and its data loader draw numbers too
@@ -294,14 +296,14 @@ class _Run(TrainerCallback):
             return
         step, loss = len(self.fit.history) + 1, float(logs["loss"])
         if not math.isfinite(loss):
-            peak = max(self.schedule.base_lrs)
-            name = self.progress.name
-            raise Diverged(f"loss is {loss} at step {step}: {name}; lower lr (now {peak:g})")
+            raise Diverged(f"loss is {loss} at step {step}: {self.name}; lower lr ({self.lr:g})")
         entry = {"step": step, "loss": loss, "lr": float(logs["learning_rate"])}
         self.fit.history.append(entry | self.describe(self.labels))
         now = time.perf_counter()
-        self.fit.seconds = now - self.started
-        self.progress.step(loss)
+        self.fit.seconds = self.before + now - self.start
+        speed = next(self.tokens) / (now - self.start)
+        self.bar.set_postfix_str(f"loss {loss:.3f}, {speed:,.0f} tokens/s", refresh=False)
+        self.bar.update()
         if self.folder and processes.is_main() and now - self.saved >= SAVE_EVERY_S:
             self.save()
             self.saved = time.perf_counter()
@@ -310,25 +312,24 @@ class _Run(TrainerCallback):
         """Write a checkpoint under a temporary name, then its manifest, then rename it."""
         final = self.folder / f"step-{len(self.fit.history):08d}"
         writing = self.folder / "writing"
+        random = {"cpu": torch.get_rng_state()}
+        if torch.cuda.is_available():
+            random["cuda"] = torch.cuda.get_rng_state()
+        state = {"optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict()}
+        tensors = {n: p.detach().cpu().contiguous() for n, p in self.trained.items()}
         with disk_errors(final):
             shutil.rmtree(writing, ignore_errors=True)
             writing.mkdir()
-            tensors = {n: p.detach().cpu().contiguous() for n, p in self.trained.items()}
             save_file(tensors, writing / "trained.safetensors")
-            random = {"cpu": torch.get_rng_state()}
-            if torch.cuda.is_available():
-                random["cuda"] = torch.cuda.get_rng_state()
-            state = {"optimizer": self.optimizer.state_dict(), "random": random}
-            torch.save(state | {"schedule": self.schedule.state_dict()}, writing / "state.pt")
+            torch.save(state | {"random": random}, writing / "state.pt")
             notes = {"settings": self.settings, **vars(self.fit)}
             write_json_atomic(writing / "notes.json", notes, indent=None)
-            for path in writing.iterdir():
-                with open(path, "rb") as file:
-                    os.fsync(file.fileno())
             manifest = {path.name: sha256_file(path) for path in writing.iterdir()}
+            for name in manifest:
+                with open(writing / name, "rb") as file:
+                    os.fsync(file.fileno())
             write_json_atomic(writing / "manifest.json", manifest)
-            if final.exists():  # damaged: else the run had gone on from it
-                shutil.rmtree(final)
+            shutil.rmtree(final, ignore_errors=True)  # damaged: else the run had gone on from it
             writing.rename(final)
             fsync_folder(self.folder)
             for old in sorted(self.folder.glob("step-*"))[:-KEPT]:
@@ -336,7 +337,7 @@ class _Run(TrainerCallback):
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
-    """The checkpoint of the highest step whose files are those of its manifest; None: no such."""
+    """The checkpoint of the highest step whose files are those of its manifest, if any."""
     return next(filter(_is_sound, sorted(folder.glob("step-*"), reverse=True)), None)
 
 
@@ -348,64 +349,22 @@ def _is_sound(checkpoint: Path) -> bool:
         return False
 
 
-# --- progress -----------------------------------------------------------------------------------
+class _Lines(tqdm):
+    """tqdm for log files: whole lines, now and then."""
 
-
-class Progress:
-    """Loss, tokens per second and time left: a bar on a terminal, else a line a minute.
-
-    Args:
-        name: of what is trained.
-        batches: of the whole run.
-        order: numbers of the batches still to do.
-        shown: whether to show anything; only rank 0 ever does.
-        clock: seconds.
-        out: where to write; default stderr.
-    """
-
-    def __init__(
-        self, name: str, batches: LengthBatches, order: list[int], shown: bool = True,
-        clock: Callable[[], float] = time.monotonic, out=None,
-    ):  # fmt: skip
-        self.name, self.clock, self.out = name, clock, out or sys.stderr
-        self.total, self.at = len(batches), len(batches) - len(order)
-        self.todo = iter([sum(len(r["input_ids"]) for r in batches.batches[i]) for i in order])
-        self.first, self.tokens = self.at, 0
-        self.started = self.spoke = clock()
-        off = os.environ.get("TQDM_DISABLE", "").lower() not in ("", "0", "false")
-        self.shown = shown and processes.is_main() and not off
-        self.bar = None
-        if self.shown and (self.out.isatty() or "ipykernel" in sys.modules):
-            self.bar = tqdm(
-                desc=name, total=self.total, initial=self.at, unit="step", leave=False,
-                file=self.out, delay=BAR_AFTER_S,
-            )  # fmt: skip
-
-    def step(self, loss: float) -> None:
-        """One more step is done."""
-        self.at += 1
-        self.tokens += next(self.todo)
-        now = self.clock()
-        speed = self.tokens / max(now - self.started, 1e-9)
-        if self.bar is not None:
-            self.bar.set_postfix_str(f"loss {loss:.3f}, {speed:,.0f} tokens/s", refresh=False)
-            self.bar.update()
-        elif self.shown and now - self.spoke >= LOG_EVERY_S:
-            self.spoke = now
-            left = (now - self.started) / (self.at - self.first) * (self.total - self.at)
-            print(
-                f"{self.name}: step {self.at}/{self.total}, loss {loss:.3f}, "
-                f"{speed:,.0f} tokens/s, {_duration(left)} left",
-                file=self.out,
-                flush=True,
-            )
+    def display(self, msg: str | None = None, pos: int | None = None) -> None:
+        if self.n > self.initial and msg is None:
+            print(self, file=self.fp, flush=True)
 
     def close(self) -> None:
-        """Take the bar away."""
-        if self.bar is not None:
-            self.bar.close()
+        self.disable = True
 
 
-def _duration(seconds: float) -> str:
-    hours, minutes = divmod(math.ceil(seconds / 60), 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
+def progress_bar(name: str, steps: int, done: int, shown: bool = True) -> tqdm:
+    """Loss, tokens per second and time left, on stderr; only rank 0 shows anything."""
+    hidden = not shown or not processes.is_main() or bool(os.environ.get("TQDM_DISABLE"))
+    common = {"desc": name, "total": steps, "initial": done, "disable": hidden, "leave": False}
+    if sys.stderr.isatty() or "ipykernel" in sys.modules:
+        return tqdm(**common, unit=" steps", delay=BAR_AFTER_S)
+    line = "{desc}: step {n_fmt}/{total_fmt}{postfix}, {remaining} left"
+    return _Lines(**common, bar_format=line, mininterval=LINE_EVERY_S, miniters=1)

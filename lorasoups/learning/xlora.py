@@ -8,7 +8,6 @@ first run sees the base alone and attention is causal, so a token's scalings nev
 """
 
 import json
-import math
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -27,11 +26,10 @@ from transformers import Cache, DynamicCache
 from lorasoups.errors import SoupError
 from lorasoups.files import write_bytes_atomic
 from lorasoups.learning.cat import flags_of, linear_layer, recompute
-from lorasoups.learning.fit import check_schedule, fit
+from lorasoups.learning.fit import fit, scheduled
 from lorasoups.lora.adapters import save_lora
 from lorasoups.lora.lora import LoRA, module_names
 from lorasoups.lora.merging import merge
-from lorasoups.models.batching import LengthBatches
 
 FILE = "xlora.safetensors"
 
@@ -126,9 +124,9 @@ def train_xlora(
     """
     if not rows:
         raise SoupError("no data to train X-LoRA on: rows is empty; give the rows CAT gets")
-    check_schedule(lr, batch_size, epochs, max_steps)
-    steps = max_steps if max_steps > 0 else math.ceil(epochs * len(rows) / batch_size)
-    batches = LengthBatches(list(rows), batch_size, steps, seed, model.config.pad_token_id or 0)
+    batches = scheduled(
+        rows, model, epochs=epochs, batch_size=batch_size, max_steps=max_steps, lr=lr, seed=seed
+    )
     with _Mixture(model, loras, gate, seed) as mixture:
         trained = fit(
             mixture, batches, lr=lr, seed=seed, bf16=bf16, name="X-LoRA gate",

@@ -5,7 +5,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -17,11 +16,10 @@ from test_cat import pair
 from lorasoups.errors import Diverged, SoupError
 from lorasoups.learning import fit as fit_module
 from lorasoups.learning.alphas import learn_alphas
-from lorasoups.learning.fit import Progress, newest_checkpoint, share
+from lorasoups.learning.fit import newest_checkpoint, progress_bar, share
 from lorasoups.learning.skills import SkillTraining, train_lora
 from lorasoups.learning.xlora import train_xlora
 from lorasoups.models import processes
-from lorasoups.models.batching import LengthBatches
 
 HELPERS = Path(__file__).resolve().parent.parent / "helpers"
 
@@ -143,43 +141,45 @@ def test_gradient_checkpointing_recomputes_layers_while_their_dropout_stays_off(
 # --- progress -----------------------------------------------------------------------------------
 
 
-def progress(monkeypatch, out, seconds=25.0, done=0, shown=True, pause=0.0):
-    """Ten steps of one row of three tokens; a step takes ``seconds`` on a fake clock."""
-    monkeypatch.delenv("TQDM_DISABLE", raising=False)
-    batches = LengthBatches([{"input_ids": [1, 2, 3], "labels": [1, 2, 3]}], 1, 10, 0, 0)
-    now = [0.0]
-    shows = Progress("alphas", batches, list(range(done, 10)), shown, lambda: now[0], out)
-    for _ in range(done, 10):
-        now[0] += seconds
-        time.sleep(pause)
-        shows.step(1.5)
-    shows.close()
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def progress(monkeypatch, out, seconds=25.0, done=0, shown=True):
+    """Ten steps; a step takes ``seconds`` on a fake clock. What is written, as lines."""
+    now = [1000.0]
+    monkeypatch.setattr("tqdm.std.time", lambda: now[0])
+    monkeypatch.setattr(sys, "stderr", out)
+    with progress_bar("alphas", 10, done, shown) as bar:
+        for _ in range(done, 10):
+            now[0] += seconds
+            bar.set_postfix_str("loss 1.500, 7 tokens/s", refresh=False)
+            bar.update()
     return out.getvalue().splitlines()
 
 
 def test_a_log_gets_one_line_a_minute(monkeypatch):
     lines = progress(monkeypatch, io.StringIO())
     assert len(lines) == 3  # of 250 seconds
-    assert lines[0] == "alphas: step 3/10, loss 1.500, 0 tokens/s, 3 min left"
+    assert lines[0] == "alphas: step 3/10, loss 1.500, 7 tokens/s, 02:55 left"
     assert progress(monkeypatch, io.StringIO(), seconds=5.0) == []
     slow = progress(monkeypatch, io.StringIO(), seconds=1800.0, done=4)
-    assert slow[0] == "alphas: step 5/10, loss 1.500, 0 tokens/s, 2 h 30 min left"
+    assert slow[0] == "alphas: step 5/10, loss 1.500, 7 tokens/s, 2:30:00 left"
 
 
 def test_a_terminal_gets_a_bar(monkeypatch):
-    class Terminal(io.StringIO):
-        def isatty(self):
-            return True
-
-    monkeypatch.setattr(fit_module, "BAR_AFTER_S", 0.0)
-    text = "".join(progress(monkeypatch, Terminal(), pause=0.03))
-    assert "alphas" in text and "tokens/s" in text and "/10" in text
+    text = "".join(progress(monkeypatch, Terminal()))
+    assert "alphas" in text and "7 tokens/s" in text and "5/10" in text
 
 
 def test_progress_can_be_turned_off_and_only_rank_0_speaks(monkeypatch):
-    assert progress(monkeypatch, io.StringIO(), shown=False) == []
+    assert progress(monkeypatch, Terminal(), shown=False) == []
+    with monkeypatch.context() as patch:
+        patch.setenv("TQDM_DISABLE", "1")
+        assert progress(patch, Terminal()) == []
     monkeypatch.setattr(processes, "is_main", lambda: False)
-    assert progress(monkeypatch, io.StringIO()) == []
+    assert progress(monkeypatch, Terminal()) == []
 
 
 # --- a share of a batch -------------------------------------------------------------------------
