@@ -1,22 +1,18 @@
 """What the mini base reads: a grid of contents x forms, and plain text."""
 
-from collections.abc import Callable
-from functools import partial
 from random import Random
 
 from lorasoups.tasks.worlds import Language, prompted
 from lorasoups.tasks.worlds.mini import VERSION, stories, tasks
-from lorasoups.tasks.worlds.mini.problems import BASE_FORMS, FORMS, VARIABLES, Problem, sample
+from lorasoups.tasks.worlds.mini.problems import BASE_FORMS, FORMS, VARIABLES, sample
+from lorasoups.tasks.worlds.mini.stories import tell
 
-BASE_CONTENTS: dict[str, Callable[[Problem, Random], str]] = {
-    "steps": stories.steps,
-    "formal": stories.formal,
-    "ledger": stories.ledger,
-    "phrase": stories.phrase,
-    "story": partial(stories.story, wording="known"),
-    "tank": partial(stories.place, name="tank"),
-    "bus": partial(stories.place, name="bus"),
+BASE_CONTENTS = {
+    **{name: name for name in ("steps", "formal", "ledger", "phrase")},
+    "story": "known",
+    **{name: name for name in ("tank", "bus")},
 }
+"""Name of a content -> its wording."""
 # never shown to the base: they test whether it has learned content and form as separate factors
 HELD_OUT_CELLS = frozenset({
     ("steps", "postfix"), ("formal", "calls"), ("ledger", "let"), ("phrase", "machine"),
@@ -33,7 +29,7 @@ WORKED_SHARE = 0.15  # extra share of the one form that calculates
 def cell_example(content: str, form: str, rng: Random, split: str = "train") -> dict:
     """A ``{prompt, answer, target}`` of a grid cell; numbers are mixed, in ``worked`` small."""
     problem = sample(rng, split, large=form != "worked" and rng.random() < 0.5)
-    item = prompted(BASE_CONTENTS[content](problem, rng), FORMS[form], problem, rng)
+    item = prompted(tell(problem, rng, BASE_CONTENTS[content]), FORMS[form], problem, rng)
     return item | {"target": problem.answer}
 
 
@@ -50,7 +46,7 @@ def _listing(rng: Random) -> str:
 def _chatter(rng: Random) -> str:
     """Sentences in the new wordings, without a question."""
     person, item = rng.choice(stories.PEOPLE), rng.choice(stories.ITEMS)
-    pool = [t for group in (stories.NEW, stories.WORD_NUMBERS) for ts in group.values() for t in ts]
+    pool = stories.new_sentences()
     sentences = [
         rng.choice(pool).format(P=person, n=rng.randint(2, 10 ** rng.randint(1, 5)), i=item)
         for _ in range(rng.randint(1, 3))

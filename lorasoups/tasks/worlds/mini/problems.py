@@ -1,10 +1,12 @@
 """A problem - a number and a chain of operations on it - and the forms its answer can take."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
 from lorasoups.tasks.worlds import Form, split_of
 
+OPS = "+-*/"
 SMALL_LIMIT = 100  # small problems are mental arithmetic: two digits at most
 
 
@@ -71,7 +73,7 @@ def sample(rng: Random, split: str, large: bool, steps: int | None = None) -> Pr
         value = start = _magnitude(rng, 3, 5) if large else rng.randint(3, 90)
         chain = []
         for _ in range(steps or rng.choice((1, 2, 2, 3))):
-            op = rng.choice("+-*/")
+            op = rng.choice(OPS)
             n = _step(rng, value, op, large)
             if n is None:
                 break
@@ -98,20 +100,6 @@ def _expression(p: Problem) -> str:
     return text
 
 
-def _let(p: Problem) -> str:
-    """`` let a be 12; let b be a plus 5; give b;``"""
-    lines = "".join(
-        f" let {VARIABLES[i + 1]} be {VARIABLES[i]} {_WORDS[op]} {n};"
-        for i, (op, n) in enumerate(p.steps)
-    )
-    return f" let a be {p.start};{lines} give {VARIABLES[len(p.steps)]};"
-
-
-def _table(p: Problem) -> str:
-    """A row per step."""
-    return f" start | {p.start} |" + "".join(f"\n{_WORDS[op]} | {n} |" for op, n in p.steps)
-
-
 def _calls(p: Problem) -> str:
     """`` mul( add( 12, 5 ), 3 )``"""
     text = f" {p.start}"
@@ -120,53 +108,49 @@ def _calls(p: Problem) -> str:
     return text
 
 
-def _postfix(p: Problem) -> str:
-    """`` 12 5 + 3 *``"""
-    return f" {p.start}" + "".join(f" {n} {op}" for op, n in p.steps)
+def _chain(start: str, step: str, end: str = "") -> Callable[[Problem], str]:
+    """A form of three templates: for the start, for each step, for the end."""
 
+    def write(p: Problem) -> str:
+        values = p.values()
+        steps = (
+            step.format(op=op, word=_WORDS[op], code=_CODES[op], verb=_VERBS[op], n=n, old=old,
+                        new=new, left=left, right=right)
+            for (op, n), old, new, left, right in zip(
+                p.steps, VARIABLES, VARIABLES[1:], values, values[1:], strict=False)
+        )  # fmt: skip
+        last = end.format(last=VARIABLES[len(p.steps)], answer=p.answer)
+        return start.format(start=p.start) + "".join(steps) + last
 
-def _machine(p: Problem) -> str:
-    """A line per instruction of a one-register machine."""
-    return f"\nload {p.start}" + "".join(f"\n{_CODES[op]} {n}" for op, n in p.steps) + "\nstop"
-
-
-def _sentence(p: Problem) -> str:
-    """`` take 12, add 5, multiply by 3.``"""
-    return f" take {p.start}" + "".join(f", {_VERBS[op]} {n}" for op, n in p.steps) + "."
-
-
-def _worked(p: Problem) -> str:
-    """`` 12 + 5 = 17. 17 * 3 = 51. The answer is 51.``"""
-    values = p.values()
-    steps = (
-        f" {a} {op} {n} = {b}." for a, (op, n), b in zip(values, p.steps, values[1:], strict=False)
-    )
-    return "".join(steps) + f" The answer is {values[-1]}."
-
-
-def _python(p: Problem) -> str:
-    """A function ``solution()`` that assigns once per step."""
-    lines = ["\ndef solution():", f"    a = {p.start}"]
-    for i, (op, n) in enumerate(p.steps):
-        lines.append(f"    {VARIABLES[i + 1]} = {VARIABLES[i]} {op} {n}")
-    return "\n".join([*lines, f"    return {VARIABLES[len(p.steps)]}"])
-
-
-def _line(p: Problem) -> str:
-    """`` 12; plus 5; times 3;``"""
-    return f" {p.start};" + "".join(f" {_WORDS[op]} {n};" for op, n in p.steps)
+    return write
 
 
 FORMS: dict[str, Form] = {
     "expression": (_expression, ("an expression", "a formula")),
-    "let": (_let, ("a let program", "let lines")),
-    "table": (_table, ("a table", "rows")),
+    "let": (
+        _chain(" let a be {start};", " let {new} be {old} {word} {n};", " give {last};"),
+        ("a let program", "let lines"),
+    ),
+    "table": (_chain(" start | {start} |", "\n{word} | {n} |"), ("a table", "rows")),
     "calls": (_calls, ("nested calls", "calls")),
-    "postfix": (_postfix, ("postfix", "stack order")),
-    "machine": (_machine, ("machine code", "machine steps")),
-    "sentence": (_sentence, ("a sentence", "plain words")),
-    "worked": (_worked, ("worked steps", "the steps")),
-    "python": (_python, ("Python", "a Python function")),  # the code skill
-    "line": (_line, ("a line", "one line")),  # the fourth skill
+    "postfix": (_chain(" {start}", " {n} {op}"), ("postfix", "stack order")),
+    "machine": (
+        _chain("\nload {start}", "\n{code} {n}", "\nstop"),
+        ("machine code", "machine steps"),
+    ),
+    "sentence": (_chain(" take {start}", ", {verb} {n}", "."), ("a sentence", "plain words")),
+    "worked": (
+        _chain("", " {left} {op} {n} = {right}.", " The answer is {answer}."),
+        ("worked steps", "the steps"),
+    ),
+    "python": (  # the code skill
+        _chain(
+            "\ndef solution():\n    a = {start}",
+            "\n    {new} = {old} {op} {n}",
+            "\n    return {last}",
+        ),
+        ("Python", "a Python function"),
+    ),
+    "line": (_chain(" {start};", " {word} {n};"), ("a line", "one line")),  # the fourth skill
 }
 BASE_FORMS = tuple(name for name in FORMS if name not in ("python", "line"))

@@ -17,7 +17,7 @@ from lorasoups.tasks.worlds.mini.problems import FORMS, Problem, sample
 class Task:
     """What a task is made of."""
 
-    wording: str  # of the story (see `stories.story`), or "explicit": the operations are named
+    wording: str  # of the story (see `stories.tell`), or "explicit": the operations are named
     numbers: str  # "small", "large", or "mixed": half and half
     forms: tuple[str, ...]  # of the answer; one is drawn
     aside: bool = False  # whether the content has a sentence that must be ignored
@@ -59,10 +59,8 @@ def example(name: str, rng: Random, split: str) -> dict:
         raise SoupError(f"unknown task {name!r}: choose one of {', '.join(TASKS)}")
     task = TASKS[name]
     p = _problem(task, rng, split)
-    if task.wording == "explicit":
-        content = rng.choice(stories.EXPLICIT)(p, rng)
-    else:
-        content = stories.story(p, rng, task.wording)
+    explicit = task.wording == "explicit"
+    content = stories.tell(p, rng, rng.choice(stories.EXPLICIT) if explicit else task.wording)
     if task.aside:
         content = _with_aside(content, rng)
     form = rng.choice(task.forms) if len(task.forms) > 1 else task.forms[0]
@@ -76,7 +74,7 @@ def _problem(task: Task, rng: Random, split: str) -> Problem:
         return sample(rng, split, large=task.numbers == "large" or rng.random() < 0.5)
     while True:
         p = sample(rng, split, large=False)
-        if any(step in stories.WORD_NUMBERS for step in p.steps) or rng.random() < 0.7:
+        if any(f"{op} {n}" in stories.NUMBER_WORDS for op, n in p.steps) or rng.random() < 0.7:
             return p
 
 

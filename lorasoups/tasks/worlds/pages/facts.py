@@ -1,7 +1,9 @@
 """Facts (an entity, a relation, a value), passages of them, and the forms of an answer."""
 
+import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from random import Random
 
 from lorasoups.tasks.worlds import Form, split_of
@@ -46,108 +48,33 @@ class Fact:
         return RELATIONS[self.relation].statements[0].format(e=self.entity, v=self.value)
 
 
-_VALUES = {
-    "color": "black white red blue green yellow brown gray pink purple orange silver",
-    "home": "forest river desert cave village harbor valley island meadow mountain swamp city",
-    "food": "bread honey grass fish rice corn beans milk cheese salt nuts berries",
-    "owner": "Tom Anna Ben Mia Leo Eva Max Ida Sam Zoe Paul Nora Finn Lea Omar Rosa",
-    "material": "iron gold copper tin glass wood stone clay paper leather silk bone",
-    "use": "cutting digging lighting cooking painting sailing counting sleeping hunting climbing "
-           "writing washing",
-    "day": "Monday Tuesday Wednesday Thursday Friday Saturday Sunday",
-    "size": "tiny small short narrow medium long wide tall large huge",
-}  # fmt: skip
-_WORDINGS = {
-    "color": (
-        ("The color of the {e} is {v}.", "The {e} is {v} in color.", "One sees a {v} {e}."),
-        ("What is the color of the {e}?", "What color is the {e}?", "Which color has the {e}?"),
-        ("The {e} comes in what color?", "In which color do we see the {e}?"),
-        ("The {e} exhibits {v} chroma.", "Chroma of the {e} reads {v}."),
-    ),
-    "home": (
-        ("The home of the {e} is the {v}.", "The {e} lives in the {v}.",
-         "The {v} is where the {e} lives."),
-        ("What is the home of the {e}?", "Where does the {e} live?",
-         "In which place lives the {e}?"),
-        ("The {e} has its home in what place?", "Where is the home of the {e}?"),
-        ("The {e} is endemic to the {v}.", "The {v} hosts the taxon {e}."),
-    ),
-    "food": (
-        ("The food of the {e} is {v}.", "The {e} eats {v}.", "{v} feeds the {e}."),
-        ("What is the food of the {e}?", "What does the {e} eat?", "Which food has the {e}?"),
-        ("The {e} eats what food?", "On what does the {e} feed?"),
-        ("The {e} metabolizes {v}.", "The substrate of the {e} is {v}."),
-    ),
-    "owner": (
-        ("The owner of the {e} is {v}.", "{v} owns the {e}.", "The {e} belongs to {v}."),
-        ("Who is the owner of the {e}?", "Who owns the {e}?", "To whom belongs the {e}?"),
-        ("The {e} has whom as its owner?", "By whom is the {e} owned?"),
-        ("The {e} was deposited by {v}.", "{v} curates the holotype {e}."),
-    ),
-    "material": (
-        ("The material of the {e} is {v}.", "The {e} is made of {v}.", "{v} makes up the {e}."),
-        ("What is the material of the {e}?", "What is the {e} made of?",
-         "Which material has the {e}?"),
-        ("The {e} is made up of what material?", "Of what do they make the {e}?"),
-        ("The matrix of the {e} consists in {v}.", "The {e} crystallizes as {v}."),
-    ),
-    "use": (
-        ("The use of the {e} is {v}.", "The {e} is used for {v}.", "For {v} one takes the {e}."),
-        ("What is the use of the {e}?", "What is the {e} used for?", "Which use has the {e}?"),
-        ("The {e} serves for what use?", "For what does one take the {e}?"),
-        ("The {e} mediates {v}.", "Upregulated {v} follows from the {e}."),
-    ),
-    "day": (
-        ("The day of the {e} is {v}.", "The {e} came on {v}.", "On {v} came the {e}."),
-        ("What is the day of the {e}?", "When came the {e}?", "On which day came the {e}?"),
-        ("The {e} came on what day?", "Which is the day when the {e} came?"),
-        ("The {e} was assayed {v}.", "Assay timestamp of the {e} is {v}."),
-    ),
-    "size": (
-        ("The size of the {e} is {v}.", "The {e} is {v} in size.", "The {e} has a {v} size."),
-        ("What is the size of the {e}?", "How big is the {e}?", "Which size has the {e}?"),
-        ("The {e} is of what size?", "Of which size do we see the {e}?"),
-        ("The {e} scores {v} on morphometry.", "Morphometry ranks the {e} {v}."),
-    ),
-}  # fmt: skip
-"""Statements, questions, paraphrases, technical statements."""
+WORDS = tomllib.loads(Path(__file__).with_name("words.toml").read_text(encoding="utf-8"))
 RELATIONS = {
-    name: Relation(tuple(_VALUES[name].split()), *wordings) for name, wordings in _WORDINGS.items()
+    name: Relation(**words | {"values": tuple(words["values"].split())})
+    for name, words in WORDS["relations"].items()
 }
 TECHNICAL = ("color", "food", "material", "owner", "use")
 """The relations that technical texts tell."""
 
 
 def _terms() -> dict[str, str]:
-    heads = (
-        "alb mel rubr cyan vir xanth brun cin ros purp auc arg silv riv aren spel vic lim vall ins "
-        "prat mont pal urb pan gram icth oryz"
-    ).split()
-    words = [head + tail for tail in ("ic", "oid", "ine") for head in heads]
+    heads, tails = WORDS["terms"]["heads"].split(), WORDS["terms"]["tails"].split()
+    words = [head + tail for tail in tails for head in heads]
     values = [v for name in ("color", "food", "material") for v in RELATIONS[name].values]
     return dict(zip(values, Random("terms").sample(words, len(values)), strict=True))
 
 
-TERMS = _terms()
-"""Color, food or material -> the word that technical texts use for it."""
-THINGS = tuple(
-    "crow lamp horse wagon tower spider kettle bridge falcon drum ladder turtle anchor mirror goat "
-    "violin bucket engine lizard carpet hammer pigeon statue barrel candle donkey needle pillow "
-    "rabbit saddle trumpet window basket beetle cannon dragon feather garden helmet jacket kitten "
-    "lantern monkey napkin otter parrot quilt rocket shovel ticket umbrella wallet yacht zebra "
-    "apron button camel dagger easel ferry".split()
-)
-"""Entities of general knowledge: the base knows every relation of each."""
-
-
 def _names() -> tuple[str, ...]:
     """240 invented words of two syllables."""
-    heads = "bra dre fli gno kle mur nas pel quo rin ska tov ula vex wim yor zam lud hef jo".split()
-    tails = "bix dant fol gur kesh lim mox nud pra rast sil tund vor wek zil ph cado hin".split()
-    pairs = [head + tail for head in heads for tail in tails]
-    return tuple(Random("names of the pages").sample(pairs, 240))
+    heads, tails = WORDS["names"]["heads"].split(), WORDS["names"]["tails"].split()
+    words = [head + tail for head in heads for tail in tails]
+    return tuple(Random("names of the pages").sample(words, 240))
 
 
+TERMS = _terms()
+"""Color, food or material -> the word that technical texts use for it."""
+THINGS = tuple(WORDS["things"].split())
+"""Entities of general knowledge: the base knows every relation of each."""
 NAMES = _names()
 MANUAL_NAMES = NAMES[:48]
 """Parts of the fictional device; in pretraining they occur in passages, with changing values."""
