@@ -1,5 +1,6 @@
 """Datasets: from a mirror that is checked, or from the Hub with a clear word when it fails."""
 
+import gzip
 import json
 import re
 from types import SimpleNamespace
@@ -11,127 +12,120 @@ from mirrors import CODE, GSM8K, sha256, write_split
 
 from lorasoups.errors import SoupError
 from lorasoups.models.hub_errors import explain_hub_error
-from lorasoups.tasks.real.hub import MIRROR_VARIABLE, load_split, mirror_entry
+from lorasoups.tasks.real.hub import MIRROR_VARIABLE, load_split
 
-ROWS = [{"question": f"How many is {i}?", "answer": f"#### {i}"} for i in range(5)]
+ROWS = [{"question": f"How many is {i}?\u2028", "answer": f"#### {i}"} for i in range(5)]
 FILE = "openai/gsm8k/main/test.jsonl.gz"
 
 
 @pytest.fixture
 def mirror(tmp_path, monkeypatch):
-    monkeypatch.delenv(MIRROR_VARIABLE, raising=False)
+    monkeypatch.setenv(MIRROR_VARIABLE, str(tmp_path))
     write_split(tmp_path, GSM8K, "test", ROWS, licence="MIT", complete=False, note="SUBSET: 5 rows")
     return tmp_path
 
 
 def refuse(message, *arguments, **options):
-    with pytest.raises(SoupError, match=message) as told:
+    with pytest.raises(SoupError, match=message) as error:
         load_split(*arguments, **options)
-    assert "\n" not in str(told.value)
-    return str(told.value)
+    assert "\n" not in str(error.value)
+    return str(error.value)
 
 
 def test_rows_come_with_what_is_known_of_them(mirror):
-    found = load_split(*GSM8K, "test", mirror)
-    assert list(found) == ROWS and found[1] == ROWS[1] and len(found) == 5
-    assert found.info == {
+    rows, info = load_split(*GSM8K, "test")
+    assert rows == ROWS
+    assert info == {
         "repo": "openai/gsm8k", "config": "main", "split": "test", "origin": "mirror",
         "rows": 5, "of": 5, "sha256": sha256(mirror / FILE), "revision": None,
         "licence": "MIT", "complete": False, "note": "SUBSET: 5 rows", "stand_in_for": None,
     }  # fmt: skip
-    assert str(mirror) not in json.dumps(found.info)
-
-
-def test_a_limit_takes_the_first_rows_and_says_of_how_many(mirror):
-    found = load_split(*GSM8K, "test", mirror, limit=2)
-    assert found.rows == ROWS[:2]
-    assert (found.info["rows"], found.info["of"]) == (2, 5)
+    assert str(mirror) not in json.dumps(info)
 
 
 def test_a_stand_in_is_named_by_the_caller_or_by_the_manifest(mirror):
-    assert load_split(*GSM8K, "test", mirror, stand_in_for="a/b").info["stand_in_for"] == "a/b"
+    assert load_split(*GSM8K, "test", stand_in_for="a/b")[1]["stand_in_for"] == "a/b"
     write_split(mirror, CODE, "train", ROWS, note="STAND-IN: 5 rows of the same author")
-    assert load_split(*CODE, "train", mirror).info["stand_in_for"] == CODE[0]
+    assert load_split(*CODE, "train")[1]["stand_in_for"] == CODE[0]
 
 
-def test_what_the_manifest_says_of_a_file(mirror):
-    assert mirror_entry(*GSM8K, "test", mirror)["note"] == "SUBSET: 5 rows"
-    assert mirror_entry(*GSM8K, "train", mirror) is None
-    assert mirror_entry(*GSM8K, "test") is None  # no mirror
-    (mirror / "MANIFEST.json").write_text("[]")
-    with pytest.raises(SoupError, match="no entry for openai/gsm8k/main/test"):
-        mirror_entry(*GSM8K, "test", mirror)
-
-
-def test_the_environment_variable_names_the_mirror(mirror, monkeypatch):
-    monkeypatch.setenv(MIRROR_VARIABLE, str(mirror))
-    assert load_split(*GSM8K, "test").rows == ROWS
-
-
-def test_a_missing_mirror_file_or_entry_is_named(mirror):
-    assert str(mirror / "no") in refuse("no such mirror", *GSM8K, "test", mirror / "no")
-    assert "train.jsonl.gz" in refuse("the mirror has no", *GSM8K, "train", mirror)
-    (mirror / "MANIFEST.json").write_text("[]")
-    refuse("no entry for openai/gsm8k/main/test", *GSM8K, "test", mirror)
+def test_a_missing_mirror_file_or_entry_is_named(mirror, monkeypatch):
+    assert "train.jsonl.gz" in refuse("the mirror has no", *GSM8K, "train")
     (mirror / "MANIFEST.json").unlink()
-    refuse("needs a manifest", *GSM8K, "test", mirror)
+    refuse("manifest cannot be read", *GSM8K, "test")
+    monkeypatch.setenv(MIRROR_VARIABLE, str(mirror / "no"))
+    assert str(mirror / "no") in refuse("no such mirror", *GSM8K, "test")
 
 
-@pytest.mark.parametrize("content", ['{"files": []}', "[1]", "[{}]", "no json"])
-def test_a_broken_manifest_is_named(mirror, content):
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"files": []}', "manifest cannot be read"),
+        ("[1]", "manifest cannot be read"),
+        ("no json", "manifest cannot be read"),
+        ("[{}]", "no entry for openai/gsm8k/main/test"),
+        ("[]", "no entry for openai/gsm8k/main/test"),
+    ],
+)
+def test_a_broken_manifest_is_named(mirror, content, message):
     (mirror / "MANIFEST.json").write_text(content)
-    refuse("manifest cannot be read|no entry", *GSM8K, "test", mirror)
+    refuse(message, *GSM8K, "test")
 
 
 def test_a_changed_file_is_refused(mirror):
     path = mirror / FILE
     path.write_bytes(path.read_bytes() + b"\0")
-    assert FILE in refuse("sha256 is not the manifest's", *GSM8K, "test", mirror)
+    assert FILE in refuse("its sha256 is not the manifest's", *GSM8K, "test")
 
 
-def listed(mirror, **changes):
-    """Let the manifest say what is (or is not) there."""
+def list_file(mirror, **changes):
+    """Write a manifest that fits the test file, but for ``changes``."""
     entry = {"path": FILE, "sha256": sha256(mirror / FILE), **changes}
     (mirror / "MANIFEST.json").write_text(json.dumps([entry]))
 
 
-@pytest.mark.parametrize("content", ["cut", b"question,answer"])
-def test_a_broken_gzip_file_is_refused(mirror, content):
+@pytest.mark.parametrize("content", ["cut", b"question,answer", gzip.compress(b"{")])
+def test_a_broken_file_is_refused(mirror, content):
     path = mirror / FILE
     path.write_bytes(path.read_bytes()[:40] if content == "cut" else content)
-    listed(mirror)
-    refuse("not a sound gzip file", *GSM8K, "test", mirror)
+    list_file(mirror)
+    refuse("not gzipped JSON lines", *GSM8K, "test")
 
 
 def test_a_wrong_number_of_rows_is_refused(mirror):
-    listed(mirror, rows=6)
-    refuse("5 rows, the manifest says 6", *GSM8K, "test", mirror)
+    list_file(mirror, rows=6)
+    refuse("5 rows, the manifest says 6", *GSM8K, "test")
 
 
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
         ([{"question": "?", "answer": "1"}, {"question": "?"}], "column 'answer' is missing"),
-        ([[1, 2]], "line 1 is no JSON object"),
+        ([[1, 2]], "not a JSON object per line"),
         ([], "no rows"),
     ],
 )
 def test_rows_of_another_shape_are_refused(mirror, rows, message):
     write_split(mirror, GSM8K, "train", rows)
-    refuse(message, *GSM8K, "train", mirror, columns=("question", "answer"))
+    refuse(message, *GSM8K, "train", columns=("question", "answer"))
 
 
-def test_an_unreachable_hub_is_told_with_the_way_around(mirror, monkeypatch):
+@pytest.fixture
+def no_mirror(monkeypatch):
+    monkeypatch.delenv(MIRROR_VARIABLE, raising=False)
+
+
+def test_an_unreachable_hub_is_explained_with_the_way_around(no_mirror, monkeypatch):
     def fail(*args, **options):
         raise ConnectionError("[Errno -2] Name or service not known\nsecond line")
 
     monkeypatch.setattr(datasets, "load_dataset", fail)
-    told = refuse("Hub, unreachable", *CODE, "train")
-    assert "sahil2801/CodeAlpaca-20k" in told
-    assert "--hub-mirror" in told and MIRROR_VARIABLE in told
+    message = refuse("Hub, unreachable", *CODE, "train")
+    assert "sahil2801/CodeAlpaca-20k" in message
+    assert "--hub-mirror" in message and MIRROR_VARIABLE in message
 
 
-def test_rows_of_the_hub_name_their_commit(mirror, monkeypatch):
+def test_rows_of_the_hub_name_their_commit(no_mirror, monkeypatch):
     asked = []
 
     def load(*arguments, **options):
@@ -141,10 +135,10 @@ def test_rows_of_the_hub_name_their_commit(mirror, monkeypatch):
         return loaded
 
     monkeypatch.setattr(datasets, "load_dataset", load)
-    found = load_split(*GSM8K, "test", limit=2)
+    rows, info = load_split(*GSM8K, "test")
     assert asked == [(GSM8K, {"split": "test"})]
-    assert found.rows == ROWS[:2]
-    assert (found.info["origin"], found.info["revision"]) == ("hub", "a" * 40)
+    assert rows == ROWS
+    assert (info["origin"], info["revision"], info["complete"]) == ("hub", "a" * 40, True)
 
 
 def hub_error(kind, status=403):

@@ -4,13 +4,13 @@ import pytest
 from mirrors import CODE, GSM8K, HARD, real_mirror, write_split
 
 from lorasoups.errors import SoupError
+from lorasoups.models.batching import encode_all
 from lorasoups.tasks.judging.last_number import last_number
 from lorasoups.tasks.real import gsm_hard
 from lorasoups.tasks.real.gsm_hard import digest
 from lorasoups.tasks.real.hub import MIRROR_VARIABLE
 from lorasoups.tasks.real.source import RealTasks
 from lorasoups.tasks.real.tasks import USE_PYTHON, items, render
-from lorasoups.tasks.real.templates import worked_answer
 from lorasoups.tasks.worlds.pretrain import word_tokenizer
 
 ANSWER = "She sells 16 - 3 = <<16-3=13>>13.\nThat is $<<13*1000=13000>>13,000.\n#### 13,000"
@@ -49,10 +49,6 @@ def test_math_is_worked_in_words_without_calculator_marks(mirror):
     }
     assert last_number(found[0]["answer"]) == found[0]["target"]
     assert [(f["repo"], f["split"]) for f in files] == [("openai/gsm8k", "test")]
-
-
-def test_worked_answers_end_in_the_answer():
-    assert worked_answer("a\n#### -3") == "a\nThe answer is -3."
 
 
 def test_code_has_instruction_and_input_and_no_target(mirror):
@@ -148,13 +144,14 @@ def test_training_and_evaluation_share_the_template(mirror, tokenizer):
 
 
 def test_long_examples_are_left_out_of_training_but_not_of_the_test(mirror, tokenizer):
-    whole = RealTasks(tokenizer, max_length=10_000).items("code", "train", 40)
-    longest = max(len(item["question"]) for item in whole)
-    length = RealTasks(tokenizer, 1)._length
-    limit = max(length(item) for item in whole if len(item["question"]) < longest)
+    def lengths(items):
+        return [len(row["input_ids"]) for row in encode_all(tokenizer, items, 10_000)]
+
+    whole = lengths(RealTasks(tokenizer, max_length=10_000).items("code", "train", 40))
+    limit = max(n for n in whole if n < max(whole))
     short = RealTasks(tokenizer, limit).items("code", "train", 40)
-    assert len(whole) == len(short) == 40
-    assert max(length(item) for item in whole) > limit >= max(length(item) for item in short)
+    assert len(whole) == len(short) == 40 and max(lengths(short)) == limit
+    assert encode_all(tokenizer, short, limit) == encode_all(tokenizer, short, 10_000)  # none cut
     assert len(RealTasks(tokenizer, 1).items("math", "test", 5)) == 5
     with pytest.raises(SoupError, match="at most 1 tokens: math, train"):
         RealTasks(tokenizer, 1).items("math", "train", 5)

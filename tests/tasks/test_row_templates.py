@@ -2,7 +2,7 @@
 
 import pytest
 
-from lorasoups.tasks.real.templates import FILTERS, fill
+from lorasoups.tasks.real.sets import FILTERS, fill
 
 TEMPLATES = ["{instruction}\n\nInput:\n{input}", "{instruction}"]
 

@@ -1,32 +1,39 @@
-"""The real data sets and tasks as ``real_sets.toml`` declares them, read and checked."""
+"""The real data sets and tasks of ``sets.toml``, read and checked; templates over a row's columns.
 
+A template is a text with ``{column}`` or ``{column|filter}``. Values are put in as they are: braces
+in a row's text are text.
+"""
+
+import re
 import tomllib
-from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any
+from types import UnionType
+from typing import Any, get_args, get_origin
 
 from lorasoups.errors import SoupError
-from lorasoups.models.encoding import ANSWER, EVERYTHING
-from lorasoups.tasks.real import templates as row_templates
+from lorasoups.models.batching import ANSWER, EVERYTHING
+from lorasoups.tasks.judging.judges import JUDGES
+from lorasoups.tasks.real.gsm_hard import gsm8k_answer
 
 FILE = Path(__file__).with_name("sets.toml")
 SPLITS = ("train", "validation", "test")
-JUDGES = ("", "program", "words", "answer")  # of judges.JUDGES, which would load torch here
-_TEXTS = (str, list)
+FIELD = re.compile(r"\{(\w+)(?:\|(\w+))?\}")
+NOTHING = ("", "<noinput>", "no input")  # ways of the Alpaca sets to write "there is no input"
+
+Templates = str | tuple[str, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DataSet:
-    """Where rows are, and what is known of them. See the head of ``real_sets.toml``.
+    """Where rows are, and what is known of them (see the head of ``sets.toml``).
 
     Attributes:
         splits: our ``train`` and ``test`` -> the split of that name in the repository.
         rows: split of the repository -> rows on the Hub.
-        source: who says so, and the paper.
-        hub: False: only a mirror has it. file: a text file that the user names.
+        hub: False: only a mirror has it. file: the text file that the user names.
     """
 
     name: str
@@ -35,33 +42,33 @@ class DataSet:
     columns: tuple[str, ...]
     repo: str = ""
     config: str = "default"
-    splits: Mapping[str, str] = field(default_factory=dict)
-    rows: Mapping[str, int] = field(default_factory=dict)
+    splits: dict[str, str] = field(default_factory=dict)
+    rows: dict[str, int] = field(default_factory=dict)
     notes: str = ""
     hub: bool = True
     file: bool = False
     drop_rows: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Task:
-    """What is asked of a set's rows. See the head of ``real_sets.toml``."""
+    """What is asked of a set's rows (see the head of ``sets.toml``)."""
 
     name: str
     set: str
     used_for: str
-    judge: str
-    question: str | tuple[str, ...] = ""
-    answer: str | tuple[str, ...] = ""
-    target: str | tuple[str, ...] = ()
+    judge: str = ""
+    question: Templates = ""
+    answer: Templates = ""
+    target: Templates = ""
     text: str = ""
     chunk_words: int = 160
     splits: tuple[str, ...] = SPLITS
     key: str = ""
     ranked: bool = False
     test_part: bool = False
-    where: Mapping[str, tuple] = field(default_factory=dict)
-    keep: Mapping[str, str] = field(default_factory=dict)
+    where: dict[str, list] = field(default_factory=dict)
+    keep: dict[str, str] = field(default_factory=dict)
     view: str = ""
     compare: str = ""
     verbatim: bool = False
@@ -69,9 +76,9 @@ class Task:
     stand_in: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Template:
-    """How a question becomes a prompt; without texts as `real_tasks.render` does it."""
+    """How a question becomes a prompt; without texts as `tasks.render` does it."""
 
     name: str
     train_on: str
@@ -80,29 +87,14 @@ class Template:
     notes: str = ""
 
 
-@dataclass(frozen=True)
-class Study:
-    """A composed task on real data: skills in the order of CAT's alphas, and targets."""
-
-    name: str
-    skills: tuple[str, ...]
-    targets: tuple[str, ...]
-    tests: Mapping[str, str] = field(default_factory=dict)
-    notes: str = ""
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Catalogue:
     """Everything that the file declares, by name."""
 
-    phrases: Mapping[str, str]
-    templates: Mapping[str, Template]
-    sets: Mapping[str, DataSet]
-    tasks: Mapping[str, Task]
-    studies: Mapping[str, Study]
-
-    def set_of(self, task: str) -> DataSet:
-        return self.sets[self.tasks[task].set]
+    phrases: dict[str, str] = field(default_factory=dict)
+    templates: dict[str, Template] = field(default_factory=dict)
+    sets: dict[str, DataSet] = field(default_factory=dict)
+    tasks: dict[str, Task] = field(default_factory=dict)
 
 
 @cache
@@ -110,159 +102,146 @@ def catalogue(path: Path = FILE) -> Catalogue:
     """Read and check a file of sets, by default the package's own.
 
     Raises:
-        SoupError: no such file, no TOML, an unknown or missing key, a value of the wrong type, or
-            a name (set, column, filter, judge, task) that does not exist; says file and key.
+        SoupError: no TOML file; an unknown or missing key; a value of the wrong type; a set,
+            column, filter, judge or task that does not exist. The message names file and key.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-        content = tomllib.loads(text)
-    except FileNotFoundError:
-        raise SoupError(f"no such file: {path}; the package declares its data there") from None
-    except (OSError, ValueError) as error:
-        raise SoupError(f"no TOML ({error}): {path}; correct the file") from error
-    unknown = set(content) - {"phrases", "templates", "sets", "tasks", "studies"}
-    if unknown:
-        raise _bad(path, f"unknown table {min(unknown)!r}", "use phrases, templates, sets, tasks")
-    found = Catalogue(
-        MappingProxyType(_phrases(path, content.get("phrases", {}))),
-        _all(path, "templates", Template, content),
-        _all(path, "sets", DataSet, content),
-        _all(path, "tasks", Task, content),
-        _all(path, "studies", Study, content),
-    )
-    for own in found.templates.values():
-        _check_template(path, own)
-    for own in found.sets.values():
-        _check_set(path, own)
-    for own in found.tasks.values():
-        _check_task(path, own, found)
-    for own in found.studies.values():
-        for name in (*own.skills, *own.targets, *own.tests, *own.tests.values()):
-            _known(path, f"studies.{own.name}", "task", name, found.tasks)
-    return found
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        for kind, form in (("templates", Template), ("sets", DataSet), ("tasks", Task)):
+            tables = content.get(kind, {}).items()
+            content[kind] = {name: _read(f"{kind}.{name}", form, name, t) for name, t in tables}
+        declared = _read("the file", Catalogue, None, content)
+        if problem := next(_problems(declared), None):
+            raise ValueError(problem)
+    except (OSError, ValueError, AttributeError) as error:
+        raise SoupError(f"cannot read the data sets ({error}): {path}; correct the file") from error
+    return declared
 
 
-# --- reading ------------------------------------------------------------------------------------
-
-
-def _bad(path: Path, what: str, cure: str) -> SoupError:
-    return SoupError(f"{what}: {path}; {cure}")
-
-
-def _phrases(path: Path, table: Any) -> dict[str, str]:
-    for name, text in table.items():
-        if not isinstance(text, str):
-            raise _bad(path, f"phrases.{name} is no text", "write it in quotes")
-    return table
-
-
-def _all(path: Path, kind: str, form: type, content: dict) -> Mapping[str, Any]:
-    tables = content.get(kind, {})
-    return MappingProxyType({n: _one(path, f"{kind}.{n}", form, n, t) for n, t in tables.items()})
-
-
-def _one(path: Path, where: str, form: type, name: str, table: Any) -> Any:
-    """A table as a dataclass: known keys only, none missing, each of its type."""
+def _read(where: str, form: type, name: str | None, table: Any) -> Any:
+    """A table as a dataclass; ValueError for a wrong key or type."""
     if not isinstance(table, dict):
-        raise _bad(path, f"{where} is no table", f"begin it with [{where}]")
-    known = {f.name: f for f in fields(form) if f.name != "name"}
-    for key in table:
-        if key not in known:
-            raise _bad(path, f"unknown key {where}.{key}", f"use one of {', '.join(known)}")
-    for key, own in known.items():
-        if own.default is MISSING and own.default_factory is MISSING and key not in table:
-            raise _bad(path, f"missing key {where}.{key}", "add it")
-    return form(
-        name=name, **{k: _value(path, f"{where}.{k}", known[k], v) for k, v in table.items()}
-    )
+        raise ValueError(f"{where} is not a table")
+    values = {k: tuple(v) if isinstance(v, list) else v for k, v in table.items()}
+    try:
+        made = form(**values, **({} if name is None else {"name": name}))
+    except TypeError as error:  # Python names the key
+        raise ValueError(f"{where}: {str(error).partition('() ')[2]}") from None
+    for key, value in values.items():
+        if not _fits(value, form.__annotations__[key]):
+            raise ValueError(f"{where}.{key} is {value!r}, which is the wrong type or empty")
+    return made
 
 
-def _value(path: Path, where: str, own: Any, value: Any) -> Any:
-    """A value of a key, checked against the field's type; lists as tuples."""
-    kinds = {
-        str: str,
-        bool: bool,
-        int: int,
-        tuple[str, ...]: [str],
-        tuple[int, ...]: [int],
-        str | tuple[str, ...]: _TEXTS,
-        Mapping[str, str]: {str},
-        Mapping[str, int]: {int},
-        Mapping[str, tuple]: {list},
-    }
-    kind = kinds[own.type]
-    if kind is _TEXTS:
-        kind = str if isinstance(value, str) else [str]
-    if isinstance(kind, type):
-        right = type(value) is kind
-    elif isinstance(kind, list):
-        right = isinstance(value, list) and bool(value) and all(type(v) is kind[0] for v in value)
-    else:
-        (inner,) = kind
-        right = isinstance(value, dict) and all(type(v) is inner for v in value.values())
-    if not right:
-        raise _bad(path, f"{where} is {value!r}", "it is of another type; see the file's head")
-    if isinstance(value, dict):
-        inner = {k: tuple(v) if isinstance(v, list) else v for k, v in value.items()}
-        return MappingProxyType(inner)
-    return tuple(value) if isinstance(value, list) else value
+def _fits(value: Any, kind: Any) -> bool:
+    """Whether a value is of an annotated type; a list must not be empty."""
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin is UnionType:
+        return any(_fits(value, one) for one in inner)
+    if origin is tuple:
+        return isinstance(value, tuple) and bool(value) and all(_fits(v, inner[0]) for v in value)
+    if origin is dict:
+        return isinstance(value, dict) and all(_fits(v, inner[1]) for v in value.values())
+    return type(value) is kind
 
 
-# --- checking -----------------------------------------------------------------------------------
+def _problems(declared: Catalogue) -> Iterator[str]:
+    """What does not fit together; only the first one counts, later checks rely on earlier ones."""
+    for name, template in declared.templates.items():
+        yield from _unknown(f"templates.{name}.train_on", [template.train_on], [ANSWER, EVERYTHING])
+        fields = [FIELD.findall(text) for text in (template.train, template.test)]
+        if (template.train or template.test) and fields != [[("question", "")]] * 2:
+            yield f"templates.{name} needs one {{question}} in train and in test, or neither text"
+    for name, data in declared.sets.items():
+        if data.file == bool(data.repo) or data.file == bool(data.splits):
+            yield f"sets.{name} needs a repo and splits, or file = true"
+        yield from _unknown(f"sets.{name}.splits", data.splits, ("train", "test"))
+    for task in declared.tasks.values():
+        yield from _task_problems(f"tasks.{task.name}", task, declared)
 
 
-def _known(path: Path, where: str, what: str, name: str, known: Any) -> None:
-    if name not in known:
-        told = ", ".join(repr(k) for k in known)
-        raise _bad(path, f"unknown {what} {name!r} in {where}", f"use one of {told}")
-
-
-def _check_template(path: Path, own: Template) -> None:
-    _known(path, f"templates.{own.name}.train_on", "value", own.train_on, (ANSWER, EVERYTHING))
-    if bool(own.train) != bool(own.test):
-        raise _bad(path, f"templates.{own.name} has train or test alone", "give both or none")
-    for split in filter(None, (own.train, own.test)):
-        if row_templates.fields(split) != [("question", "")]:
-            raise _bad(path, f"templates.{own.name} needs one {{question}}", "put it in")
-
-
-def _check_set(path: Path, own: DataSet) -> None:
-    where = f"sets.{own.name}"
-    if own.file == bool(own.repo) or own.file == bool(own.splits):
-        raise _bad(path, f"{where} needs a repo and splits, or file = true", "add what is missing")
-    for split in own.splits:
-        _known(path, f"{where}.splits", "split", split, ("train", "test"))
-
-
-def _check_task(path: Path, own: Task, found: Catalogue) -> None:
-    where = f"tasks.{own.name}"
-    _known(path, f"{where}.set", "set", own.set, found.sets)
-    _known(path, f"{where}.judge", "judge", own.judge, JUDGES)
-    if own.stand_in:
-        _known(path, f"{where}.stand_in", "task", own.stand_in, found.tasks)
-        for split in own.splits:
-            other = found.tasks[own.stand_in].splits
-            _known(path, f"{where}.stand_in", "split", split, other)
-    for split in own.splits:
-        _known(path, f"{where}.splits", "split", split, SPLITS)
-    if bool(own.question) == bool(own.text):
-        raise _bad(path, f"{where} needs either a question or a text", "give one of them")
-    rows = found.sets[own.set]
-    trains = rows.file or "train" in rows.splits
-    for split in own.splits:
-        if not trains and (split != "test" or "test" not in rows.splits):
-            raise _bad(path, f"{where}.splits: set {own.set} has no {split}", "take it out")
-    if own.chunk_words < 1:
-        raise _bad(path, f"{where}.chunk_words is {own.chunk_words}", "give at least 1")
-    if own.judge and not own.target:
-        raise _bad(path, f"{where}.judge has no target to judge by", "give a target, or no judge")
+def _task_problems(where: str, task: Task, declared: Catalogue) -> Iterator[str]:
+    yield from _unknown(f"{where}.set", [task.set], declared.sets)
+    data = declared.sets[task.set]
+    trains = data.file or "train" in data.splits
+    yield from _unknown(f"{where}.splits", task.splits, SPLITS if trains else ["test"])
+    yield from _unknown(f"{where}.judge", [task.judge], ["", *JUDGES])
+    if task.stand_in:
+        yield from _unknown(f"{where}.stand_in", [task.stand_in], declared.tasks)
+        splits = declared.tasks[task.stand_in].splits
+        yield from _unknown(f"{where}.stand_in", task.splits, splits)
+    if bool(task.question) == bool(task.text):
+        yield f"{where} needs either a question or a text"
+    if task.chunk_words < 1:
+        yield f"{where}.chunk_words is {task.chunk_words}, not at least 1"
+    if task.judge and not task.target:
+        yield f"{where}.judge has no target to judge by"
     for key in ("question", "answer", "target", "text", "key", "view", "compare"):
-        templates = getattr(own, key)
-        for template in (templates,) if isinstance(templates, str) else templates:
-            for column, name in row_templates.fields(template):
-                known = (*rows.columns, *found.phrases)
-                _known(path, f"{where}.{key}", "column", column, known)
-                if name:
-                    _known(path, f"{where}.{key}", "filter", name, row_templates.FILTERS)
-    for column in (*own.where, *own.keep.values()):
-        _known(path, f"{where}.where or keep", "column", column, rows.columns)
+        for column, name in FIELD.findall("\n".join(_several(getattr(task, key)))):
+            yield from _unknown(f"{where}.{key}", [column], [*data.columns, *declared.phrases])
+            yield from _unknown(f"{where}.{key}", [name], ["", *FILTERS])
+    yield from _unknown(f"{where}.where or keep", [*task.where, *task.keep.values()], data.columns)
+
+
+def _unknown(where: str, names: Any, known: Any) -> Iterator[str]:
+    for name in names:
+        if name not in known:
+            yield f"{where}: unknown {name!r}, use one of {', '.join(map(repr, known))}"
+
+
+def _several(templates: Templates) -> tuple[str, ...]:
+    return (templates,) if isinstance(templates, str) else templates
+
+
+# --- templates ----------------------------------------------------------------------------------
+
+
+def _worked(answer: str) -> str:
+    steps, _, number = re.sub(r"<<[^<>]*>>", "", answer).rpartition("####")
+    return f"{steps.strip()}\nThe answer is {number.strip()}."
+
+
+def _quoted(instruction: str) -> str:
+    sentence = re.search(r"'(.*)'\. How many", instruction, re.DOTALL)
+    return sentence[1] if sentence else instruction
+
+
+FILTERS: dict[str, Callable[[Any], Any]] = {
+    "worked": _worked,  # a GSM8K answer without calculator marks, ending in "The answer is N."
+    "gsm8k_number": gsm8k_answer,
+    "first": lambda answers: (answers["text"] or [""])[0],  # SQuAD's first answer, if any
+    "answerable": lambda answers: "answerable" if answers["text"] else "unanswerable",
+    "number": lambda answer: int(re.search(r"-?\d+", answer)[0]),  # 3, of "answer3"
+    "quoted": _quoted,  # the sentence that task161 asks about
+}
+"""What a template may do to a column before it is put in."""
+
+
+def fill(templates: Templates, row: Mapping, phrases: Mapping[str, str], strip: bool = True) -> Any:
+    """Fill in a row.
+
+    Args:
+        templates: one template, or several: the first whose columns all say something (are not
+            empty, nor a way of writing "no input"), else the last.
+        row: by column.
+        phrases: texts that templates may name like a column; they always say something.
+        strip: texts lose the blanks at their ends before they are put in.
+
+    Returns:
+        Text; or the value itself (e.g. a number) where the template is a single field.
+    """
+
+    def look_up(column: str, name: str = "") -> Any:
+        value = phrases[column] if column in phrases else row[column]
+        value = FILTERS[name](value) if name else value
+        return value.strip() if strip and isinstance(value, str) else value
+
+    def says_something(template: str) -> bool:
+        values = [look_up(*one) for one in FIELD.findall(template)]
+        return not any(isinstance(v, str) and v.strip().lower() in NOTHING for v in values)
+
+    *first, last = _several(templates)
+    template = next(filter(says_something, first), last)
+    if whole := FIELD.fullmatch(template):
+        return look_up(whole[1], whole[2] or "")
+    return FIELD.sub(lambda one: str(look_up(one[1], one[2] or "")), template)

@@ -2,46 +2,36 @@
 
 from collections.abc import Mapping
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from lorasoups.errors import SoupError
-from lorasoups.models.encoding import ANSWER
-from lorasoups.tasks.real import decontamination, gsm_hard
-from lorasoups.tasks.real import tasks as real_tasks
+from lorasoups.models.batching import ANSWER, encode_all
+from lorasoups.tasks.real import decontamination, gsm_hard, tasks
 from lorasoups.tasks.real.sets import catalogue
 
 WORDS_PER_TOKEN = 0.5  # a chunk of n words nearly always has fewer than 2 n tokens
 
 
 class RealTasks:
-    """Items and views of `real_tasks` for one tokenizer.
+    """Items and views of the real tasks for one tokenizer.
 
     Args:
         tokenizer: gives the prompt template and the length of examples.
         max_length: training and validation examples with more tokens (prompt, answer and end) are
-            left out; test problems never are. Plain text comes in chunks that are short enough.
+            left out; test problems never are. Chunks of plain text are made short enough.
         template: ``same`` (training and evaluation share the template, loss on the answer) or
-            ``released`` (see ``[templates]`` in ``real_sets.toml``); items of a template with loss
-            on everything say so by ``train_on`` (see `encoding.encode_all`).
-        manual: the user's own text file, for the task ``manual``.
+            ``released`` (see ``[templates]`` in ``sets.toml``). Items whose loss is on everything
+            say so in ``train_on`` (see `batching.encode_all`).
 
     Raises:
         SoupError: no such template.
     """
 
-    def __init__(
-        self,
-        tokenizer: Any,
-        max_length: int,
-        template: str = real_tasks.SAME,
-        manual: str | Path | None = None,
-    ):
-        real_tasks.render(tokenizer, "", template)  # refuses unknown names
-        self.tokenizer, self.max_length = tokenizer, max_length
-        self.template, self.manual = template, manual
+    def __init__(self, tokenizer: Any, max_length: int, template: str = "same"):
+        tasks.render(tokenizer, "", template)  # refuses unknown names
+        self.tokenizer, self.max_length, self.template = tokenizer, max_length, template
         self._files: dict[tuple, dict] = {}
         self._read = cache(self._read_all)
 
@@ -49,17 +39,17 @@ class RealTasks:
         """The first ``n`` items ``{prompt, answer, target, id}`` (fewer if there are fewer).
 
         Raises:
-            SoupError: see `real_tasks.items`; or not a single example is short enough.
+            SoupError: see `tasks.items`; or no example is short enough.
         """
-        chosen = []
+        chosen: list[dict] = []
         train_on = catalogue().templates[self.template].train_on
         more = {} if train_on == ANSWER else {"train_on": train_on}
         for item in self._read(task, split):
             if len(chosen) == n:
                 break
-            prompt = real_tasks.render(self.tokenizer, item["question"], self.template, split)
+            prompt = tasks.render(self.tokenizer, item["question"], self.template, split)
             item = {**item, "prompt": prompt, **more}
-            if split == "test" or self._length(item) <= self.max_length:
+            if split == "test" or self._fits(item):
                 chosen.append(item)
         if not chosen:
             raise SoupError(
@@ -69,44 +59,36 @@ class RealTasks:
         return chosen
 
     def views(self, task: str, n: int) -> dict[str, np.ndarray]:
-        """Masks over the first ``n`` test items of a task, by name: ``all``; GSM-Hard's three; and
-        where the items name their parts (a prompt format, whether there is an answer) each part."""
-        found = self._read(task, "test")
+        """Masks over the first ``n`` test items of a task, by name: ``all``, the three of GSM-Hard,
+        and each part that the items name (a prompt format, whether there is an answer)."""
+        items = self._read(task, "test")
         if task == "gsm_hard":
-            return gsm_hard.masks([item["source_question"] for item in found], n)
-        names = [item.get("view") for item in found[:n]]
+            return gsm_hard.masks([item["source_question"] for item in items], n)
+        names = [item.get("view") for item in items[:n]]
         parts = sorted(set(filter(None, names)))
         masks = {part: np.array([name == part for name in names]) for part in parts}
         return {"all": np.ones(len(names), dtype=bool)} | (masks if len(masks) > 1 else {})
 
     def data(self) -> list[dict]:
-        """`hub.Rows.info` of every file that was read, in the order of their names."""
+        """The info of every file that was read (see `hub.load_split`), in the order of names."""
         return [self._files[key] for key in sorted(self._files)]
 
-    def decontamination(
-        self, n_train: Mapping[str, int], n_test: Mapping[str, int], n: int = decontamination.N
-    ) -> dict:
-        """What the items of training and of the test share (see `decontamination.report`).
-
-        Args:
-            n_train: skill -> how many training items are used.
-            n_test: test task -> how many test items are used.
-            n: words of an n-gram.
-        """
+    def decontamination(self, n_train: Mapping[str, int], n_test: Mapping[str, int]) -> dict:
+        """What the first training items of each skill share with the first items of each test
+        (see `decontamination.report`)."""
         return decontamination.report(
-            {task: self.items(task, "train", count) for task, count in n_train.items()},
-            {task: self.items(task, "test", count) for task, count in n_test.items()},
-            n,
+            {task: self.items(task, "train", n) for task, n in n_train.items()},
+            {task: self.items(task, "test", n) for task, n in n_test.items()},
         )
 
     def _read_all(self, task: str, split: str) -> list[dict]:
         words = max(1, int(self.max_length * WORDS_PER_TOKEN))
-        found, files = real_tasks.items(task, split, self.manual, words)
+        items, files = tasks.items(task, split, words)
         for info in files:
             key = (info["repo"], info["config"], info["split"], info["stand_in_for"] or "")
             self._files[key] = info
-        return found
+        return items
 
-    def _length(self, item: dict) -> int:
-        answer = self.tokenizer(item["answer"], add_special_tokens=False).input_ids
-        return len(self.tokenizer(item["prompt"]).input_ids) + len(answer) + 1
+    def _fits(self, item: dict) -> bool:
+        (row,) = encode_all(self.tokenizer, [item], self.max_length + 1)
+        return len(row["input_ids"]) <= self.max_length

@@ -1,115 +1,110 @@
-"""The tasks on real data: items of each, disjoint parts, and how a question becomes a prompt.
+"""The tasks on real data: items of each, disjoint splits, and how a question becomes a prompt.
 
-Which sets there are and what is asked of them is declared in ``real_sets.toml``. The headline's:
+``sets.toml`` declares the sets and what is asked of them. The main study uses
 
 ========  =======================  ====================  ====================================
-task      dataset                  answer                used for
+task      data set                 answer                used for
 ========  =======================  ====================  ====================================
 math      openai/gsm8k             worked steps, words   skill; its test is GSM8K's own test
-code      CodeAlpaca-20k           as in the dataset     skill; has no test that could be run
+code      CodeAlpaca-20k           as in the data set    skill; its answers cannot be run
 gsm_hard  reasoning-machines/...   a Python program      target: test only, never trained on
 ========  =======================  ====================  ====================================
 
-No skill example answers a word problem with a program. Prompts of training and evaluation come
-from one template (`render`), unless the released choice is asked for.
+No skill example answers a word problem with a program.
 """
 
 import hashlib
-from collections.abc import Iterator
+import os
+import re
+from collections.abc import Iterator, Sequence
 from functools import cache
-from pathlib import Path
 
 from lorasoups.errors import SoupError
-from lorasoups.tasks.real.chunks import chunks
-from lorasoups.tasks.real.hub import Rows
-from lorasoups.tasks.real.rows import read, served
-from lorasoups.tasks.real.sets import SPLITS, DataSet, Task, catalogue
-from lorasoups.tasks.real.templates import fill
+from lorasoups.tasks.real.hub import (
+    MANUAL_VARIABLE,
+    MIRROR_OPTION,
+    OWN_FILE,
+    load_manual,
+    load_split,
+    mirror_file,
+    mirror_folder,
+)
+from lorasoups.tasks.real.sets import SPLITS, DataSet, Task, catalogue, fill
 
 USE_PYTHON = catalogue().phrases["use_python"]
-TASKS = tuple(catalogue().tasks)
-SAME = "same"
 _SHARE = 20  # every 20th question is for validation; without a file for the test another for it
 
 
-def items(
-    task: str, split: str, manual: str | Path | None = None, max_words: int | None = None
-) -> tuple[list[dict], list[dict]]:
-    """All items of a task's split, and where they come from.
+def items(task: str, split: str, max_words: int | None = None) -> tuple[list[dict], list[dict]]:
+    """All items of a task's split, and the files that they come from.
 
-    ``train``, ``validation`` and ``test`` are disjoint by question (or by what the task declares as
-    its key, e.g. the article). Which of them a question of a training file belongs to depends on
-    its hash alone; such items come in the order of the question's hash (as good as shuffled), the
-    items of a file for the test in the file's own order.
+    ``train``, ``validation`` and ``test`` share no question (or no value of the declared key, e.g.
+    an article). The hash of a question decides the split of a row of a training file; such items
+    come in the order of their hashes (as good as shuffled). Items of a test file keep its order.
 
     Args:
-        task: one of `TASKS`.
+        task: a task of ``sets.toml``.
         split: ``train``, ``validation`` or ``test``; a target has ``test`` alone.
-        manual: the user's own text file, for the task ``manual``.
-        max_words: words of a chunk of plain text, if fewer than declared.
+        max_words: the most words of a chunk of plain text, if fewer than declared.
 
     Returns:
-        Items ``{question, answer, target, id}``, and the `hub.Rows.info` of every file read.
-        ``question`` is what the user says (not yet a prompt: see `render`), "" for plain text;
-        ``target`` is a number or a text, or None where there is nothing to compare with; ``id``
-        names the row. Items that are asked for a program have ``source_question`` too: the
-        question without the request for Python. Some have a ``view``, the part of the test that
-        they belong to, or ``compare``, their content without its form (see `decontamination`).
+        Items ``{question, answer, target, id}``, and the info of every file (see `hub.load_split`).
+        ``question`` is what the user says (`render` makes the prompt), "" for plain text;
+        ``target`` is a number, a text or None; ``id`` names the row. Where declared, items also
+        have ``source_question`` (the question without the request for a program), ``view`` (the
+        part of the test) and ``compare`` (the content without its form, see `decontamination`).
 
     Raises:
-        SoupError: unknown task or split, a target asked for training, or data not to be had.
+        SoupError: unknown task or split, a target asked for training, or data that are not there.
     """
-    found = catalogue()
-    if task not in found.tasks or split not in SPLITS:
+    declared = catalogue()
+    if task not in declared.tasks or split not in SPLITS:
         raise SoupError(
             f"no such data: task {task!r}, split {split!r}; "
-            f"choose one of {', '.join(found.tasks)} and of {', '.join(SPLITS)}"
+            f"choose one of {', '.join(declared.tasks)} and of {', '.join(SPLITS)}"
         )
-    own = found.tasks[task]
-    if split not in own.splits:
-        what = "for the test alone" if own.splits == ("test",) else f"without a {split} part"
-        raise SoupError(f"{task} is {what}: split {split!r}; use {' or '.join(own.splits)}")
-    own, stand_in_for = served(own, found, manual)
-    where = found.sets[own.set]
-
-    def load(name: str) -> Rows:
-        return read(where, name, manual, stand_in_for)
-
-    if split == "test" and "test" in where.splits and not own.test_part:
-        rows = load("test")
-        return [item for _, item in _made(own, where, rows, "test", max_words)], [rows.info]
-    rows = load("train")
-    made = list(_made(own, where, rows, "train", max_words))
-    if "test" not in where.splits:
-        return _part(own, made, split, set()), [rows.info]
-    test = load("test")
-    known = {_hash(_key(own, row)) for row in test}
-    return _part(own, made, split, known), [rows.info, test.info]
+    chosen = declared.tasks[task]
+    if split not in chosen.splits:
+        what = "for the test alone" if chosen.splits == ("test",) else f"without a {split} split"
+        raise SoupError(f"{task} is {what}: split {split!r}; use {' or '.join(chosen.splits)}")
+    data, stand_in_for = declared.sets[chosen.set], None
+    if chosen.stand_in and not _available(data):
+        stand_in_for, chosen = data.repo or OWN_FILE, declared.tasks[chosen.stand_in]
+        data = declared.sets[chosen.set]
+    if split == "test" and "test" in data.splits and not chosen.test_part:
+        rows, info = _read(data, "test", stand_in_for)
+        return [item for _, item in _made(chosen, data, rows, "test", max_words)], [info]
+    rows, info = _read(data, "train", stand_in_for)
+    made, infos, tested = list(_made(chosen, data, rows, "train", max_words)), [info], set()
+    if "test" in data.splits:
+        rows, info = _read(data, "test", stand_in_for)
+        infos.append(info)
+        tested = {_hash(_key(chosen, row)) for row in rows}
+    return _split(chosen, made, split, tested), infos
 
 
-def render(tokenizer, question: str, template: str = SAME, split: str = "test") -> str:
+def render(tokenizer, question: str, template: str = "same", split: str = "test") -> str:
     """The prompt for a question, up to where the answer begins.
 
-    The tokenizer's chat template if it has one (a single user turn), else a plain template. A begin
-    token that the tokenizer will add itself is not written twice.
+    By default the tokenizer's chat template with a single user turn, or a plain template if it has
+    none; a begin token that the tokenizer adds itself is not written twice.
 
     Args:
         tokenizer: of the base.
         question: what the user says; plain text ("") has an empty prompt.
-        template: a name of ``[templates]`` in ``real_sets.toml``; ``released`` uses neither of the
-            two above, but its own for training and for the test.
-        split: train, validation or test; of no concern to the default.
+        template: a name of ``[templates]`` in ``sets.toml``; ``released`` has texts of its own,
+            one for training and one for the test.
+        split: train, validation or test.
 
     Raises:
         SoupError: no such template.
     """
-    if template not in catalogue().templates:
-        known = ", ".join(catalogue().templates)
-        raise SoupError(f"no such template: {template!r}; choose one of {known}")
+    templates = catalogue().templates
+    if template not in templates:
+        raise SoupError(f"no such template: {template!r}; choose one of {', '.join(templates)}")
     if not question:
         return ""
-    declared = catalogue().templates[template]
-    if text := declared.test if split == "test" else declared.train:
+    if text := templates[template].test if split == "test" else templates[template].train:
         return text.replace("{question}", question)
     if not getattr(tokenizer, "chat_template", None):
         return f"### Instruction:\n{question}\n\n### Response:\n"
@@ -117,54 +112,62 @@ def render(tokenizer, question: str, template: str = SAME, split: str = "test") 
     text = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
     begin = tokenizer.bos_token
     if begin and text.startswith(begin):
-        ids = tokenizer(text).input_ids
-        if ids[:2] == [tokenizer.bos_token_id] * 2:
+        if tokenizer(text).input_ids[:2] == [tokenizer.bos_token_id] * 2:
             return text.removeprefix(begin)
     return text
-
-
-def judge_of(task: str) -> str:
-    """The name of a task's judge (`judges.JUDGES`); "" where nothing can be judged."""
-    return catalogue().tasks[task].judge
 
 
 # --- from rows to items -------------------------------------------------------------------------
 
 
+def _available(data: DataSet) -> bool:
+    """Whether a set needs no stand-in: the file is named, or the mirror (if any) has its splits."""
+    if data.file:
+        return bool(os.environ.get(MANUAL_VARIABLE))
+    folder = mirror_folder()
+    if folder is None or not folder.is_dir():
+        return True
+    splits = data.splits.values()
+    return all((folder / mirror_file(data.repo, data.config, s)).is_file() for s in splits)
+
+
+def _read(data: DataSet, split: str, stand_in_for: str | None) -> tuple[list[dict], dict]:
+    if data.file:
+        return load_manual()
+    if not data.hub and mirror_folder() is None:
+        raise SoupError(f"not on the Hub, only in a mirror: {data.repo}; {MIRROR_OPTION}")
+    place = data.repo, data.config, data.splits[split]
+    return load_split(*place, columns=data.columns, stand_in_for=stand_in_for)
+
+
 def _made(
-    task: Task, where: DataSet, rows: Rows, split: str, max_words: int | None
+    task: Task, data: DataSet, rows: Sequence[dict], split: str, max_words: int | None
 ) -> Iterator[tuple[str, dict]]:
     """Key and item of every row that the task uses, in the file's order."""
-    begin = where.repo.rpartition("/")[2] or where.name
-    names = task.id or f"{begin}/{where.splits.get(split, split)}/{{row}}"
+    file = f"{data.repo.rpartition('/')[2] or data.name}/{data.splits.get(split, split)}"
+    words = min(task.chunk_words, max_words or task.chunk_words)
     for i, row in enumerate(rows):
-        if split == "test" and i in where.drop_rows:
+        if split == "test" and i in data.drop_rows:
             continue
         if any(row[column] not in wanted for column, wanted in task.where.items()):
             continue
-        name = names.replace("{row}", str(i))
-        yield from _texts(task, row, name, max_words) if task.text else _question(task, row, name)
-
-
-def _texts(task: Task, row: dict, name: str, max_words: int | None) -> Iterator[tuple[str, dict]]:
-    words = min(task.chunk_words, max_words or task.chunk_words)
-    for j, text in enumerate(chunks(_fill(task, "text", row), words)):
-        yield text, {"question": "", "answer": text, "target": None, "id": f"{name}/{j}"}
+        name = (task.id or f"{file}/{{row}}").replace("{row}", str(i))
+        if not task.text:
+            yield from _question(task, row, name)
+            continue
+        for j, text in enumerate(chunks(_fill(task, "text", row), words)):
+            yield text, {"question": "", "answer": text, "target": None, "id": f"{name}/{j}"}
 
 
 def _question(task: Task, row: dict, name: str) -> Iterator[tuple[str, dict]]:
+    """Key and item of a row, unless its question or its answer is empty."""
     question, answer = _fill(task, "question", row), _fill(task, "answer", row)
     if not question or (task.answer and not answer):
         return
-    item = {
-        "question": question,
-        "answer": answer,
-        "target": _fill(task, "target", row) if task.target else None,
-        "id": name,
-    }
+    target = _fill(task, "target", row) if task.target else None
+    item = {"question": question, "answer": answer, "target": target, "id": name}
     item |= {new: row[column] for new, column in task.keep.items()}
-    item |= {"view": _fill(task, "view", row)} if task.view else {}
-    item |= {"compare": _fill(task, "compare", row)} if task.compare else {}
+    item |= {what: _fill(task, what, row) for what in ("view", "compare") if getattr(task, what)}
     yield _key(task, row), item
 
 
@@ -176,34 +179,57 @@ def _key(task: Task, row: dict) -> str:
     return _fill(task, "key" if task.key else "question", row)
 
 
-# --- disjoint parts -----------------------------------------------------------------------------
+def chunks(text: str, max_words: int) -> list[str]:
+    """Pieces of a text, in order, each of at most ``max_words`` words (at least 1).
+
+    Whole paragraphs are put together as long as they fit. A longer paragraph is cut at its
+    sentences, a longer sentence between words. No word is lost or repeated.
+    """
+    done: list[str] = []
+    for joint, piece in _pieces(text, max_words):
+        if done and len(done[-1].split()) + len(piece.split()) <= max_words:
+            done[-1] += joint + piece
+        else:
+            done.append(piece)
+    return done
 
 
-def _part(task: Task, made: list[tuple[str, dict]], split: str, known: set[int]) -> list[dict]:
-    """The items of a training file that belong to a split; a key in ``known`` to none."""
-    has_part = "test" in task.splits and (task.test_part or not known)
-    wanted = {"validation": {0}, "test": {1}}.get(split, set(range(2 if has_part else 1, _SHARE)))
-    slots = _slots({_hash(key) for key, _ in made}, task.ranked or bool(task.text))
-    kept = [item for key, item in made if _hash(key) not in known and slots[_hash(key)] in wanted]
-    return _ordered(kept)
+def _pieces(text: str, max_words: int) -> Iterator[tuple[str, str]]:
+    """The blanks before a piece, and the piece itself."""
+    for paragraph in filter(None, map(str.strip, re.split(r"\n\s*\n", text))):
+        if len(paragraph.split()) <= max_words:
+            yield "\n\n", paragraph
+            continue
+        joint = "\n\n"
+        for sentence in re.split(r"(?<=[.!?])\s+", paragraph):
+            words = sentence.split()
+            if len(words) <= max_words:
+                yield joint, sentence
+            else:
+                for at in range(0, len(words), max_words):
+                    yield joint, " ".join(words[at : at + max_words])
+                    joint = " "
+            joint = " "
 
 
-def _slots(hashes: set[int], ranked: bool) -> dict[int, int]:
-    """0 .. 19 for each key: by its hash alone, or (few keys) by its place among all hashes."""
-    if ranked:
-        return {own: place % _SHARE for place, own in enumerate(sorted(hashes))}
-    return {own: own % _SHARE for own in hashes}
+# --- disjoint splits ----------------------------------------------------------------------------
+
+
+def _split(task: Task, made: list[tuple[str, dict]], split: str, tested: set[int]) -> list[dict]:
+    """The items of a training file that belong to a split; a key of ``tested`` belongs to none."""
+    has_test = "test" in task.splits and (task.test_part or not tested)
+    wanted = {"validation": {0}, "test": {1}}.get(split, set(range(1 + has_test, _SHARE)))
+    keys = sorted({_hash(key) for key, _ in made})
+    by_place = task.ranked or bool(task.text)  # few keys: their place among all hashes decides
+    slots = {key: (place if by_place else key) % _SHARE for place, key in enumerate(keys)}
+    first: dict[int, dict] = {}  # each question (of plain text: the text) once
+    for key, item in made:
+        if _hash(key) not in tested and slots[_hash(key)] in wanted:
+            first.setdefault(_hash(item["question"] or item["answer"]), item)
+    return [first[key] for key in sorted(first)]
 
 
 @cache
 def _hash(text: str) -> int:
     plain = " ".join(text.lower().split())
     return int.from_bytes(hashlib.sha256(plain.encode()).digest()[:8], "big")
-
-
-def _ordered(kept: list[dict]) -> list[dict]:
-    """By hash of the question (of plain text: the text), each once."""
-    first: dict[int, dict] = {}
-    for item in kept:
-        first.setdefault(_hash(item["question"] or item["answer"]), item)
-    return [first[key] for key in sorted(first)]

@@ -1,14 +1,14 @@
 """The four composed tasks on real data: disjoint parts, stand-ins, one's own manual, templates."""
 
+import datasets
 import pytest
 from mirrors import FORMATS, SQUAD, write_split, write_whole_mirror
 
 from lorasoups.errors import SoupError
-from lorasoups.tasks.real.hub import MIRROR_VARIABLE
-from lorasoups.tasks.real.rows import MANUAL_VARIABLE, OWN_FILE
+from lorasoups.tasks.real.hub import MANUAL_VARIABLE, MIRROR_VARIABLE, OWN_FILE
 from lorasoups.tasks.real.sets import SPLITS, catalogue
 from lorasoups.tasks.real.source import RealTasks
-from lorasoups.tasks.real.tasks import USE_PYTHON, items, judge_of, render
+from lorasoups.tasks.real.tasks import USE_PYTHON, items, render
 from lorasoups.tasks.worlds.pretrain import word_tokenizer
 
 
@@ -40,7 +40,7 @@ def test_a_mirror_serves_every_task_of_every_study(mirror):
             assert found and files, (name, split)
             assert all({"question", "answer", "target", "id"} <= set(item) for item in found)
             assert len({item["id"] for item in found}) == len(found)
-            if judge_of(name) and split == "test":
+            if task.judge and split == "test":
                 assert all(item["target"] not in (None, "") for item in found)
             if split != "test":
                 assert all(item["answer"] for item in found)
@@ -156,8 +156,6 @@ def test_the_hub_s_own_set_is_asked_for_without_a_mirror(monkeypatch):
         asked.append((repo, config, split))
         raise ConnectionError("no network")
 
-    import datasets
-
     monkeypatch.setattr(datasets, "load_dataset", load)
     with pytest.raises(SoupError, match="unreachable"):
         items("alpaca", "train")
@@ -176,7 +174,7 @@ def test_one_s_own_manual_is_cut_into_chunks(tmp_path, monkeypatch, tokenizer):
     assert all(parts.values()) and len(set(text)) == len(text)
     assert sorted(" ".join(text).split()) == sorted(path.read_text().split())
     assert all(len(chunk.split()) <= 160 for chunk in text)
-    tasks = RealTasks(tokenizer, max_length=40, manual=path)
+    tasks = RealTasks(tokenizer, max_length=40)
     item = tasks.items("manual", "train", 1)[0]
     assert item["prompt"] == item["question"] == "" and len(item["answer"].split()) <= 20
     (info,) = tasks.data()
@@ -191,10 +189,11 @@ def test_one_s_own_manual_is_cut_into_chunks(tmp_path, monkeypatch, tokenizer):
 def test_a_bad_manual_is_refused(tmp_path, monkeypatch, content, told):
     monkeypatch.delenv(MIRROR_VARIABLE, raising=False)
     path = tmp_path / "manual.txt"
+    monkeypatch.setenv(MANUAL_VARIABLE, str(path))
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(SoupError, match=told):
-        items("manual", "train", manual=path)
+        items("manual", "train")
 
 
 def test_no_manual_at_all_is_told(monkeypatch):
@@ -225,7 +224,7 @@ def test_an_unknown_template_is_refused(tokenizer):
 
 def test_the_report_covers_what_is_used(mirror, tokenizer):
     tasks = RealTasks(tokenizer, 10_000)
-    found = tasks.decontamination({"math": 50, "code": 20}, {"gsm_hard": 6}, n=5)
+    found = tasks.decontamination({"math": 50, "code": 20}, {"gsm_hard": 6})
     assert [(p["train"], p["train_rows"], p["test_items"]) for p in found["pairs"]] == [
         ("math", 50, 6), ("code", 20, 6),
     ]  # fmt: skip
