@@ -1,10 +1,12 @@
-"""Tables from the results file: data frames for notebooks, Markdown for the README.
+"""Tables from results: data frames for notebooks, Markdown for the README and docs/results.md.
 
-``python -m lorasoups.report.tables`` writes the results of profile ``mini`` into ``README.md``.
+``python -m lorasoups.report.tables`` writes the blocks of results into these two files.
 """
 
+import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -12,18 +14,22 @@ import pandas as pd
 from lorasoups.errors import SoupError
 from lorasoups.files import write_text_atomic
 from lorasoups.paths import Folders
-from lorasoups.report import claims
+from lorasoups.report import sentences
 from lorasoups.results import reading
-from lorasoups.results.file import load_results, read_results
-from lorasoups.results.reading import Estimate, Results, estimate, label, percent
+from lorasoups.results.file import read_results
+from lorasoups.results.reading import Results, estimate, interval, label, percent
 from lorasoups.study.profile import STUDIES
 
-BEGIN, END = "<!-- results:", "<!-- end of results -->"  # around what is written into the README
+Known = Mapping[str, Results]  # experiment -> its results
+LORAHUB, SUM, AVERAGE = "lorahub@delta", "linear@delta/w1", "linear@delta"
+PAPER_GSM_HARD = {"cat": 21.11, "data_mix": 18.8, "math": 14.18, "code": 8.04}
+"""Accuracy on GSM-Hard in percent, after secondary notes that fit the paper's abstract."""
 
 
-def interval(lo: float | None, hi: float | None, sign: str = "") -> str:
-    """``[58.1, 66.0]`` in percent or points; a dash where there is none."""
-    return "-" if lo is None or hi is None else f"[{100 * lo:{sign}.1f}, {100 * hi:{sign}.1f}]"
+def markdown(frame: pd.DataFrame) -> str:
+    """The frame as a Markdown table without its index."""
+    lines = [frame.columns, ["---"] * frame.shape[1], *frame.itertuples(index=False)]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
 
 
 def headline(results: Results) -> pd.DataFrame:
@@ -31,23 +37,47 @@ def headline(results: Results) -> pd.DataFrame:
 
     ``kind`` stands only with the first method of its kind.
     """
+    lines = []
+    for kind, members in reading.methods(results).items():
+        for method in members:
+            e = estimate(results, method)
+            lines.append({
+                "kind": kind if method == members[0] else "", "method": label(method, results),
+                "solved, %": percent(e.mean), "95 % interval": interval(e.lo, e.hi),
+                "worst and best seed": f"{percent(min(e.per_seed))}, {percent(max(e.per_seed))}",
+                "seeds": len(e.per_seed), "problems": e.n,
+            })  # fmt: skip
+    return pd.DataFrame(lines)
+
+
+def _best(results: Results, methods: Iterable[str], n: int = 1) -> list[str]:
+    """The ``n`` methods that solve most of the target, best first."""
+    return sorted(methods, key=lambda m: -estimate(results, m).mean)[:n]
+
+
+def short(results: Results, best: int = 3) -> pd.DataFrame:
+    """The headline table with only the ``best`` static merges (by their mean)."""
+    static = sentences.static_merges(results)
+    kept = _best(results, static, best)
+    dropped = [label(m, results) for m in static if m not in kept]
+    frame = headline(results)
+    return frame[~frame["method"].isin(dropped)].drop(columns=["kind", "problems"])
+
+
+def ten_rows(results: Results) -> pd.DataFrame:
+    """CAT beside its skills, its main rivals and the best TIES or DARE merge, for the README."""
+    present = [m for members in reading.methods(results).values() for m in members]
+    pruned = _best(results, [m for m in present if m.startswith(("ties", "dare"))])
+    searched = _best(results, [m for m in present if m in (LORAHUB, "xlora")])
+    wanted = ["base", *reading.skills(results), "data_mix", SUM, AVERAGE, *pruned, "cat",
+              "released", *searched]  # fmt: skip
+    names = {SUM: "plain sum, weights 1", AVERAGE: "average, weights 1/k"}
+    names |= {m: f"best of TIES and DARE: {label(m, results)}" for m in pruned}
     return pd.DataFrame(
-        {"kind": name if method == members[0] else "", "method": label(method, results)}
-        | _numbers(estimate(results, method))
-        for name, members in reading.methods(results).items()
-        for method in members
-    )
-
-
-def _numbers(found: Estimate) -> dict[str, Any]:
-    low, high = min(found.per_seed), max(found.per_seed)
-    return {
-        "solved, %": percent(found.mean),
-        "95 % interval": interval(found.lo, found.hi),
-        "worst and best seed": f"{percent(low)}, {percent(high)}",
-        "seeds": len(found.per_seed),
-        "problems": found.n,
-    }
+        {"method": names.get(m, label(m, results)), "solved, %": percent(e.mean),
+         "95 % interval": interval(e.lo, e.hi)}
+        for m in wanted if m in present for e in [estimate(results, m)]
+    )  # fmt: skip
 
 
 def comparisons(results: Results) -> pd.DataFrame:
@@ -65,6 +95,10 @@ def comparisons(results: Results) -> pd.DataFrame:
     )
 
 
+def _p(p: float | None) -> str:
+    return "-" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
 def outcomes(results: Results, task: str) -> pd.DataFrame:
     """What became of the answers to a test, all seeds together: ``ok`` and the ways to fail."""
     counts: dict[str, Counter] = {}
@@ -72,53 +106,47 @@ def outcomes(results: Results, task: str) -> pd.DataFrame:
         counts.setdefault(row["method"], Counter()).update(row["outcomes"])
     names = sorted(set().union(*counts.values()), key=lambda name: (name != "ok", name))
     return pd.DataFrame(
-        {task: label(method, results)} | {name: found[name] for name in names}
-        for method, found in counts.items()
+        {task: label(method, results)} | {name: count[name] for name in names}
+        for method, count in counts.items()
     )
 
 
-def _p(p: float | None) -> str:
-    if p is None:
-        return "-"
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+def _by_column(
+    results: Results,
+    columns: Iterable[str],
+    place: Callable[[str], Mapping[str, str]],
+    title: str = "{}",
+    least: int = 1,
+) -> pd.DataFrame:
+    """A line per method with at least ``least`` cells: mean % and interval at each place."""
+    lines = []
+    for method in (m for members in reading.methods(results).values() for m in members):
+        estimates = {c: estimate(results, method, **place(c)) for c in columns}
+        cells = {
+            title.format(c, n=e.n): f"{percent(e.mean)} {interval(e.lo, e.hi)}"
+            for c, e in estimates.items()
+            if e
+        }
+        if len(cells) >= least:
+            lines.append({"method": label(method, results)} | cells)
+    return pd.DataFrame(lines).fillna("-")
 
 
 def tasks(results: Results) -> pd.DataFrame:
     """Methods that took more than one test: mean % and 95 % interval on each test."""
     names = list(dict.fromkeys(row["task"] for row in results["rows"]))
-    lines = []
-    for members in reading.methods(results).values():
-        for method in members:
-            found = {task: estimate(results, method, task) for task in names}
-            if sum(e is not None for e in found.values()) > 1 or len(names) == 1:
-                cells = {
-                    t: f"{percent(e.mean)} {interval(e.lo, e.hi)}" for t, e in found.items() if e
-                }
-                lines.append({"method": label(method, results)} | cells)
-    return pd.DataFrame(lines).fillna("-")
+    return _by_column(results, names, lambda task: {"task": task}, least=min(2, len(names)))
 
 
 def views(results: Results) -> pd.DataFrame:
-    """The target by view (all problems, and what is told apart), for every method."""
-    names = list(
-        dict.fromkeys(r["view"] for r in results["rows"] if r["task"] == reading.target(results))
-    )
-    lines = []
-    for members in reading.methods(results).values():
-        for method in members:
-            found = {v: estimate(results, method, view=v) for v in names}
-            cells = {
-                f"{view} (n = {e.n})": f"{percent(e.mean)} {interval(e.lo, e.hi)}"
-                for view, e in found.items()
-                if e
-            }
-            lines.append({"method": label(method, results)} | cells)
-    return pd.DataFrame(lines).fillna("-")
+    """The target by view (all problems, and its parts), for every method."""
+    rows = [row for row in results["rows"] if row["task"] == reading.target(results)]
+    names = list(dict.fromkeys(row["view"] for row in rows))
+    return _by_column(results, names, lambda view: {"view": view}, "{} (n = {n})")
 
 
 def sweep(results: Results) -> pd.DataFrame:
-    """What was tried for the alphas, best held-out skill loss first."""
-    entries = sorted(results["sweep"], key=lambda e: e["heldout_loss"])
+    """What was tried for the alphas, lowest held-out skill loss first."""
     return pd.DataFrame(
         {
             "normalise": e["normalise"],
@@ -127,24 +155,18 @@ def sweep(results: Results) -> pd.DataFrame:
             "held-out skill loss": f"{e['heldout_loss']:.4f}",
             "chosen": "yes" if e["chosen"] else "",
         }
-        for e in entries
+        for e in sorted(results["sweep"], key=lambda e: e["heldout_loss"])
     )
 
 
 def training(results: Results) -> pd.DataFrame:
     """What was trained: mean over seeds of steps, last loss, seconds and tokens per second."""
-    columns = ["name", "steps", "loss", "seconds", "tokens_per_s"]
-    frame = pd.DataFrame(results["skills"], columns=columns)
-    means = frame.groupby("name", sort=False)[["steps", "loss", "seconds", "tokens_per_s"]].mean()
-    return pd.DataFrame(
-        {
-            "LoRA": [label(name, results) for name in means.index],
-            "steps": [f"{x:.0f}" for x in means["steps"]],
-            "last loss": [f"{x:.4f}" for x in means["loss"]],
-            "seconds": [f"{x:.1f}" for x in means["seconds"]],
-            "tokens per second": [f"{x:,.0f}" for x in means["tokens_per_s"]],
-        }
-    )
+    columns = {"steps": "{:.0f}", "loss": "{:.4f}", "seconds": "{:.1f}", "tokens_per_s": "{:,.0f}"}
+    logs = pd.DataFrame(results["skills"], columns=["name", *columns])
+    means = logs.groupby("name", sort=False)[list(columns)].mean()
+    shown = {c: [form.format(x) for x in means[c]] for c, form in columns.items()}
+    frame = pd.DataFrame({"LoRA": [label(name, results) for name in means.index]} | shown)
+    return frame.rename(columns={"loss": "last loss", "tokens_per_s": "tokens per second"})
 
 
 def timings(results: Results) -> pd.DataFrame:
@@ -158,64 +180,41 @@ def timings(results: Results) -> pd.DataFrame:
 
 def provenance(results: Results) -> pd.DataFrame:
     """Who made these results: versions, device, commit."""
-    found: Mapping[str, Any] = results["provenance"]
-    git = found["git"] or {}
+    made: Mapping[str, Any] = results["provenance"]
+    git = made["git"] or {}
     lines = {
         "profile": results["profile"],
         "created": results["created"],
-        "device": found["device"],
-        "processor": found["cpu"],
+        "device": made["device"],
+        "processor": made["cpu"],
         "commit": str(git.get("commit", "unknown"))[:12]
         + (" + changes" if git.get("dirty") else ""),
-        "base, sha256": str(found["base_sha256"])[:16],
+        "base, sha256": str(made["base_sha256"])[:16],
         **{f"data, {d['repo']} {d['split']}": _data(d) for d in results["config"].get("data", [])},
-        **found["versions"],
+        **made["versions"],
     }
     return pd.DataFrame({"what": lines.keys(), "value": lines.values()})
 
 
-def markdown(frame: pd.DataFrame) -> str:
-    """The frame as a Markdown table without its index."""
-    lines = [frame.columns, ["---"] * frame.shape[1], *frame.itertuples(index=False)]
-    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
-
-
 def _data(info: Mapping[str, Any]) -> str:
-    """What is known of a data file (`hub.Rows.info`)."""
+    """What is known of a data file."""
     part = f", not the whole set: {info['note']}" if info.get("complete") is False else ""
     instead = f", STAND-IN for {info['stand_in_for']}" if info.get("stand_in_for") else ""
     return f"{info['rows']} of {info['of']} rows from {info['origin']}{instead}{part}"
 
 
-def short(results: Results, best: int = 3) -> pd.DataFrame:
-    """The headline table with only the ``best`` static merges (by their mean)."""
-    groups = reading.methods(results)
-    static = groups.get(reading.STATIC, [])
-    kept = sorted(static, key=lambda m: -estimate(results, m).mean)[:best]
-    frame = headline(results)
-    dropped = [label(m, results) for m in static if m not in kept]
-    return frame[~frame["method"].isin(dropped)].drop(columns=["kind", "problems"])
-
-
-def studies(known: Mapping[str, Results]) -> pd.DataFrame:
-    """CAT beside its main rivals, one line per study: mean and 95 % interval in percent.
-
-    Args:
-        known: results by experiment; those that are no studies are passed over.
-    """
-    shown = ("base", "data_mix", "data_mix_2r", "fresh", "lorahub@delta", "xlora", "linear@delta",
-             "linear@delta/w1", "ties@delta/w1", "knots@delta/w1", "lego@delta/w1",
-             "cat")  # fmt: skip
+def studies(known: Known) -> pd.DataFrame:
+    """CAT beside its main rivals, a column per study: mean and 95 % interval in percent."""
+    shown = ("base", "data_mix", "data_mix_2r", "fresh", LORAHUB, "xlora", AVERAGE, SUM,
+             "ties@delta/w1", "knots@delta/w1", "lego@delta/w1", "cat")  # fmt: skip
     lines = []
-    for name in STUDIES:
-        if name not in known:
-            continue
+    for name in (name for name in STUDIES if name in known):
         results, line = known[name], {"study": name.replace("_", " ")}
         best = max((estimate(results, s).mean for s in reading.skills(results)), default=0.0)
         for method in shown:
-            found = estimate(results, method)
-            if found:
-                line[label(method)] = f"{percent(found.mean)} {interval(found.lo, found.hi)}"
+            e = estimate(results, method)
+            if e:
+                line[label(method, results)] = f"{percent(e.mean)} {interval(e.lo, e.hi)}"
             if method == "base":
                 line["best single skill"] = percent(best)
         lines.append(line)
@@ -225,50 +224,159 @@ def studies(known: Mapping[str, Results]) -> pd.DataFrame:
     return frame.rename_axis("method").reset_index()
 
 
-def into_readme(text: str, results: Results, known: Mapping[str, Results] | None = None) -> str:
-    """The README's text with the results between its two marks.
+def against_paper(results: Results) -> pd.DataFrame:
+    """The paper's setting and numbers, this kit's, and why they differ.
 
-    Args:
-        text: of the README.
-        results: of hard math.
-        known: results of all experiments, for the table of the studies.
+    Only what could be checked is quoted: the abstract and the released scripts, and one set of
+    secondary notes that fits the abstract (marked ``*``).
+    """
+    config = results["config"]
+    training, alphas, target = config["training"], config["alphas"], config["target"]
+    world = config["source"] == "world"
+    steps = {e["name"]: e["steps"] for e in results["skills"] if e["name"] in config["skills"]}
+    mix, cat = estimate(results, "data_mix"), estimate(results, "cat")
+    best = [estimate(results, m) for m in _best(results, sentences.static_merges(results))]
+    lines = [
+        ("base model", "Llama-7B*", str(config["base"]),
+         "runs on a laptop without network" if world else "runs on one small machine"),
+        ("target task", "GSM-Hard by generated programs",
+         f"{target}, {config['n_test'][target]} problems, programs are run",
+         "generated world with the same structure" if world else "the same data"),
+        ("skill LoRAs", "released script: r 32, lora_alpha 64, lr 3e-4, 5 projections",
+         f"r {training['r']}, lora_alpha {training['lora_alpha']}, lr {training['lr']:g}, "
+         f"{len(training['target_modules'])} projections, steps: "
+         + ", ".join(f"{name} {n}" for name, n in steps.items()),
+         "smaller base; chosen by us, the README says how"),
+        ("data for the alphas", "5 %* of the skills' training data",
+         f"{100 * alphas['share']:g} % of the skills' training data", ""),
+        ("schedule of the alphas",
+         "released script: softmax of randn, lr 1e-4, warm-up 100, 1 epoch",
+         f"chosen from {len(alphas['grid'])} on held-out skill loss, {alphas['epochs']:g} epochs",
+         "the released schedule is measured beside ours"),
+        ("density of TIES and DARE", "released script: 0.75, weights 1.0, factor-wise",
+         f"{config['density']:g}, weights 1/k and 1.0, factor-wise and on the delta",
+         "both variants are reported"),
+        ("seeds", "unknown", str(len(config["seeds"])), "an interval needs several"),
+        *((f"{label(m, results)}, % solved", f"{accuracy}*",
+           f"{percent(e.mean)} {interval(e.lo, e.hi)}" if e else "-",
+           "another base and task: compare the order, not the numbers")
+          for m, accuracy in PAPER_GSM_HARD.items() for e in [estimate(results, m)]),
+        ("CAT over data mixing", "+12 % (relative, average)", _relative(cat, mix),
+         "the paper averages over its tasks"),
+        ("CAT over model merging", "+43 % (relative, average)",
+         _relative(cat, best[0] if best else None),
+         "the paper averages over tasks and merges; here against the best static merge"),
+    ]  # fmt: skip
+    return pd.DataFrame(lines, columns=["what", "paper", "this kit", "why different"])
+
+
+def _relative(cat: reading.Estimate | None, other: reading.Estimate | None) -> str:
+    """``+12 % (relative)``, or why there is no such number."""
+    if cat is None or other is None:
+        return "not evaluated"
+    if other.mean == 0:
+        return "none: the other solves nothing"
+    return f"{100 * (cat.mean / other.mean - 1):+.0f} % (relative)"
+
+
+# --- blocks of the README and of docs/results.md ------------------------------------------------
+
+
+def _headline_block(mini: Known) -> list[str]:
+    results = mini["hard_math"]
+    n, seeds = reading.rows(results)[0]["n"], reading.seeds_text(results)
+    intro = f"Hard math, {n} problems, {seeds}; intervals are over new seeds and new problems."
+    return [intro, markdown(ten_rows(results))]
+
+
+def _results_block(mini: Known) -> list[str]:
+    results = mini["hard_math"]
+    summaries = [
+        f"- **{name.replace('_', ' ')}**: {sentences.summary(mini[name])}"
+        for name in STUDIES
+        if name in mini
+    ]
+    statics = len(sentences.static_merges(results))
+    return [
+        "### All studies",
+        "\n".join(summaries),
+        markdown(studies(mini)),
+        "### Hard math in detail",
+        markdown(short(results)),
+        f"Of {statics} static merges the best three are shown; all are in the "
+        "[report](../notebooks/09_report.ipynb).",
+        sentences.all_sentences(results),
+    ]
+
+
+def _real_block(small: Known) -> list[str]:
+    results = small["hard_math"]
+    config, device = results["config"], results["provenance"]["device"]
+    on_tests = [
+        f"- {sentences.on_test(results, task)} {sentences.gains(results, task)}"
+        for task in sentences.composed_tests(results)
+    ]
+    return [
+        f"{config['base']}, {device}. {config['note'] or 'Whole profile'}.",
+        markdown(tasks(results)),
+        "\n".join(on_tests),
+        sentences.legible(results),
+    ]
+
+
+BLOCKS = {
+    ("README.md", "headline"): ("mini", _headline_block),
+    ("docs/results.md", "results"): ("mini", _results_block),
+    ("docs/results.md", "real results"): ("small", _real_block),
+}
+"""File and name of a block -> the profile it tells of, and its writer."""
+
+
+def fill(text: str, name: str, parts: Iterable[str], where: str) -> str:
+    """The text with ``parts`` between ``<!-- name: ... -->`` and ``<!-- end of name -->``.
 
     Raises:
         SoupError: a mark is missing.
     """
-    before, first, rest = text.partition(BEGIN)
-    mark, _, rest = rest.partition("\n")
-    _, last, after = rest.partition(END)
-    if not first or not last:
-        raise SoupError(f"no place for the results: README.md; it needs {BEGIN} ... --> and {END}")
-    statics = len(reading.methods(results).get(reading.STATIC, []))
-    own = known or {"hard_math": results}
-    summaries = [
-        f"- **{name.replace('_', ' ')}**: {claims.summary(own[name])}"
-        for name in STUDIES
-        if name in own
-    ]
-    block = (
-        "### All studies",
-        "\n".join(summaries),
-        markdown(studies(own)),
-        "### Hard math in detail",
-        markdown(short(results)),
-        f"Of {statics} static merges the best three are shown; all are in the "
-        "[report](notebooks/09_report.ipynb).",
-        claims.all_claims(results),
-    )
-    return f"{before}{BEGIN}{mark}\n" + "\n\n".join(block) + f"\n{END}{after}"
+    marks = re.compile(rf"(<!-- {name}:[^\n]*-->\n).*?(<!-- end of {name} -->)", re.DOTALL)
+    if not marks.search(text):
+        raise SoupError(f"no marks <!-- {name}: --> and <!-- end of {name} -->: {where}; add them")
+    block = "\n\n".join(parts)
+    return marks.sub(lambda m: f"{m[1]}{block}\n{m[2]}", text)
 
 
-def main() -> None:
-    """Write the results of profile ``mini`` into the README."""
-    folders = Folders()
-    readme = folders.project / "README.md"
-    known = {path.stem: read_results(path) for path in (folders.results / "mini").glob("*.json")}
-    text = readme.read_text(encoding="utf-8")
-    write_text_atomic(readme, into_readme(text, load_results("mini"), known))
+def with_blocks(project: Path, known: Mapping[str, Known], name: str) -> str:
+    """The text of ``README.md`` or ``docs/results.md`` with the blocks of these results.
+
+    Args:
+        project: its root.
+        known: profile -> experiment -> results; blocks without results stay as they are.
+        name: of the file.
+
+    Raises:
+        SoupError: the file or a mark is missing.
+    """
+    try:
+        text = (project / name).read_text(encoding="utf-8")
+    except OSError as error:
+        raise SoupError(f"cannot be read ({error.strerror}): {name}; restore it") from error
+    for (path, block), (profile, write) in BLOCKS.items():
+        if path == name and "hard_math" in known.get(profile, {}):
+            text = fill(text, block, write(known[profile]), name)
+    return text
+
+
+def write_blocks(project: Path) -> None:
+    """Write today's results into the README and docs/results.md."""
+    known = {
+        profile: {
+            p.stem: read_results(p) for p in (project / "data/results" / profile).glob("*.json")
+        }
+        for profile in ("mini", "small")
+    }
+    for name in dict.fromkeys(path for path, _ in BLOCKS):
+        write_text_atomic(project / name, with_blocks(project, known, name))
 
 
 if __name__ == "__main__":
-    main()
+    write_blocks(Folders().project)

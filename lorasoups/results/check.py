@@ -1,4 +1,4 @@
-"""One results file against itself: all its numbers, computed again from the verdicts of the items.
+"""One results file against itself: all its numbers, computed again from the items' verdicts.
 
 What cannot be computed (a method without verdicts) is a finding like any other, never an error.
 """
@@ -9,10 +9,9 @@ from typing import Any
 
 from lorasoups.errors import SoupError
 from lorasoups.results import stats
-from lorasoups.results.items import matrix, pair
-from lorasoups.results.reading import Results
+from lorasoups.results.reading import Results, matrix, pair
 
-CLOSE = 1e-9  # the same code on the same verdicts; only the last digits of a library may change
+CLOSE = 1e-9  # the same code on the same verdicts; only a library's last digits may change
 SHOWN = 5
 
 
@@ -29,21 +28,21 @@ class Finding:
 
 
 def derived(name: str, results: Results) -> Iterator[Finding]:
-    """Rows, comparisons with Holm's correction, and super-linearity of one file.
+    """Rows, comparisons with Holm's correction, and super-linearity of one (valid) file.
 
-    Args:
-        name: what the findings call it.
-        results: read and validated.
+    ``name`` is what the findings call it.
     """
-    wrong = [text for row in results["rows"] for text in _row(results, row)]
-    n = len(results["rows"])
-    yield Finding(f"{name}: {n} rows follow from the verdicts", not wrong, _few(wrong))
-    wrong = list(_comparisons(results))
-    n = len(results["comparisons"])
-    yield Finding(f"{name}: {n} comparisons follow from the verdicts", not wrong, _few(wrong))
+    rows, comparisons = results["rows"], results["comparisons"]
+    checked = {
+        f"{len(rows)} rows": [text for row in rows for text in _row(results, row)],
+        f"{len(comparisons)} comparisons": [*_comparisons(results), *_left_out(results)],
+    }
     if results["superlinearity"]:
-        wrong = list(_superlinearity(results))
-        yield Finding(f"{name}: super-linearity follows from the verdicts", not wrong, _few(wrong))
+        checked["super-linearity"] = list(_superlinearity(results))
+    for what, wrong in checked.items():
+        more = f"; and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
+        says = "; ".join(wrong[:SHOWN]) + more
+        yield Finding(f"{name}: {what} recomputed from the verdicts", not wrong, says)
 
 
 def _row(results: Results, row: Mapping[str, Any]) -> Iterator[str]:
@@ -61,7 +60,7 @@ def _row(results: Results, row: Mapping[str, Any]) -> Iterator[str]:
     lo, hi = stats.wilson(correct, n)
     fresh = {"accuracy": correct / n, "lo": lo, "hi": hi}
     stored = {"accuracy": row["accuracy"], "lo": row["ci"][0], "hi": row["ci"][1]}
-    yield from (f"{where}: {text}" for text in _differences(stored, fresh, fresh))
+    yield from _differences(where, stored, fresh, fresh)
     if row["outcomes"] and row["outcomes"].get("ok", 0) != correct:
         yield f"{where}: {row['outcomes'].get('ok', 0)} outcomes 'ok', {correct} correct"
 
@@ -71,18 +70,17 @@ def _comparisons(results: Results) -> Iterator[str]:
     for entry in results["comparisons"]:
         where = f"{entry['a']} minus {entry['b']}"
         try:
-            found = vars(stats.paired(*pair(results, entry["task"], entry["a"], entry["b"])))
+            fresh = vars(stats.paired(*pair(results, entry["task"], entry["a"], entry["b"])))
         except SoupError as error:
             yield f"{where}: {error}"
             continue
-        ps.append(found["p"])
+        ps.append(fresh["p"])
         names = ("diff", "lo", "hi", "p", "wins", *(t for t in ("t_lo", "t_hi") if t in entry))
-        yield from (f"{where}: {text}" for text in _differences(entry, found, names))
+        yield from _differences(where, entry, fresh, names)
     if len(ps) == len(results["comparisons"]):
         for entry, p in zip(results["comparisons"], stats.holm(ps), strict=True):
-            for text in _differences(entry, {"p_holm": p}, ["p_holm"]):
-                yield f"{entry['a']} minus {entry['b']}: {text}"
-    yield from _left_out(results)
+            where = f"{entry['a']} minus {entry['b']}"
+            yield from _differences(where, entry, {"p_holm": p}, ["p_holm"])
 
 
 def _left_out(results: Results) -> Iterator[str]:
@@ -97,27 +95,21 @@ def _left_out(results: Results) -> Iterator[str]:
 
 
 def _superlinearity(results: Results) -> Iterator[str]:
-    config = results["config"]
-    names = ("base", *config["skills"], "cat")
+    names = ("base", *results["config"]["skills"], "cat")
     try:
-        tables = [matrix(results, config["target"], name) for name in names]
-        found = vars(stats.superlinearity(*tables))
+        tables = [matrix(results, results["config"]["target"], name) for name in names]
+        fresh = vars(stats.superlinearity(*tables))
     except (SoupError, TypeError) as error:  # TypeError: not two skills
         yield str(error)
         return
-    stored = results["superlinearity"]
-    yield from _differences(stored, found, ("gain_soup", "sum_of_gains", "diff", "lo", "hi"))
+    fields = ("gain_soup", "sum_of_gains", "diff", "lo", "hi")
+    yield from _differences("soup", results["superlinearity"], fresh, fields)
 
 
-def _differences(stored: Mapping, fresh: Mapping, names: Iterable[str]) -> Iterator[str]:
+def _differences(where: str, stored: Mapping, fresh: Mapping, names: Iterable) -> Iterator[str]:
     """Fields that are not what they should be; null is right where nothing can be computed."""
     for name in names:
         old, new = stored[name], fresh[name]
         same = old is new if old is None or new is None else abs(old - new) <= CLOSE
         if not same:
-            yield f"{name} is {old}, computed again {new}"
-
-
-def _few(texts: list[str]) -> str:
-    more = f"; and {len(texts) - SHOWN} more" if len(texts) > SHOWN else ""
-    return "; ".join(texts[:SHOWN]) + more
+            yield f"{where}: {name} is {old}, computed again {new}"

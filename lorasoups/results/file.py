@@ -1,72 +1,57 @@
 """Results files ``data/results/<profile>/<experiment>.json``: written, read, and looked up.
 
-Every number in a figure or in a notebook's prose comes from here, so the file is checked when it
-is written and when it is read (`results_form`). ``complete`` is true only once everything is in it.
+Every number in a figure, a table or a sentence comes from such a file, so it is checked when it is
+written and when it is read (`schema.validate`). Torch is not needed here.
 """
 
-from __future__ import annotations
-
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import os
+import platform
+import subprocess
+from collections.abc import Iterable, Mapping
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from lorasoups.errors import SoupError
 from lorasoups.files import write_json_atomic
-from lorasoups.models.processes import is_main
-from lorasoups.paths import Folders
-from lorasoups.results.form import SCHEMA, validate
-from lorasoups.results.provenance import git_state, provenance
-from lorasoups.results.verdicts import pack_verdicts, unpack_verdicts
+from lorasoups.paths import Folders, project_root
+from lorasoups.results.schema import SCHEMA, pack_verdicts, unpack_verdicts, validate
 
-__all__ = [
-    "SCHEMA",
-    "find",
-    "git_state",
-    "load_results",
-    "mean_over_seeds",
-    "pack_verdicts",
-    "provenance",
-    "read_results",
-    "results_path",
-    "unpack_verdicts",
-    "validate",
-    "write_results",
-]
+__all__ = ["SCHEMA", "pack_verdicts", "unpack_verdicts", "validate"]
+
+_PACKAGES = (
+    "lorasoups torch transformers peft accelerate datasets safetensors scipy numpy nevergrad "
+    "pydantic-monty"
+).split()
 
 
 def results_path(
     profile: str, experiment: str = "hard_math", root: Path | str | None = None
 ) -> Path:
-    """``<root>/data/results/<profile>/<experiment>.json``; root: ``--out``'s folder, default the
-    project. An experiment is a study (`studies.STUDIES`) or an ablation."""
+    """``<root>/data/results/<profile>/<experiment>.json`` of a study or an ablation.
+
+    ``root`` is what was given as ``--out``; None: the project.
+    """
     return Folders(out=root).results / profile / f"{experiment}.json"
 
 
 def write_results(path: Path | str, results: dict[str, Any]) -> Path:
-    """Check and write a results file in one step; on an error the old file stands as it was.
-
-    Of several processes (`distributed`) the first writes.
-    """
-    results = validate(results, Path(path).name)
-    return write_json_atomic(path, results) if is_main() else Path(path)
+    """Check and write a results file in one step; on an error the old file stands as it was."""
+    return write_json_atomic(path, validate(results, Path(path).name))
 
 
 def read_results(path: Path | str) -> dict[str, Any]:
     """Read and check a results file, complete or not. Raises SoupError."""
     path = Path(path)
+    again = f"run `lorasoups reproduce --profile {path.parent.name}`"
     try:
         results = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise SoupError(
-            f"no results file: {path}; run `lorasoups reproduce --profile {path.parent.name}` first"
-        ) from None
+        raise SoupError(f"no results file: {path}; {again} first") from None
     except (OSError, ValueError) as error:
         raise SoupError(
-            f"results file cannot be read ({error}): {path}; "
-            f"delete it and run `lorasoups reproduce --profile {path.parent.name}`"
+            f"results file cannot be read ({error}): {path}; delete it and {again}"
         ) from error
     return validate(results, path.name)
 
@@ -74,12 +59,7 @@ def read_results(path: Path | str) -> dict[str, Any]:
 def load_results(
     profile: str, experiment: str = "hard_math", root: Path | str | None = None
 ) -> dict[str, Any]:
-    """The complete results of one experiment in a profile.
-
-    Args:
-        profile: e.g. ``"mini"``.
-        experiment: e.g. ``"hard_math"``, ``"manual_qa"``, ``"lr_sweep"``.
-        root: the folder that holds ``data/results`` (what was ``--out``); default the project.
+    """The complete results of one study or ablation, such as ``"manual_qa"`` or ``"lr_sweep"``.
 
     Raises:
         SoupError: missing, unreadable, not of the schema, or not complete.
@@ -98,7 +78,7 @@ def find(rows: Iterable[Mapping[str, Any]], **filters: Any) -> list[Mapping[str,
     """Rows whose fields equal the filters; a list, tuple or set as filter means "one of".
 
     Raises:
-        SoupError: if no row has a field of that name (a typo would else find nothing).
+        SoupError: no row has a field of that name (a typo would else find nothing).
     """
     rows = list(rows)
     for name in filters:
@@ -111,31 +91,55 @@ def _matches(value: Any, wanted: Any) -> bool:
     return value in wanted if isinstance(wanted, list | tuple | set) else value == wanted
 
 
-def mean_over_seeds(
-    rows: Iterable[Mapping[str, Any]], by: Sequence[str] = ("task", "view", "method")
-) -> list[dict[str, Any]]:
-    """One row per group of ``by``, in order of first appearance.
+def provenance(*, device: str, cpu: str, threads: int | None = None, **more: Any) -> dict[str, Any]:
+    """What made these results: versions, hardware, commit. No paths, no user names.
 
-    Each has the fields of ``by``, ``seeds`` (how many rows), ``n`` and ``correct`` (sums),
-    ``accuracy`` (mean of the rows' accuracies), ``sd`` (between seeds, n - 1 in the denominator;
-    None for a single seed), ``min`` and ``max``.
+    Args:
+        device: name of the GPU, or ``cpu``.
+        cpu: name of the processor.
+        threads: that torch computed with.
+        more: further fields, such as ``base_sha256``, ``world_version`` and ``wall_s`` (seconds).
     """
-    groups: dict[tuple, list[Mapping[str, Any]]] = {}
-    for row in rows:
-        groups.setdefault(tuple(row[name] for name in by), []).append(row)
-    means = []
-    for names, members in groups.items():
-        accuracies = np.array([row["accuracy"] for row in members], dtype=np.float64)
-        means.append(
-            dict(zip(by, names, strict=True))
-            | {
-                "seeds": len(members),
-                "n": sum(row["n"] for row in members),
-                "correct": sum(row["correct"] for row in members),
-                "accuracy": float(accuracies.mean()),
-                "sd": float(accuracies.std(ddof=1)) if len(members) > 1 else None,
-                "min": float(accuracies.min()),
-                "max": float(accuracies.max()),
-            }
-        )
-    return means
+    return {
+        "versions": {"python": platform.python_version()} | _versions(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "device": device,
+        "cpu": cpu,
+        "cores": os.cpu_count(),
+        "threads": threads,
+        "git": git_state(project_root()),
+        "base_sha256": None,
+        "world_version": None,
+        "wall_s": None,
+    } | more
+
+
+def _versions() -> dict[str, str]:
+    versions = {}
+    for name in _PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:  # a checkout that is not installed
+            continue
+    return versions
+
+
+def git_state(root: Path) -> dict[str, Any] | None:
+    """``{"commit", "dirty"}`` of a checkout, or None without git.
+
+    ``dirty``: a tracked file differs from the commit, apart from what a run itself rewrites
+    (results, figures, executed notebooks).
+    """
+    rewritten = [f":(exclude){folder}" for folder in ("data/results", "figures", "notebooks")]
+    try:
+        commit = _git(root, "rev-parse", "HEAD")
+        changes = _git(root, "status", "--porcelain", "--untracked-files=no", "--", ".", *rewritten)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return {"commit": commit, "dirty": bool(changes)}
+
+
+def _git(root: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(root), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)
+    return done.stdout.strip()

@@ -1,27 +1,25 @@
-"""Reading the results file: what figures, tables and sentences pick out of it."""
+"""Reading a results file: what figures, tables and sentences pick out of it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from lorasoups.errors import SoupError
 from lorasoups.results import stats
 from lorasoups.results.file import find, unpack_verdicts
-from lorasoups.study.recipes import (
-    CAT,
-    CONTROLS,
-    GROUPS,
-    MIX,
-    RECIPES,
-    SEARCH,
-    SKILLS,
-    STATIC_MERGES,
-)
 
 Results = Mapping[str, Any]
-STATIC = STATIC_MERGES
-__all__ = ["CAT", "CONTROLS", "GROUPS", "MIX", "SEARCH", "SKILLS", "STATIC"]
+SKILLS, MIX, CAT, CONTROLS, SEARCH, STATIC = GROUPS = (
+    "base and single skills",
+    "trained on the data of all skills",
+    "CAT",
+    "controls: other alphas, a new LoRA",
+    "learned otherwise",
+    "static merges",
+)
+"""What tables and figures put methods under, in this order."""
 RESAMPLES = 2000  # for intervals of single methods, of which a table has dozens
 
 
@@ -30,24 +28,23 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f}"
 
 
-def label(method: str, results: Results | None = None) -> str:
-    """What a figure or table calls a method: what the results say, else its recipe, else its id."""
-    labels = results.get("config", {}).get("labels", {}) if results else {}
-    if method in labels:
-        return labels[method]
-    return RECIPES[method].label if method in RECIPES else method
+def interval(lo: float | None, hi: float | None, sign: str = "") -> str:
+    """``[58.1, 66.0]`` in percent or points; a dash where there is none."""
+    return "-" if lo is None or hi is None else f"[{100 * lo:{sign}.1f}, {100 * hi:{sign}.1f}]"
 
 
-def group(method: str, results: Results | None = None) -> str:
+def label(method: str, results: Results) -> str:
+    """What figures and tables call a method: what the results say, else its id."""
+    return results["config"].get("labels", {}).get(method, method)
+
+
+def group(method: str, results: Results) -> str:
     """The group of `GROUPS` that a method belongs to; unknown ones count as static merges."""
-    groups = results.get("config", {}).get("groups", {}) if results else {}
-    if method in groups:
-        return groups[method]
-    return RECIPES[method].group if method in RECIPES else STATIC_MERGES
+    return results["config"].get("groups", {}).get(method, STATIC)
 
 
 def target(results: Results) -> str:
-    """The task that needs both skills."""
+    """The task that needs all skills."""
     return results["config"]["target"]
 
 
@@ -57,7 +54,7 @@ def skills(results: Results) -> list[str]:
 
 
 def test_of(results: Results, skill: str) -> str:
-    """The task on which a skill alone is tested (its own name, where nothing else is said)."""
+    """The task on which a skill alone is tested: its own name, unless the results name another."""
     return results["config"].get("tests", {}).get(skill, skill)
 
 
@@ -69,7 +66,7 @@ def rows(results: Results, **filters: Any) -> list[Mapping[str, Any]]:
 def methods(results: Results, **filters: Any) -> dict[str, list[str]]:
     """The methods that have such rows, by group, both in their fixed order."""
     present = dict.fromkeys(row["method"] for row in rows(results, **filters))
-    order = list(results["config"].get("labels", RECIPES))
+    order = results["config"].get("labels", {})
     ordered = [m for m in order if m in present] + [m for m in present if m not in order]
     grouped = {name: [m for m in ordered if group(m, results) == name] for name in GROUPS}
     return {name: members for name, members in grouped.items() if members}
@@ -98,19 +95,73 @@ def estimate(
     """Accuracy with its interval; None where the method was not evaluated.
 
     One seed: Wilson's interval over problems. Several: over new seeds and new problems
-    (`stats.paired` against always wrong); where that cannot be had (a view without verdicts) or has
-    no width (all right or all wrong), the hull of the seeds' Wilson intervals.
+    (`stats.paired` against always wrong). Where that cannot be computed (a view without verdicts)
+    or has no width (all right or all wrong): the hull of the seeds' Wilson intervals.
     """
     task = task or target(results)
-    own = rows(results, task=task, view=view, method=method)
-    if not own:
+    of_seeds = rows(results, task=task, view=view, method=method)
+    if not of_seeds:
         return None
-    accuracies = tuple(row["accuracy"] for row in own)
-    lo, hi = min(row["ci"][0] for row in own), max(row["ci"][1] for row in own)
+    accuracies, n = tuple(row["accuracy"] for row in of_seeds), of_seeds[0]["n"]
+    lo, hi = min(row["ci"][0] for row in of_seeds), max(row["ci"][1] for row in of_seeds)
     packed = results["items"].get(task, {}).get(method, {})
-    if view == "all" and len(own) > 1 and len(packed) == len(own):
-        verdicts = np.stack([unpack_verdicts(text, own[0]["n"]) for text in packed.values()])
+    if view == "all" and len(of_seeds) > 1 and len(packed) == len(of_seeds):
+        verdicts = np.stack([unpack_verdicts(text, n) for text in packed.values()])
         if verdicts.any() and not verdicts.all():
             against_nothing = stats.paired(verdicts, np.zeros_like(verdicts), resamples=RESAMPLES)
             lo, hi = against_nothing.lo, against_nothing.hi
-    return Estimate(float(np.mean(accuracies)), lo, hi, accuracies, own[0]["n"])
+    return Estimate(float(np.mean(accuracies)), lo, hi, accuracies, n)
+
+
+def matrix(
+    results: Results, task: str, method: str, view: str = "all", seeds: Iterable[str] = ()
+) -> np.ndarray:
+    """Verdicts of a method, bool [seeds, items].
+
+    Args:
+        results: of any experiment.
+        task, method: as in ``items``.
+        view: only its items; they must be listed in the file's ``views``.
+        seeds: which, in which order; default all of them, ascending.
+
+    Raises:
+        SoupError: there are no verdicts of this method, view or seed.
+    """
+    packed = results["items"].get(task, {}).get(method, {})
+    seeds = list(seeds) or sorted(packed, key=int)
+    if not packed or any(seed not in packed for seed in seeds):
+        raise SoupError(f"no verdicts: {method} on {task}; evaluate it with all seeds")
+    n = find(results["rows"], task=task, method=method, view="all")[0]["n"]
+    table = np.stack([unpack_verdicts(packed[seed], n) for seed in seeds])
+    if view == "all":
+        return table
+    chosen = results.get("views", {}).get(task, {}).get(view)
+    if chosen is None:
+        raise SoupError(f"items not listed: view {view!r} of {task}; write the file's 'views'")
+    return table[:, unpack_verdicts(chosen, n)]
+
+
+def pair(
+    results: Results, task: str, a: str, b: str, view: str = "all"
+) -> tuple[np.ndarray, np.ndarray]:
+    """Verdicts of two methods, bool [seeds, items] each, row i of both from the same seed.
+
+    Raises:
+        SoupError: one has no verdicts, or they have different seeds.
+    """
+    seeds = [set(results["items"].get(task, {}).get(m, {})) for m in (a, b)]
+    if all(seeds) and seeds[0] != seeds[1]:
+        raise SoupError(f"different seeds: {a} and {b} on {task}; evaluate both with all seeds")
+    return matrix(results, task, a, view), matrix(results, task, b, view)
+
+
+def against_all(results: Results, task: str, a: str = "cat") -> dict[str, stats.Paired]:
+    """Method ``a`` minus every other method on a test, also one that is not the target.
+
+    Raises:
+        SoupError: ``a`` or the task has no verdicts, or methods have different seeds.
+    """
+    others = [method for method in results["items"].get(task, {}) if method != a]
+    if not others:
+        raise SoupError(f"no verdicts: {task}; tests are {', '.join(results['items'])}")
+    return {b: stats.paired(*pair(results, task, a, b)) for b in others}

@@ -1,14 +1,15 @@
 """Intervals and tests for verdicts.
 
 Verdicts are bool arrays [seeds, items]: each seed is one training of everything, and all seeds
-answer the same items. Two things vary, then, and both count: which problems were drawn, and how
-the training happened to go. Resampling both is the crossed ("pigeonhole") bootstrap of Owen 2007,
-which is slightly conservative for items and, with few seeds, not enough for seeds (k seeds show on
-average only (k-1)/k of their variance); the t-interval over seeds is given beside it.
+answer the same items. Both vary, which problems were drawn and how the training went, so both are
+resampled: the crossed ("pigeonhole") bootstrap of Owen 2007. It is slightly conservative for items
+and, with few seeds, not enough for seeds (k seeds show on average only (k-1)/k of their variance),
+so the t-interval over seeds is given beside it.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import stats as scipy_stats
@@ -27,20 +28,14 @@ def wilson(correct: int, n: int, level: float = 0.95) -> tuple[float, float]:
     """
     if not 0 <= correct <= n or n == 0:
         raise SoupError(f"no proportion: {correct} of {n}; give 0 <= correct <= n, n > 0")
-    found = scipy_stats.binomtest(int(correct), int(n)).proportion_ci(level, method="wilson")
-    return float(found.low), float(found.high)
+    test = scipy_stats.binomtest(int(correct), int(n))
+    return tuple(map(float, test.proportion_ci(level, method="wilson")))
 
 
 def mcnemar(a: np.ndarray, b: np.ndarray) -> float:
-    """Exact two-sided McNemar test of two methods on the same items.
+    """p of the exact two-sided McNemar test of two methods, bool [items]; 1.0 if they never differ.
 
     Assumes independent items; only those that one method alone gets right say anything.
-
-    Args:
-        a, b: bool [items].
-
-    Returns:
-        p; 1.0 if the two never differ.
     """
     only_a, only_b = int(np.sum(a & ~b)), int(np.sum(~a & b))
     if only_a + only_b == 0:
@@ -48,7 +43,7 @@ def mcnemar(a: np.ndarray, b: np.ndarray) -> float:
     return float(scipy_stats.binomtest(only_a, only_a + only_b).pvalue)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Paired:
     """Accuracy of method a minus accuracy of method b.
 
@@ -74,12 +69,7 @@ class Paired:
 
 
 def paired(
-    a: np.ndarray,
-    b: np.ndarray,
-    *,
-    level: float = 0.95,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
+    a: np.ndarray, b: np.ndarray, *, level: float = 0.95, resamples: int = RESAMPLES, seed: int = 0
 ) -> Paired:
     """Compare two methods on the same seeds and the same items.
 
@@ -91,41 +81,27 @@ def paired(
     Raises:
         SoupError: shapes differ or are empty, or the arrays are not bool.
     """
-    a, b = _verdicts(a), _verdicts(b)
-    _same_shape(a, b)
-    difference = a.astype(np.int8) - b.astype(np.int8)
-    means = difference.mean(axis=1)
-    lo, hi, p = _bootstrap(difference, level, resamples, seed)
-    t_lo = t_hi = t_p = None
+    a, b = _verdicts(a, b)
+    fields = _contrast(a.astype(np.int8) - b.astype(np.int8), level, resamples, seed)
     if len(a) == 1:
-        p = mcnemar(a[0], b[0])
-    else:
-        t_lo, t_hi, t_p = _t_interval(means, level)
-    return Paired(float(difference.mean()), lo, hi, p, int(np.sum(means > 0)), t_lo, t_hi, t_p)
+        fields["p"] = mcnemar(a[0], b[0])
+    return Paired(**fields)
 
 
-@dataclass(frozen=True)
-class Superlinearity:
+@dataclass(frozen=True, kw_only=True)
+class Superlinearity(Paired):
     """Whether the soup gains more over the base than its skills do together.
 
     Attributes:
         gain_soup: accuracy of the soup minus that of the base.
         sum_of_gains: the two skills' gains over the base, added.
-        diff: ``gain_soup - sum_of_gains``; positive is super-linear.
-        lo, hi, p, wins, t_lo, t_hi, t_p: of ``diff``, as in `Paired` (``p`` from the bootstrap
-            for one seed too: no two-outcome test fits a combination of four methods).
+        diff: ``gain_soup - sum_of_gains``; positive is super-linear. The other fields are of
+            ``diff``, as in `Paired` (``p`` from the bootstrap for one seed too: no two-outcome
+            test fits a combination of four methods).
     """
 
     gain_soup: float
     sum_of_gains: float
-    diff: float
-    lo: float
-    hi: float
-    p: float
-    wins: int
-    t_lo: float | None = None
-    t_hi: float | None = None
-    t_p: float | None = None
 
 
 def superlinearity(
@@ -141,34 +117,20 @@ def superlinearity(
     """Gain of the soup against the sum of the gains of skills a and b, over the base.
 
     Args:
-        base, a, b, soup: bool [seeds, items] (or [items]), the same items throughout. A base that
-            does not depend on the seed is repeated by the caller or given as [1, items].
+        base, a, b, soup: bool [seeds, items] (or [items]), the same items throughout; the base
+            may be [1, items].
         level, resamples, seed: as in `paired`.
 
     Raises:
         SoupError: shapes differ or are empty, or the arrays are not bool.
     """
-    a, b, soup = _verdicts(a), _verdicts(b), _verdicts(soup)
-    base = _verdicts(base)
-    if len(base) == 1:
-        base = np.broadcast_to(base, (len(soup), base.shape[1]))
-    _same_shape(base, a, b, soup)
-    base, a, b, soup = (x.astype(np.int8) for x in (base, a, b, soup))
-    gain_soup = float((soup - base).mean())
-    sum_of_gains = float((a + b - 2 * base).mean())
-    contrast = soup - a - b + base
-    means = contrast.mean(axis=1)
-    lo, hi, p = _bootstrap(contrast, level, resamples, seed)
-    t = _t_interval(means, level) if len(means) > 1 else (None, None, None)
+    if np.ndim(base) == 2 and len(base) == 1:
+        base = np.broadcast_to(base, (len(np.atleast_2d(soup)), base.shape[1]))
+    base, a, b, soup = (table.astype(np.int8) for table in _verdicts(base, a, b, soup))
     return Superlinearity(
-        gain_soup,
-        sum_of_gains,
-        float(contrast.mean()),
-        lo,
-        hi,
-        p,
-        int(np.sum(means > 0)),
-        *t,
+        gain_soup=float((soup - base).mean()),
+        sum_of_gains=float((a + b - 2 * base).mean()),
+        **_contrast(soup - a - b + base, level, resamples, seed),
     )
 
 
@@ -185,19 +147,29 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted.tolist()
 
 
-def _verdicts(array: np.ndarray) -> np.ndarray:
-    array = np.atleast_2d(np.asarray(array))
-    if array.dtype != np.bool_ or array.ndim != 2 or array.size == 0:
-        raise SoupError(
-            f"not verdicts: {array.dtype} {array.shape}; give a bool array [seeds, items]"
-        )
-    return array
-
-
-def _same_shape(*arrays: np.ndarray) -> None:
-    if len({array.shape for array in arrays}) > 1:
-        shapes = ", ".join(str(array.shape) for array in arrays)
+def _verdicts(*arrays: np.ndarray) -> list[np.ndarray]:
+    """The arrays as [seeds, items]. Raises SoupError unless they are bool and of one shape."""
+    tables = [np.atleast_2d(np.asarray(array)) for array in arrays]
+    for table in tables:
+        if table.dtype != np.bool_ or table.ndim != 2 or table.size == 0:
+            raise SoupError(
+                f"not verdicts: {table.dtype} {table.shape}; give a bool array [seeds, items]"
+            )
+    if len({table.shape for table in tables}) > 1:
+        shapes = ", ".join(str(table.shape) for table in tables)
         raise SoupError(f"verdicts of different seeds or items: {shapes}; compare like with like")
+    return tables
+
+
+def _contrast(table: np.ndarray, level: float, resamples: int, seed: int) -> dict[str, Any]:
+    """The fields of `Paired` of an int8 contrast [seeds, items]."""
+    means = table.mean(axis=1)
+    lo, hi, p = _bootstrap(table, level, resamples, seed)
+    t_lo, t_hi, t_p = _t_interval(means, level) if len(means) > 1 else (None, None, None)
+    return {
+        "diff": float(table.mean()), "lo": lo, "hi": hi, "p": p, "wins": int(np.sum(means > 0)),
+        "t_lo": t_lo, "t_hi": t_hi, "t_p": t_p,
+    }  # fmt: skip
 
 
 def _bootstrap(
@@ -212,9 +184,8 @@ def _bootstrap(
         weights = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=size)
         per_item = weights.astype(np.float32) @ table.astype(np.float32)
         drawn = rng.integers(0, items, size=(size, items))
-        means[at : at + size] = np.take_along_axis(per_item, drawn, axis=1).mean(
-            axis=1, dtype=np.float64
-        )
+        sums = np.take_along_axis(per_item, drawn, axis=1)
+        means[at : at + size] = sums.mean(axis=1, dtype=np.float64)
     means /= seeds
     lo, hi = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     tail = min(np.sum(means <= 0), np.sum(means >= 0))

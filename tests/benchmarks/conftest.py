@@ -14,7 +14,7 @@ from harness import OtherWork
 import goals as speed
 from lorasoups.models.devices import cpu_name, device_name
 from lorasoups.paths import project_root
-from lorasoups.results.provenance import git_state
+from lorasoups.results.file import git_state
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 FIGURES: dict[str, dict] = {}

@@ -18,7 +18,7 @@ from lorasoups.lora.methods import METHODS
 from lorasoups.models.base import load_base
 from lorasoups.models.batching import encode_all, heldout_loss
 from lorasoups.models.generation import folded, generate
-from lorasoups.report import ablation_claims, claims, paper, real_text
+from lorasoups.report import sentences
 from lorasoups.report import tables as tables_module
 from lorasoups.results import reading, stats
 from lorasoups.results.file import read_results
@@ -246,29 +246,31 @@ def tables():
     """Sentences and tables of the committed results, as digests."""
     values = {}
     for name, results in known("mini").items():
-        text = {"all": claims.all_claims(results)} if "ablation" not in results["config"] else {}
+        text = (
+            {"all": sentences.all_sentences(results)} if "ablation" not in results["config"] else {}
+        )
         for frame in ("headline", "comparisons", "tasks", "views", "short"):
             if "ablation" not in results["config"]:
                 shown = getattr(tables_module, frame)(results)
                 text[frame] = tables_module.markdown(shown)
         if name in ("alphas", "random_loras", "alpha_data", "three_skills"):
-            text["each"] = ablation_claims.against_each(results)
+            text["each"] = sentences.against_each(results)
         for curve in ("cat", "sum"):
             if name in ("length", "rank", "k_skills"):
-                text[curve] = ablation_claims.along(results, curve, "x")
+                text[curve] = sentences.along(results, curve, "x")
         if name == "surface":
-            text["valley"] = ablation_claims.valley(results)
+            text["valley"] = sentences.valley(results)
         if name == "lr_sweep":
-            text["moved"] = ablation_claims.moved(results, "none")
+            text["moved"] = sentences.moved(results, "none")
         if name == "hard_math":
-            text["stable"] = ablation_claims.stable(results)
-            text["paper"] = tables_module.markdown(paper.against_paper(results))
-            text["objective"] = claims.objective_and_target(results)
+            text["stable"] = sentences.stable(results)
+            text["paper"] = tables_module.markdown(tables_module.against_paper(results))
+            text["objective"] = sentences.objective_and_target(results)
         values |= {f"{name} {key}": sha(value) for key, value in text.items()}
     values["studies"] = sha(tables_module.markdown(tables_module.studies(known("mini"))))
     small = known("small")["hard_math"]
-    for task in real_text.tests(small):
-        values[f"small {task}"] = sha(real_text.says(small, task) + real_text.gains(small, task))
+    for task in sentences.composed_tests(small):
+        values[f"small {task}"] = sha(sentences.on_test(small, task) + sentences.gains(small, task))
     return values
 
 

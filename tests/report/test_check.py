@@ -10,22 +10,17 @@ from results_example import example_results
 
 from lorasoups.errors import SoupError
 from lorasoups.paths import Folders
-from lorasoups.report import claims
-from lorasoups.report.check_claims import written
-from lorasoups.report.check_report import check, report
-from lorasoups.report.check_texts import ABLATIONS, generated
-from lorasoups.report.tables import into_readme
+from lorasoups.report import sentences
+from lorasoups.report.check import ABLATIONS, check, report, said
+from lorasoups.report.tables import write_blocks
 from lorasoups.results.check import derived
 from lorasoups.results.file import pack_verdicts, read_results, validate, write_results
-from lorasoups.results.items import against_all, matrix
-from lorasoups.run.cli import main
+from lorasoups.results.reading import against_all, matrix
 
 GOOD = example_results(3, ("base", "math", "code", "cat", "data_mix"), n=80) | {"profile": "mini"}
-CLAIM = {"id": "cat-code", "where": "README.md", "text": "CAT beats the code LoRA",
-         "experiment": "hard_math", "a": "cat", "b": "code", "says": "above"}  # fmt: skip
-NUMBER = {"id": "cat-share", "where": "README.md", "text": "CAT beats the code LoRA",
-          "experiment": "hard_math", "metric": "accuracy", "method": "cat"}  # fmt: skip
-README = "In short, CAT beats\nthe code LoRA here.\n<!-- results: x -->\n<!-- end of results -->\n"
+README = "# LoRA Soups\n<!-- headline: x -->\n<!-- end of headline -->\n"
+PAGE = "# Results\n<!-- results: x -->\n<!-- end of results -->\n"
+REAL = "<!-- real results: x -->\n<!-- end of real results -->\n"
 PATH = "data/results/mini/hard_math.json"
 
 
@@ -34,23 +29,15 @@ def project(tmp_path):
     (tmp_path / "pyproject.toml").write_text("")
     (tmp_path / "notebooks").mkdir()
     write_results(tmp_path / PATH, GOOD)
-    (tmp_path / "README.md").write_text(into_readme(README, GOOD))
-    state(tmp_path, CLAIM)
+    (tmp_path / "README.md").write_text(README)
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "results.md").write_text(PAGE + REAL)
+    write_blocks(tmp_path)
     return tmp_path
-
-
-def state(root, *entries):
-    (root / "data" / "claims.json").write_text(json.dumps(entries))
 
 
 def failed(root):
     return [str(f) for f in check("mini", root) if not f.ok]
-
-
-def untrue(root, results=GOOD):
-    """Only the sentences that people wrote: quicker."""
-    found = written(Folders(root=root), {"hard_math": results})
-    return [str(f) for f in found if not f.ok]
 
 
 def changed(project, change):
@@ -69,9 +56,9 @@ def wrong(results):
 
 def test_everything_holds_of_a_true_project(project, capsys):
     assert report("mini", project) == 0
-    told = capsys.readouterr().out
-    assert "CAT (learned alphas) > code LoRA on hard math in 3 of 3 seeds, +" in told
-    assert told.endswith(" hold, 0 do not\n")
+    shown = capsys.readouterr().out
+    assert "OK   README.md: its results are today's" in shown
+    assert shown.endswith(" hold, 0 do not\n")
 
 
 def test_a_changed_verdict_is_noticed(project):
@@ -191,11 +178,23 @@ def test_nothing_to_check_is_an_error(project):
 # --- sentences that code wrote ------------------------------------------------------------------
 
 
-def test_a_stale_readme_is_noticed(project):
-    text = (project / "README.md").read_text()
-    (project / "README.md").write_text(text.replace("points [", "points [9"))
-    (told,) = failed(project)
-    assert told.startswith("FAIL README") and "lorasoups.report.tables" in told
+@pytest.mark.parametrize(
+    ("name", "old", "new"), [("README.md", "| CAT", "| KAT"), ("docs/results.md", "[", "[9")]
+)
+def test_stale_blocks_are_noticed(project, name, old, new):
+    text = (project / name).read_text()
+    head, block = text.split("-->", 1)
+    (project / name).write_text(f"{head}-->{block.replace(old, new)}")
+    (line,) = failed(project)
+    assert line.startswith(f"FAIL {name}") and "lorasoups.report.tables" in line
+
+
+def test_missing_marks_are_noticed(project):
+    (project / "README.md").write_text("# LoRA Soups\n")
+    (project / "docs" / "results.md").unlink()
+    first, second = failed(project)
+    assert "README.md: its results are today's: no marks <!-- headline: -->" in first
+    assert "docs/results.md: its results are today's: cannot be read" in second
 
 
 def notebook(project, name, source, shown):
@@ -206,21 +205,24 @@ def notebook(project, name, source, shown):
     nbformat.write(nbformat.v4.new_notebook(cells=[cell]), project / "notebooks" / name)
 
 
-def test_every_sentence_that_a_notebook_calls_for_is_compared(project):
-    source = "showing.say(claims.controls(results), *claims.caveats(results), other.claims(1))"
-    true = [claims.controls(GOOD), *claims.caveats(GOOD)]
-    assert len(true) > 2
-    notebook(project, "03_hard_math.ipynb", source, "\n\n".join(true))
+def true_today():
+    said_of_study = [say(GOOD) for say in (*sentences.STUDY, sentences.objective_and_target)]
+    return [text for text in (*said_of_study, *sentences.caveats(GOOD)) if text]
+
+
+def test_every_sentence_of_a_notebook_is_compared(project):
+    true = true_today()
+    notebook(project, "03_hard_math.ipynb", "1", "\n\n".join(true))
     assert failed(project) == []
     for at in range(len(true)):
         kept = true[:at] + ["stale"] + true[at + 1 :]
-        notebook(project, "03_hard_math.ipynb", source, "\n\n".join(kept))
-        (told,) = failed(project)
-        assert told.startswith("FAIL 03_hard_math") and true[at][:40] in told
+        notebook(project, "03_hard_math.ipynb", "1", "\n\n".join(kept))
+        (line,) = [str(f) for f in said(project, "mini", {"hard_math": GOOD}) if not f.ok]
+        assert line.startswith("FAIL 03_hard_math") and true[at][:40] in line
 
 
 def test_a_notebook_that_was_not_executed_or_cannot_be_read_is_noticed(project):
-    notebook(project, "03_hard_math.ipynb", "claims.summary(results)", "")
+    notebook(project, "03_hard_math.ipynb", "1", "")
     (project / "notebooks" / "09_report.ipynb").write_text("{")
     first, second = failed(project)
     assert "it was not executed" in first and "not a readable notebook" in second
@@ -241,115 +243,10 @@ def test_every_ablation_has_its_sentences():
     assert ABLATIONS.keys() == REGISTRY.keys()
 
 
-# --- sentences that people wrote ----------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("change", "expected"),
-    [
-        ({"says": "below"}, "CAT (learned alphas) > code LoRA on hard math in 3 of 3 seeds, +"),
-        ({"text": "CAT is magic"}, "'CAT is magic'): the sentence is not there"),
-        ({"b": "ties@delta"}, "no verdicts: ties@delta on hard_math"),
-        ({"experiment": "rank"}, "no results of rank"),
-        ({"where": "LIES.md"}, "cannot be read"),
-        ({"seeds_won": [2, 3]}, "ahead in 3 of 3 seeds, not [2, 3]"),
-        ({"view": "odd"}, "items not listed: view 'odd'"),
-        (
-            {"a": "code", "b": "cat"},
-            "code LoRA < CAT (learned alphas) on hard math in 3 of 3 seeds",
-        ),
-    ],
-)
-def test_sentences_that_do_not_hold_are_named(project, change, expected):
-    state(project, CLAIM | change)
-    (text,) = untrue(project)
-    assert text.startswith("FAIL cat-code (") and expected in text and "\n" not in text
-
-
-@pytest.mark.parametrize(
-    "change",
-    [{"a": "code", "b": "cat", "says": "below"}, {"task": "math", "b": "base"},
-     {"seeds_won": [3, 3]}, {"a": "cat", "b": "cat", "says": "open"}],
-)  # fmt: skip
-def test_sentences_that_hold_are_let_through(project, change):
-    state(project, CLAIM | change)
-    assert untrue(project) == []
-
-
-def test_a_sentence_in_a_notebook_must_stand_in_its_text_not_in_its_code(project):
-    cells = [nbformat.v4.new_markdown_cell("**CAT** beats\nthe code LoRA."),
-             nbformat.v4.new_code_cell("# CAT is fine")]  # fmt: skip
-    nbformat.write(nbformat.v4.new_notebook(cells=cells), project / "notebooks" / "x.ipynb")
-    own = CLAIM | {"where": "notebooks/x.ipynb"}
-    state(project, own | {"text": "**CAT** beats the code LoRA."}, own | {"text": "CAT is fine"})
-    (text,) = untrue(project)
-    assert "CAT is fine" in text
-
-
-@pytest.mark.parametrize(
-    ("claim", "holds"),
-    [({"min": 0.5}, True), ({"min": 0.95}, False), ({"max": 0.5}, False),
-     ({"min": 0.5, "max": 0.95, "over": "min"}, True), ({"method": "base", "max": 0.2}, True),
-     ({"metric": "f1", "min": 0}, False), ({"method": "gone", "min": 0}, False)],
-)  # fmt: skip
-def test_claimed_numbers_are_compared_with_the_results(project, claim, holds):
-    state(project, NUMBER | claim)
-    assert (untrue(project) == []) is holds
-
-
-def test_a_number_can_be_a_row_s_extra_or_stand_anywhere_in_the_file(project):
-    results = copy.deepcopy(GOOD)
-    for row in results["rows"]:
-        row["extra"] = {"f1": 0.25 * (1 + row["seed"])}
-    path = {k: v for k, v in NUMBER.items() if k != "method"}
-    state(
-        project,
-        NUMBER | {"metric": "f1", "min": 0.5, "max": 0.5},
-        NUMBER | {"metric": "f1", "over": "max", "min": 0.75},
-        path | {"metric": "timings.skill", "max": 12},
-        path | {"metric": "timings.gone", "max": 12},
-    )
-    (text,) = untrue(project, results)
-    assert "no number: timings.gone" in text
-
-
-@pytest.mark.parametrize(
-    ("entry", "expected"),
-    [
-        ({k: v for k, v in CLAIM.items() if k != "experiment"}, "missing: experiment"),
-        ({k: v for k, v in CLAIM.items() if k != "b"}, "missing: b"),
-        (CLAIM | {"sayz": 1}, "meaningless here: sayz"),
-        (CLAIM | {"metric": "accuracy"}, "meaningless here: metric"),
-        (CLAIM | {"says": "better"}, "says 'better'"),
-        (CLAIM | {"text": " "}, "an empty text"),
-        (CLAIM | {"seeds_won": 3}, "seeds_won is no list"),
-        (NUMBER, "needs numbers min or max"),
-        (NUMBER | {"min": "0.5"}, "needs numbers min or max"),
-        (NUMBER | {"min": 0.5, "over": "median"}, "over 'median'"),
-        ("CAT is good", "not a JSON object"),
-    ],
-)
-def test_entries_that_assert_nothing_are_no_success(project, entry, expected):
-    state(project, entry)
-    (text,) = untrue(project)
-    assert text.startswith("FAIL claim 0 of data/claims.json") and expected in text
-
-
-@pytest.mark.parametrize("content", ["{", "{}", None])
-def test_claims_that_cannot_be_read_are_no_success(project, content):
-    path = project / "data/claims.json"
-    path.write_text(content) if content else path.unlink()
-    (text,) = untrue(project)
-    assert text.startswith("FAIL data/claims.json can be read")
-
-
-def test_the_exit_code_says_it(project, capsys, monkeypatch):
-    monkeypatch.setattr("lorasoups.paths.project_root", lambda: project)
-    assert main(["check"]) == 0
-    state(project, CLAIM | {"says": "open"})
-    assert main(["check"]) == 1
-    assert "FAIL cat-code" in capsys.readouterr().out
-    assert main(["check", "--profile", "smoke"]) == 2
+def test_the_exit_code_says_it(project, capsys):
+    changed(project, lambda r: r["rows"][0].update(accuracy=0.99))
+    assert report("mini", project) == 1
+    assert "FAIL hard_math" in capsys.readouterr().out
 
 
 def test_the_committed_results_of_a_real_model_follow_from_their_verdicts():
@@ -371,6 +268,5 @@ def test_the_committed_sentences_hold():
     """The project's own (the comparisons of all files take a minute: the command checks them)."""
     folders = Folders()
     known = {p.stem: read_results(p) for p in (folders.results / "mini").glob("*.json")}
-    assert [
-        str(f) for f in (*generated(folders, known), *written(folders, known)) if not f.ok
-    ] == []
+    findings = list(said(folders.project, "mini", known))
+    assert len(findings) == 8 and [str(f) for f in findings if not f.ok] == []

@@ -1,4 +1,4 @@
-"""The README: its results are those of the results file, and its links lead somewhere."""
+"""README and docs/results.md: their blocks are of today's results, their links lead somewhere."""
 
 import re
 from pathlib import Path
@@ -7,41 +7,50 @@ import pytest
 from results_example import example_results
 
 from lorasoups.errors import SoupError
-from lorasoups.report import real_text
-from lorasoups.report.tables import into_readme
-from lorasoups.results.file import load_results, read_results
+from lorasoups.report.tables import ten_rows, with_blocks
+from lorasoups.results.file import read_results
 
-ROOT = Path(__file__).resolve().parent.parent.parent
-TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
-
-
-def test_results_in_the_readme_are_those_of_the_results_file():
-    known = {p.stem: read_results(p) for p in (ROOT / "data/results/mini").glob("*.json")}
-    fresh = into_readme(TEXT, load_results("mini", root=ROOT), known)
-    assert fresh == TEXT, "run python -m lorasoups.report.tables"
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = ("README.md", "docs/results.md")
 
 
-def test_results_of_a_real_model_in_the_readme_are_those_of_its_file():
-    fresh = real_text.into_readme(TEXT, load_results("small", root=ROOT))
-    assert fresh == TEXT, "run python -m lorasoups.report.real_text"
-    with pytest.raises(SoupError, match="no place for a real model"):
-        real_text.into_readme("# LoRA Soups\n", load_results("small", root=ROOT))
+@pytest.mark.parametrize("name", PAGES)
+def test_results_on_the_page_are_those_of_the_results_files(name):
+    known = {
+        profile: {p.stem: read_results(p) for p in (ROOT / "data/results" / profile).glob("*.json")}
+        for profile in ("mini", "small")
+    }
+    text = (ROOT / name).read_text(encoding="utf-8")
+    assert with_blocks(ROOT, known, name) == text, "run python -m lorasoups.report.tables"
 
 
-def test_relative_links_lead_to_files_of_the_repository():
-    links = re.findall(r"\]\((?!https?:|#)([^)#\s]+)", TEXT)
-    assert links and [link for link in links if not (ROOT / link).exists()] == []
+@pytest.mark.parametrize("name", PAGES)
+def test_relative_links_lead_to_files_of_the_repository(name):
+    text = (ROOT / name).read_text(encoding="utf-8")
+    links = re.findall(r"\]\((?!https?:|#)([^)#\s]+)", text)
+    assert links and [x for x in links if not (ROOT / name).parent.joinpath(x).exists()] == []
 
 
-def test_writing_results_again_changes_only_what_is_between_the_marks():
-    text = "before\n<!-- results: how -->\nSTALE\n<!-- end of results -->\nafter\n"
-    once = into_readme(text, example_results(1, n=20))
+def test_writing_results_again_changes_only_what_is_between_the_marks(tmp_path):
+    page = tmp_path / "docs" / "results.md"
+    page.parent.mkdir()
+
+    def written(text, seeds):
+        page.write_text(text)
+        known = {"mini": {"hard_math": example_results(seeds, n=20)}}
+        return with_blocks(tmp_path, known, "docs/results.md")
+
+    once = written("before\n<!-- results: how -->\nSTALE\n<!-- end of results -->\nafter\n", 1)
     assert once.startswith("before\n<!-- results: how -->\n### All studies")
     assert once.endswith("\n<!-- end of results -->\nafter\n") and "STALE" not in once
-    assert into_readme(once, example_results(1, n=20)) == once
-    assert into_readme(once, example_results(2, n=20)) != once
+    assert written(once, 1) == once
+    assert written(once, 2) != once
+    with pytest.raises(SoupError, match="no marks <!-- results: -->.*docs/results.md"):
+        written("# Results\n", 1)
 
 
-def test_readme_without_marks_is_one_clear_error():
-    with pytest.raises(SoupError, match="no place for the results"):
-        into_readme("# LoRA Soups\n", example_results(1, n=20))
+def test_the_table_of_the_readme_has_at_most_ten_rows_with_intervals():
+    frame = ten_rows(example_results(2, n=40))
+    assert len(frame) == 10 and list(frame.columns) == ["method", "solved, %", "95 % interval"]
+    assert {"CAT (learned alphas)", "plain sum, weights 1", "base"} <= set(frame["method"])
+    assert frame["95 % interval"].str.startswith("[").all()

@@ -5,8 +5,7 @@ import copy
 import pytest
 from results_example import example_results
 
-from lorasoups.report import claims, tables
-from lorasoups.report.paper import against_paper
+from lorasoups.report import sentences, tables
 from lorasoups.results import reading, stats
 from lorasoups.study.methods import methods_for
 
@@ -57,41 +56,41 @@ def test_what_was_not_evaluated_has_no_estimate(good):
 
 @pytest.mark.parametrize(
     "lo, hi, expected",
-    [(0.01, 0.2, claims.ABOVE), (-0.2, -0.01, claims.BELOW), (-0.1, 0.1, claims.OPEN),
-     (0.0, 0.1, claims.OPEN), (None, None, claims.OPEN)],
+    [(0.01, 0.2, sentences.ABOVE), (-0.2, -0.01, sentences.BELOW), (-0.1, 0.1, sentences.OPEN),
+     (0.0, 0.1, sentences.OPEN), (None, None, sentences.OPEN)],
 )  # fmt: skip
 def test_verdict_needs_an_interval_without_zero(lo, hi, expected):
-    assert claims.verdict({"lo": lo, "hi": hi}) == expected
+    assert sentences.verdict({"lo": lo, "hi": hi}) == expected
 
 
 def test_claim_that_holds(good):
-    assert all(claims.holds(good).values())
-    assert claims.summary(good).startswith("The claim holds here")
-    assert f"CAT is above {len(STATIC)}," in claims.against_static(good)
-    assert claims.super_linear(good).startswith("Super-linear")
+    assert all(sentences.holds(good).values())
+    assert sentences.summary(good).startswith("The claim holds here")
+    assert f"CAT is above {len(STATIC)}," in sentences.against_static(good)
+    assert sentences.super_linear(good).startswith("Super-linear")
 
 
 def test_claim_that_fails_is_told_as_plainly(bad):
-    assert not any(claims.holds(bad).values())
-    assert claims.summary(bad).startswith("No part of the claim")
-    assert "CAT is below base" in claims.against_skills(bad)
-    assert f"below {len(STATIC)} (" in claims.against_static(bad)
-    assert claims.super_linear(bad).startswith("Sub-linear")
+    assert not any(sentences.holds(bad).values())
+    assert sentences.summary(bad).startswith("No part of the claim")
+    assert "CAT is below base" in sentences.against_skills(bad)
+    assert f"below {len(STATIC)} (" in sentences.against_static(bad)
+    assert sentences.super_linear(bad).startswith("Sub-linear")
 
 
 def test_one_static_merge_that_is_as_good_breaks_the_claim(good):
     results = copy.deepcopy(good)
-    entry = claims.comparison(results, "ties@delta")
+    entry = sentences.compared(results, ["ties@delta"])["ties@delta"]
     entry["lo"] = -0.01
-    assert claims.holds(results)["CAT above every static merge"] is False
-    assert claims.summary(results).startswith("The claim holds in part")
-    assert "not told apart from 1 (ties (delta, 1/k))" in claims.against_static(results)
+    assert sentences.holds(results)["CAT above every static merge"] is False
+    assert sentences.summary(results).startswith("The claim holds in part")
+    assert "not told apart from 1 (ties (delta, 1/k))" in sentences.against_static(results)
 
 
 def test_what_was_not_compared_is_not_claimed():
     results = example_results(1, ("base", "math", "code", "cat"))
-    assert claims.holds(results)["CAT above every static merge"] is False
-    assert claims.against_data_mix(results) == "DATA-MIX was not evaluated."
+    assert sentences.holds(results)["CAT above every static merge"] is False
+    assert sentences.against_data_mix(results) == "DATA-MIX was not evaluated."
 
 
 @pytest.fixture
@@ -99,8 +98,9 @@ def ablation():
     """Variants that no recipe knows, without skills, merges or mixes; three skills in the soup."""
     drawn = ("base", "math", "code", "cat", "cat_k3", "sum_k3")
     found = copy.deepcopy(example_results(2, drawn, n=40))
-    found["config"] |= {"skills": ["math", "code", "line"], "labels": {"cat_k3": "CAT, k = 3"},
-                        "ablation": "more LoRAs"}  # fmt: skip
+    labels = {"cat": "CAT (learned alphas)", "cat_k3": "CAT, k = 3"}
+    skills = ["math", "code", "line"]
+    found["config"] |= {"skills": skills, "labels": labels, "ablation": "more LoRAs"}
     own = ("cat", "cat_k3", "sum_k3")
     for name, key in (("rows", "method"), ("comparisons", "b")):
         found[name] = [e for e in found[name] if e["task"] == "hard_math" and e[key] in own]
@@ -116,11 +116,11 @@ def test_methods_of_ablations_are_called_what_their_file_calls_them(ablation, go
 
 
 def test_sentences_and_tables_can_be_made_of_any_experiment(ablation):
-    text = claims.all_claims(ablation)
+    text = sentences.all_sentences(ablation)
     assert "The paper's claim is not tested in this experiment." in text
     assert "Super-linearity is asked of two skills only." in text
     two = ablation | {"config": ablation["config"] | {"skills": ["math", "code"]}}
-    assert claims.super_linear(two) == "Super-linearity was not measured."
+    assert sentences.super_linear(two) == "Super-linearity was not measured."
     for table in (tables.training, tables.sweep, tables.views, tables.tasks, tables.short):
         tables.markdown(table(ablation))
     assert tables.training(ablation).empty and tables.studies({"rank": ablation}).empty
@@ -128,21 +128,21 @@ def test_sentences_and_tables_can_be_made_of_any_experiment(ablation):
 
 def test_a_map_without_the_soup_claims_nothing(ablation):
     none = ablation | {"rows": [r for r in ablation["rows"] if r["method"] != "cat"]}
-    assert claims.summary(none) == "The paper's claim is not tested in this experiment."
+    assert sentences.summary(none) == "The paper's claim is not tested in this experiment."
 
 
 def test_numbers_in_sentences_are_those_of_the_file(good):
-    entry = claims.comparison(good, "math")
+    entry = sentences.compared(good, ["math"])["math"]
     expected = f"{100 * entry['diff']:+.1f} points [{100 * entry['lo']:+.1f}, "
-    assert expected in claims.against(good, "math")
-    assert f"{100 * reading.estimate(good, 'cat').mean:.1f} % of 100" in claims.summary(good)
+    assert expected in sentences.against(good, "math")
+    assert f"{100 * reading.estimate(good, 'cat').mean:.1f} % of 100" in sentences.summary(good)
 
 
 def test_caveats_name_few_seeds_few_problems_and_smoke(good):
-    assert any("seeds" in c for c in claims.caveats(good))
-    assert any("Only 100 problems" in c for c in claims.caveats(good))
+    assert any("seeds" in c for c in sentences.caveats(good))
+    assert any("Only 100 problems" in c for c in sentences.caveats(good))
     smoke = example_results(1, FEW, n=8) | {"profile": "smoke"}
-    assert any("numbers mean nothing" in c for c in claims.caveats(smoke))
+    assert any("numbers mean nothing" in c for c in sentences.caveats(smoke))
 
 
 def test_headline_table_has_every_method_with_its_mean(good):
@@ -155,7 +155,9 @@ def test_headline_table_has_every_method_with_its_mean(good):
 
 def test_tasks_table_lists_the_methods_with_several_tests(good):
     frame = tables.tasks(good)
-    assert list(frame["method"]) == [reading.label(m) for m in ("base", "math", "code", "cat")]
+    assert list(frame["method"]) == [
+        reading.label(m, good) for m in ("base", "math", "code", "cat")
+    ]
     assert list(frame.columns) == ["method", "hard_math", "math", "code"]
 
 
@@ -176,10 +178,10 @@ def test_paper_table_stars_what_is_only_of_medium_reliability(good):
         "alphas": {"share": 0.05, "epochs": 3, "grid": [1, 2]}, "source": "world",
         "base": "data/mini", "n_test": {"hard_math": 100}, "density": 0.75,
     }  # fmt: skip
-    frame = against_paper(good | {"config": good["config"] | config})
+    frame = tables.against_paper(good | {"config": good["config"] | config})
     paper = dict(zip(frame["what"], frame["paper"], strict=True))
     assert paper["CAT (learned alphas), % solved"] == "21.11*"
     own = dict(zip(frame["what"], frame["this kit"], strict=True))
     assert own["code LoRA, % solved"].startswith(
-        tables.percent(reading.estimate(good, "code").mean)
+        reading.percent(reading.estimate(good, "code").mean)
     )

@@ -1,0 +1,160 @@
+"""The form of a results file: its fields with their types, and what must agree within it."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn
+
+import numpy as np
+
+from lorasoups.errors import SoupError
+
+SCHEMA = 1
+
+NUMBER = int | float
+MAYBE = int | float | None  # null: cannot be computed, such as an interval over a single seed
+EACH = object()  # stands for every key
+GAINS = {"gain_soup": NUMBER, "sum_of_gains": NUMBER, "diff": NUMBER, "lo": MAYBE, "hi": MAYBE}
+FORM = {
+    "schema": int, "profile": str, "created": str, "complete": bool,
+    "provenance": {
+        "versions": dict, "device": str, "cpu": str, "git": dict | None, "base_sha256": str | None,
+        "world_version": object, "wall_s": MAYBE,
+    },
+    "config": dict,
+    "rows": [{
+        "task": str, "view": str, "method": str, "on": str | None, "weights": object,
+        "seed": int | None, "n": int, "correct": int, "accuracy": NUMBER, "ci": [NUMBER],
+        "outcomes": {EACH: int}, "extra": {EACH: MAYBE},
+    }],
+    "items": {EACH: {EACH: {EACH: object}}},  # task -> method -> seed -> packed verdicts
+    "comparisons": [{
+        "task": str, "a": str, "b": str, "diff": NUMBER, "lo": MAYBE, "hi": MAYBE, "p": MAYBE,
+        "p_holm": MAYBE, "wins": object,
+    }],
+    "superlinearity": dict,  # of the form of GAINS, or empty
+    "alphas": [{"seed": int, "preset": str, "normalise": str, "module": str, "values": list}],
+    "curves": [{
+        "seed": int, "preset": str, "step": int, "loss": NUMBER, "alpha_mean": list,
+        "alpha_moved": NUMBER,
+    }],
+    "sweep": [{
+        "seed": int, "normalise": str, "init": str, "lr": NUMBER, "heldout_loss": NUMBER,
+        "chosen": bool,
+    }],
+    "skills": [{
+        "seed": int, "name": str, "steps": int, "loss": NUMBER, "seconds": NUMBER,
+        "tokens_per_s": NUMBER,
+    }],
+    "timings": dict,
+    "experiment?": str,  # absent: hard_math
+    "artifacts?": dict,  # stage -> artifact -> short sha256
+    "decontamination?": dict,  # what training and test items share
+    "views?": dict,  # task -> view -> which items belong to it, packed like verdicts
+}  # fmt: skip
+"""Field -> type; a list holds entries of one form; ``?`` marks what may be absent. Further fields
+are allowed."""
+
+
+def validate(results: Any, where: str = "results") -> dict[str, Any]:
+    """Check the content of a results file (parsed JSON); returns it.
+
+    Besides fields and types: ``accuracy == correct / n``, outcome counts that sum to ``n``,
+    intervals around the accuracy, and as many ones in the verdicts of a task, method and seed as
+    its row has correct answers. ``where`` is what errors call the file.
+
+    Raises:
+        SoupError: naming the field, such as ``rows[3].ci``.
+    """
+    _check(results, FORM, where)
+    if results["schema"] != SCHEMA:
+        raise SoupError(
+            f"schema {results['schema']}, this version reads {SCHEMA}: {where}; "
+            "make the file again with `lorasoups reproduce`"
+        )
+    if results["superlinearity"]:
+        _check(results["superlinearity"], GAINS, where, "superlinearity")
+    for index, row in enumerate(results["rows"]):
+        _check_row(row, where, f"rows[{index}]")
+    _check_items(results, where)
+    if results["complete"] and not results["rows"]:
+        raise SoupError(f"marked complete without rows: {where}; run the notebooks again")
+    return results
+
+
+def _fail(what: str, where: str, path: str) -> NoReturn:
+    raise SoupError(f"{what}: {where}, field {path}; make the file again or correct its writer")
+
+
+def _check(value: Any, form: Any, where: str, path: str = "") -> None:
+    """Refuse a value that is not of a form: a type, or a list or mapping of forms."""
+    kind = type(form) if isinstance(form, dict | list) else form
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind not in (bool, object)):
+        names = "a JSON object" if kind is dict else getattr(kind, "__name__", kind)
+        _fail(f"{type(value).__name__} instead of {names}", where, path or "(top level)")
+    if isinstance(value, float) and not math.isfinite(value):
+        _fail("not a finite number (write null)", where, path)
+    if isinstance(form, list):
+        for index, entry in enumerate(value):
+            _check(entry, form[0], where, f"{path}[{index}]")
+    elif isinstance(form, dict):
+        fields = dict.fromkeys(value, form[EACH]) if EACH in form else form
+        for field, inner in fields.items():
+            name = field.removesuffix("?")
+            if name in value:
+                _check(value[name], inner, where, f"{path}.{name}".lstrip("."))
+            elif name == field:
+                _fail("missing field", where, f"{path}.{name}".lstrip("."))
+
+
+def _check_row(row: Mapping[str, Any], where: str, path: str) -> None:
+    n, correct, ci, accuracy = row["n"], row["correct"], row["ci"], row["accuracy"]
+    if n <= 0 or not 0 <= correct <= n:
+        _fail(f"{correct} correct of {n}", where, f"{path}.correct")
+    if abs(accuracy - correct / n) > 1e-6:
+        _fail(f"accuracy {accuracy} is not {correct}/{n}", where, f"{path}.accuracy")
+    if len(ci) != 2 or not ci[0] - 1e-6 <= accuracy <= ci[1] + 1e-6:
+        _fail("no interval [lo, hi] around the accuracy", where, f"{path}.ci")
+    if row["outcomes"] and sum(row["outcomes"].values()) != n:
+        _fail(f"outcome counts do not sum to n = {n}", where, f"{path}.outcomes")
+
+
+def _check_items(results: Mapping[str, Any], where: str) -> None:
+    rows = {
+        (row["task"], row["method"], str(row["seed"])): row
+        for row in results["rows"]
+        if row["view"] == "all"
+    }
+    packed = (
+        (task, method, seed, text)
+        for task, methods in results["items"].items()
+        for method, seeds in methods.items()
+        for seed, text in seeds.items()
+    )
+    for task, method, seed, text in packed:
+        path, row = f"items.{task}.{method}.{seed}", rows.get((task, method, seed))
+        if row is None:
+            _fail("verdicts without a row of view 'all'", where, path)
+        try:
+            ones = int(unpack_verdicts(text, row["n"]).sum())
+        except SoupError as error:
+            _fail(str(error).split(";")[0], where, path)
+        if ones != row["correct"]:
+            _fail(f"{ones} verdicts, {row['correct']} correct in its row", where, path)
+
+
+def pack_verdicts(verdicts: Sequence[bool] | np.ndarray) -> str:
+    """Right or wrong per problem as hex: 8 per byte, the first problem in the highest bit."""
+    return np.packbits(np.asarray(verdicts, dtype=bool)).tobytes().hex()
+
+
+def unpack_verdicts(text: str, n: int) -> np.ndarray:
+    """The inverse of `pack_verdicts`: bool array of shape [n]. Raises SoupError."""
+    try:
+        packed = np.frombuffer(bytes.fromhex(text), dtype=np.uint8)
+    except (ValueError, TypeError):
+        raise SoupError(
+            f"no hex string of verdicts: {str(text)[:20]!r}; make the file again"
+        ) from None
+    if len(packed) != math.ceil(n / 8) or np.unpackbits(packed)[n:].any():
+        raise SoupError(f"{len(packed)} bytes of verdicts for {n} problems; make the file again")
+    return np.unpackbits(packed, count=n).astype(bool)
