@@ -1,12 +1,13 @@
 """The mini world: splits, skills, target, tokenizer, base, pretraining."""
 
+import json
 import re
 from random import Random
 
 import pytest
 import torch
 
-from lorasoups.errors import SoupError
+from lorasoups.errors import Diverged, SoupError
 from lorasoups.models.base import load_base
 from lorasoups.paths import project_root
 from lorasoups.tasks.judging.sandbox import run_programs
@@ -181,3 +182,30 @@ def test_pretraining_batches_are_a_function_of_seed_and_index():
     assert torch.equal(nine[8]["input_ids"], again[8]["input_ids"])
     assert not torch.equal(other[0]["input_ids"][:, :5], again[0]["input_ids"][:, :5])
     assert all(len(batch["input_ids"]) == pretrain.BATCH for batch in again)
+
+
+def test_pretraining_learns_and_writes_a_base_and_its_card(tmp_path, monkeypatch):
+    monkeypatch.setattr(pretrain, "BATCH", 8)
+    monkeypatch.setattr(pretrain, "cell_accuracy", lambda *_: {"steps/let": 0.5})
+    small = {"hidden_size": 32, "num_attention_heads": 2, "num_key_value_heads": 2,
+             "num_hidden_layers": 1}  # fmt: skip
+    monkeypatch.setattr(pretrain, "CONFIG", pretrain.CONFIG | small)
+    pretrain.main(tmp_path, steps=30, lr=0.02, every=10)
+    card = json.loads((tmp_path / "card.json").read_text())
+    assert [entry["step"] for entry in card["log"]] == [10, 20, 30]
+    losses = [entry["loss"] for entry in card["log"]]
+    assert losses == sorted(losses, reverse=True) and card["loss"] == losses[-1]
+    model, tokenizer, _ = load_base(tmp_path)
+    assert tokenizer.get_vocab() == world_tokenizer(corpus.MINI).get_vocab()
+    assert card["parameters"] == sum(p.numel() for p in model.parameters())
+    data = batches(corpus.document, tokenizer, 30, 0)
+    assert card["tokens"] == sum(int((batch["input_ids"] != 0).sum()) for batch in data)
+
+
+def test_pretraining_that_diverges_says_so(monkeypatch):
+    tokenizer = word_tokenizer(corpus.sample_texts(100, 0))
+    config = pretrain.LlamaConfig(vocab_size=len(tokenizer), **pretrain.CONFIG)
+    model = pretrain.LlamaForCausalLM(config)
+    torch.nn.init.constant_(model.model.norm.weight, torch.nan)
+    with pytest.raises(Diverged, match="at step 1"):
+        pretrain.train(model, tokenizer, corpus.MINI, 2, seed=0, lr=1e-3, every=1)

@@ -1,1 +1,1 @@
-"""Judges: programs in a sandbox, numbers in words, short answers."""
+"""Who judges: programs run in a sandbox, numbers in words, short answers."""

@@ -23,18 +23,13 @@ def normalise(text: str) -> str:
     return " ".join(word for word in words if word not in ("a", "an", "the"))
 
 
-def exact_match(text: str, gold: str) -> bool:
-    """Whether both are the same after `normalise`."""
-    return normalise(text) == normalise(gold)
-
-
 def token_f1(text: str, gold: str) -> float:
     """Harmonic mean of precision and recall over the normalised words, in [0, 1].
 
     Where the answer or the gold answer abstains, it is 1 or 0: sharing the word "not" is no merit.
     """
     if is_abstention(text) or is_abstention(gold):
-        return float(exact_match(text, gold))
+        return float(normalise(text) == normalise(gold))
     words, gold_words = normalise(text).split(), normalise(gold).split()
     shared = sum((Counter(words) & Counter(gold_words)).values())
     return 2 * shared / (len(words) + len(gold_words)) if shared else 0.0
@@ -68,7 +63,7 @@ def judge(text: str, gold: str) -> Answer:
     if not normalise(gold):
         raise SoupError(f"an empty gold answer {gold!r}: write what a right answer says")
     right_form = _BRACKETS.fullmatch(text) is not None
-    if exact_match(text, gold):
+    if normalise(text) == normalise(gold):
         outcome = "ok"
     elif not right_form:
         outcome = "wrong_form"

@@ -70,9 +70,7 @@ def _check(texts: Sequence[str], targets: Sequence[int | float]) -> None:
     for i, target in enumerate(targets):
         number = isinstance(target, int | float) and not isinstance(target, bool)
         if not number or not math.isfinite(_float(target)):
-            raise SoupError(
-                f"target {target!r} of item {i} is no finite number: use judge 'answer'"
-            )
+            raise SoupError(f"target {target!r} of item {i} is not a finite number: mend its task")
 
 
 def _same_length(texts: Sequence[str], targets: Sequence) -> None:
@@ -89,20 +87,17 @@ def _numbers(score: Callable) -> Callable[[Sequence[str], Sequence], list[dict]]
 
 def _answers(texts: Sequence[str], golds: Sequence[str]) -> list[dict]:
     _same_length(texts, golds)
-    return [
-        {"text": text} | vars(answers.judge(text, gold))
-        for text, gold in zip(texts, golds, strict=True)
-    ]
+    pairs = zip(texts, golds, strict=True)
+    return [{"text": text} | vars(answers.judge(text, gold)) for text, gold in pairs]
 
 
 @dataclass(frozen=True)
 class Judge:
     """A way of judging.
 
-    Attributes:
-        judge: ``(texts, targets) -> dicts {text, outcome, value, ...}``, one per item; ``outcome``
-            is ``ok`` where the answer is right; the means of further numbers go into ``extra``.
-        inputs: what identifies the judge in the key of a stored evaluation.
+    ``judge(texts, targets)`` returns a dict per item: ``text``, ``outcome`` (``ok`` where it is
+    right), ``value``, and numbers whose means go into a result's ``extra``. ``inputs`` identify the
+    judge in the key of a stored evaluation.
     """
 
     judge: Callable[[Sequence[str], Sequence], list[dict]]

@@ -33,9 +33,7 @@ def extract_program(text: str) -> str | None:
     text = text.replace("\r\n", "\n").replace("\r", "\n").removeprefix("\ufeff")
     block = _fenced(text)
     program = _function(text) if block is None else _without_second(block)
-    if program is None or not _RETURN.search(program):
-        return None
-    return program
+    return program if program and _RETURN.search(program) else None
 
 
 def _fenced(text: str) -> str | None:
@@ -100,8 +98,6 @@ def _indent(line: str) -> int:
 def _open_quote(line: str, quote: str | None) -> str | None:
     """The triple quote that is open at the end of ``line``, given the one open at its start."""
     for mark in _TRIPLE.findall(line):
-        if quote is None:
-            quote = mark
-        elif mark == quote:
-            quote = None
+        if quote in (None, mark):
+            quote = None if quote else mark
     return quote

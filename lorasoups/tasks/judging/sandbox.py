@@ -61,17 +61,17 @@ def run_programs(
 ) -> list[Outcome]:
     """Run programs side by side and collect what their ``solution()`` returns.
 
+    A program whose worker dies runs again in a new one; the third time it is an ``exception``.
+
     Args:
         sources: Python sources; None stands for an answer without a program.
-        limits: of each program.
-        workers: worker processes.
+        limits, workers: of each program; number of worker processes.
 
     Returns:
-        One outcome per source, in order. A program whose worker dies runs again in a new one; the
-        third time it is an ``exception``.
+        One outcome per source, in order.
 
     Raises:
-        SoupError: the sandbox cannot be started.
+        SoupError: the sandbox does not start.
     """
     sources = list(sources)
     limits = limits or Limits()

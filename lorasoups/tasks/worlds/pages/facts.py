@@ -15,11 +15,11 @@ ABSTAIN = "not in context"
 class Relation:
     """The words of a relation; ``{e}`` stands for the entity, ``{v}`` for the value."""
 
-    values: tuple[str, ...]  # one word each
-    statements: tuple[str, ...]  # these and the questions are part of the base's language
-    questions: tuple[str, ...]
-    paraphrases: tuple[str, ...]  # questions that occur in no training text
-    technical: tuple[str, ...]  # statements in words that the base never saw explained
+    values: list[str]  # one word each
+    statements: list[str]  # these and the questions are part of the base's language
+    questions: list[str]
+    paraphrases: list[str]  # questions that occur in no training text
+    technical: list[str]  # statements in words that the base never saw explained
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Fact:
 
 WORDS = tomllib.loads(Path(__file__).with_name("words.toml").read_text(encoding="utf-8"))
 RELATIONS = {
-    name: Relation(**words | {"values": tuple(words["values"].split())})
+    name: Relation(**words | {"values": words["values"].split()})
     for name, words in WORDS["relations"].items()
 }
 TECHNICAL = ("color", "food", "material", "owner", "use")

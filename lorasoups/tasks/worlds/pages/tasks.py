@@ -112,7 +112,9 @@ def _in_test_formats(rng: Random, split: str) -> Iterator[dict]:
 
 
 def _on_manual(rng: Random, split: str, unseen: bool = False, form: str = "brackets"):
-    """Every fact on a part outside the FAQ once, in random order; test split only."""
+    """Every fact on a part outside the FAQ once, in random order."""
+    if split != "test":
+        raise SoupError(f"questions on the manual have only a test split, not {split!r}")
     facts = [f for f in MANUAL if f.entity not in world.FAQ_NAMES]
     for fact in rng.sample(facts, len(facts)):
         question = fact.ask(rng, unseen)
@@ -150,12 +152,10 @@ def dataset(task: str, split: str, n: int, seed: int) -> list[dict]:
         it decides the split) and, where a test has parts that are reported apart, ``view``.
 
     Raises:
-        SoupError: unknown task; another split than test of questions on the manual.
+        SoupError: unknown task, or one that has no such split.
     """
     if task not in TASKS:
         raise SoupError(f"unknown task {task!r}: choose one of {', '.join(TASKS)}")
-    if task.startswith("manual_") and split != "test":
-        raise SoupError(f"{task} has only a test split, not {split!r}: nothing trains on it")
     stream = TASKS[task](Random(f"{task}/{split}/{seed}"), split)
     items: dict[str, dict] = {}
     for item in islice(stream, 50 * n + 1000):
