@@ -400,7 +400,8 @@ def doctor(
     """
     from lorasoups.run import doctor as examination
 
-    report = examination.examine(profile, study, seeds, device, **real)
+    _environment(device=device)
+    report = examination.examine(profile, study, seeds, **real)
     print(json.dumps(report, indent=1) if as_json else examination.text(report))
     raise typer.Exit(0 if report["fits"] else 1)
 
