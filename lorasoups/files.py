@@ -124,16 +124,20 @@ def write_text_atomic(path: Path | str, text: str) -> Path:
     return write_bytes_atomic(path, text.encode("utf-8"))
 
 
-def write_json_atomic(path: Path | str, value: Any, *, indent: int | None = 1) -> Path:
-    """Write ``value`` as JSON with a final line end. NaN and infinity are refused (SoupError)."""
+def json_text(value: Any, path: Path | str, indent: int | None = 1) -> str:
+    """``value`` as JSON with a final line end; SoupError, naming ``path``, for what is not JSON."""
     try:
-        text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
+        return json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False) + "\n"
     except (TypeError, ValueError) as error:
         raise SoupError(
             f"not representable in JSON ({error}): {path}; "
             "use plain numbers, strings, lists and mappings, and null instead of NaN"
         ) from error
-    return write_text_atomic(path, text + "\n")
+
+
+def write_json_atomic(path: Path | str, value: Any, *, indent: int | None = 1) -> Path:
+    """Write ``value`` as JSON. NaN and infinity are refused (SoupError)."""
+    return write_text_atomic(path, json_text(value, path, indent))
 
 
 def read_json(path: Path | str, cure: str) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """LoRA values from and to PEFT adapter folders (safetensors only)."""
 
-import json
 import os
 import re
 from collections.abc import Mapping
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from lorasoups import __version__
 from lorasoups.errors import DiskError, SoupError
-from lorasoups.files import disk_errors, new_folder, read_json, sha256_file
+from lorasoups.files import disk_errors, json_text, new_folder, read_json, sha256_file
 from lorasoups.lora.linalg import compress
 from lorasoups.lora.lora import Dense, Factors, LoRA
 from lorasoups.lora.peft_config import check_supported, config_of, rank_and_scale
@@ -45,10 +44,8 @@ def load_lora(path: str | os.PathLike, *, device: str | torch.device = "cpu") ->
     config = read_json(folder / CONFIG, "is this a sound PEFT adapter folder? save it again")
     check_supported(config, str(folder / CONFIG))
     tensors = _read_tensors(folder)
-    provenance: dict[str, Any] = {
-        "source": folder.resolve().name,
-        "sha256": sha256_file(folder / WEIGHTS),
-    }
+    digest = sha256_file(folder / WEIGHTS)
+    provenance: dict[str, Any] = {"source": folder.resolve().name, "sha256": digest}
     if (folder / PROVENANCE).exists():
         notes = read_json(folder / PROVENANCE, "save the adapter again, or remove the file")
         provenance["made"] = notes.get("provenance")
@@ -98,8 +95,8 @@ def save_lora(
         "provenance": lora.provenance,
     }
     files = {
-        CONFIG: _json_bytes(config_of(lora), target / CONFIG),
-        PROVENANCE: _json_bytes(notes, target / PROVENANCE),
+        CONFIG: json_text(config_of(lora), target / CONFIG, 2).encode(),
+        PROVENANCE: json_text(notes, target / PROVENANCE, 2).encode(),
         WEIGHTS: safetensors.torch.save(_to_tensors(lora, dtype, target), {"format": "pt"}),
     }
     with new_folder(target) as folder:
@@ -109,13 +106,9 @@ def save_lora(
 
 
 def check_target(target: Path, overwrite: bool, replaceable: bool, kind: str) -> None:
-    """Refuse to write where something else lies. Raises SoupError.
+    """Refuse to write over a file or a folder, unless it is empty or may be replaced.
 
-    Args:
-        target: the folder to write; absent or empty is always right.
-        overwrite: whether a ``replaceable`` folder may go.
-        replaceable: it holds what would be written anew.
-        kind: what is written, for the message.
+    ``replaceable``: whether the folder holds a ``kind``, which ``overwrite`` allows to replace.
     """
     with disk_errors(target):
         if target.exists() and not target.is_dir():
@@ -123,9 +116,7 @@ def check_target(target: Path, overwrite: bool, replaceable: bool, kind: str) ->
         if not target.is_dir() or not any(target.iterdir()):
             return
     if not overwrite:
-        raise SoupError(
-            f"folder exists and is not empty: {target}; choose another or pass overwrite"
-        )
+        raise SoupError(f"folder exists and is not empty: {target}; choose another or overwrite it")
     if not replaceable:
         raise SoupError(
             f"will not overwrite a folder that holds no {kind}: {target}; choose another"
@@ -133,22 +124,21 @@ def check_target(target: Path, overwrite: bool, replaceable: bool, kind: str) ->
 
 
 def _read_tensors(folder: Path) -> dict[str, Tensor]:
-    file = folder / WEIGHTS
-    if not file.exists() and (folder / "adapter_model.bin").exists():
+    file, pickle = folder / WEIGHTS, folder / "adapter_model.bin"
+    if not file.exists() and pickle.exists():
         raise SoupError(
-            f"only pickled weights, which can run code when read: {folder / 'adapter_model.bin'}; "
-            "convert with PEFT: PeftModel.from_pretrained(base, folder).save_pretrained(new_folder)"
+            f"only pickled weights, which can run code when read: {pickle}; convert with PEFT: "
+            "PeftModel.from_pretrained(base, folder).save_pretrained(new_folder)"
         )
+    cure = f"{file}; save or download the adapter again"
     try:
         return safetensors.torch.load_file(file, device="cpu")
     except FileNotFoundError as error:
-        raise DiskError(f"missing file: {file}; save or download the adapter again") from error
+        raise DiskError(f"missing file: {cure}") from error
     except OSError as error:
-        raise DiskError(f"cannot read ({error.strerror or error}): {file}; check it") from error
+        raise DiskError(f"cannot read ({error.strerror or error}): {cure}") from error
     except SafetensorError as error:
-        raise SoupError(
-            f"damaged safetensors file ({error}): {file}; save or download it again"
-        ) from error
+        raise SoupError(f"damaged safetensors file ({error}): {cure}") from error
 
 
 def _to_lora(
@@ -164,34 +154,30 @@ def _to_lora(
         sides.setdefault(match["module"], {})[match["side"]] = tensor.float()
     if not sides:
         raise SoupError(f"no LoRA tensors at all: {where}; save or download the adapter again")
-    modules = {}
-    for module, pair in sides.items():
-        if len(pair) < 2:
-            missing = "A" if "B" in pair else "B"
-            raise SoupError(
-                f"lora_{missing} of module {module!r} is missing: {where}; save it again"
-            )
-        r, scale = rank_and_scale(config, module, where)
-        try:
-            factors = _factors(pair["A"], pair["B"] * scale, scale)
-        except SoupError as error:
-            raise SoupError(f"{error}: module {module!r}, {where}") from error
-        if factors.rank != r:
-            raise SoupError(
-                f"module {module!r} has rank {factors.rank}, its config says {r}: {where}; "
-                "weights and adapter_config.json do not belong together"
-            )
-        modules[module] = factors
+    modules = {name: _to_factors(name, pair, config, where) for name, pair in sides.items()}
     return LoRA(modules, config.get("base_model_name_or_path") or "", provenance)
 
 
-def _factors(A: Tensor, B: Tensor, scale: float) -> Factors:
-    """Factors; a saved `Dense` as one again, which its identity gives away."""
-    factors = Factors(A, B, scale)
+def _to_factors(module: str, pair: dict[str, Tensor], config: Mapping, where: str) -> Factors:
+    """The factors of one module; a saved `Dense` as one again, which its identity gives away."""
+    for side in "AB":
+        if side not in pair:
+            raise SoupError(f"lora_{side} of module {module!r} is missing: {where}; save it again")
+    r, scale = rank_and_scale(config, module, where)
+    try:
+        factors = Factors(pair["A"], pair["B"] * scale, scale)
+    except SoupError as error:
+        raise SoupError(f"{error}: module {module!r}, {where}") from error
+    if factors.rank != r:
+        raise SoupError(
+            f"module {module!r} has rank {factors.rank}, its config says {r}: {where}; "
+            "weights and adapter_config.json do not belong together"
+        )
     wide = factors.shape[0] <= factors.shape[1]
-    matrix, other = (A, B) if wide else (B, A)
-    full = scale == 1 and factors.rank == min(factors.shape)
-    return Dense(matrix) if full and torch.equal(other, torch.eye(len(other))) else factors
+    matrix, other = (factors.A, factors.B) if wide else (factors.B, factors.A)
+    if scale == 1 and r == min(factors.shape) and torch.equal(other, torch.eye(r).to(other)):
+        return Dense(matrix)
+    return factors
 
 
 def _explain(key: str) -> str:
@@ -213,10 +199,3 @@ def _to_tensors(lora: LoRA, dtype: torch.dtype, target: Path) -> dict[str, Tenso
                 raise SoupError(f"too large for {dtype}: {name!r}, {target}; save as float32")
             tensors[f"base_model.model.{name}.lora_{side}.weight"] = stored
     return tensors
-
-
-def _json_bytes(value: Any, where: Path) -> bytes:
-    try:
-        return (json.dumps(value, indent=2, allow_nan=False) + "\n").encode()
-    except (TypeError, ValueError) as error:
-        raise SoupError(f"provenance is not JSON ({error}): {where}; keep it plain") from error

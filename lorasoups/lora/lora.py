@@ -41,6 +41,7 @@ class Factors:
     A: float32 ``[r, in]``. B: float32 ``[out, r]``, the LoRA scale already folded in.
     scale: the ``s`` that was folded into ``B`` (1.0 for a merged adapter); ``B / scale`` is B as it
     was trained. Only factor-wise merging (``on="factors"``) looks at it.
+    rank, shape, device: r; (out, in) of the delta weight; where the tensors are.
 
     Raises SoupError if the shapes do not fit together, the rank is 0, a tensor is not float32, or a
     number is not finite. The tensors are kept, not copied: do not write into them.
@@ -51,28 +52,14 @@ class Factors:
     scale: float = 1.0
 
     def __post_init__(self) -> None:
-        for side in ("A", "B"):
-            object.__setattr__(self, side, _checked(getattr(self, side), f"LoRA factor {side}"))
-        if self.A.shape[0] != self.B.shape[1] or self.A.shape[0] == 0:
-            shapes = f"A {list(self.A.shape)} and B {list(self.B.shape)}"
+        A, B = _checked(self.A, "LoRA factor A"), _checked(self.B, "LoRA factor B")
+        if A.shape[0] != B.shape[1] or A.shape[0] == 0:
+            shapes = f"A {list(A.shape)} and B {list(B.shape)}"
             raise SoupError(f"LoRA factors do not fit: {shapes}; expected A [r, in] and B [out, r]")
         if not math.isfinite(self.scale) or self.scale == 0:
             raise SoupError(f"LoRA scale is {self.scale}; lora_alpha must be finite and not 0")
-
-    @property
-    def rank(self) -> int:
-        """r, the inner dimension."""
-        return self.A.shape[0]
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """(out, in) of the delta weight."""
-        return self.B.shape[0], self.A.shape[1]
-
-    @property
-    def device(self) -> torch.device:
-        """Where the tensors are."""
-        return self.A.device
+        shape = (B.shape[0], A.shape[1])
+        self.__dict__.update(A=A, B=B, rank=A.shape[0], shape=shape, device=A.device)
 
     def delta(self) -> Tensor:
         """The delta weight ``B @ A``, float32 ``[out, in]``."""
@@ -92,40 +79,22 @@ class Dense(Factors):
 
     It reads as factors of rank min(out, in), of which the one on the short side is the identity.
     The identity is made only when asked for, as in a saved adapter: all of a 7B model's together
-    take as much memory as its deltas.
+    take about as much memory as its deltas.
     """
 
     def __init__(self, matrix: Tensor):
-        object.__setattr__(self, "matrix", _checked(matrix, "delta weight"))
-        object.__setattr__(self, "scale", 1.0)
-
-    @property
-    def wide(self) -> bool:
-        """Whether out <= in: then B is the identity and A the matrix, else the other way round."""
-        return self.matrix.shape[0] <= self.matrix.shape[1]
+        matrix = _checked(matrix, "delta weight")
+        shape, wide = tuple(matrix.shape), matrix.shape[0] <= matrix.shape[1]
+        self.__dict__.update(matrix=matrix, wide=wide, scale=1.0)
+        self.__dict__.update(rank=min(shape), shape=shape, device=matrix.device)
 
     @property
     def A(self) -> Tensor:
-        return self.matrix if self.wide else self._identity()
+        return self.matrix if self.wide else torch.eye(self.rank, device=self.device)
 
     @property
     def B(self) -> Tensor:
-        return self._identity() if self.wide else self.matrix
-
-    def _identity(self) -> Tensor:
-        return torch.eye(self.rank, device=self.device)
-
-    @property
-    def rank(self) -> int:
-        return min(self.matrix.shape)
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return tuple(self.matrix.shape)
-
-    @property
-    def device(self) -> torch.device:
-        return self.matrix.device
+        return torch.eye(self.rank, device=self.device) if self.wide else self.matrix
 
     def delta(self) -> Tensor:
         return self.matrix

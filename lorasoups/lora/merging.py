@@ -36,8 +36,8 @@ def merge(
     options: those of the method, see ``METHODS[method].options``.
 
     A module that some LoRA does not touch counts as zero there. One LoRA alone has nothing to
-    interfere with, so every method returns it, times its weight: nothing is pruned or dropped,
-    whatever the density (PEFT has the same rule). The inputs are never changed.
+    interfere with, so every method returns it times its weight, unpruned, as PEFT does. The inputs
+    are never changed.
 
     Raises SoupError for an unknown method or option, bad values, LoRAs of different base models, or
     shapes or devices that disagree.
@@ -73,17 +73,14 @@ def _check_loras(loras: Sequence[LoRA], device: str | torch.device | None) -> li
     for position, lora in enumerate(loras):
         if not isinstance(lora, LoRA):
             kind = type(lora).__name__
-            raise SoupError(
-                f"input {position} is a {kind}, not a LoRA; use load_lora(folder) first"
-            )
+            raise SoupError(f"input {position} is a {kind}, not a LoRA; use load_lora(folder)")
     _common_base(loras)
     for name in module_names(loras):
         shapes = {lora.modules[name].shape for lora in loras if name in lora.modules}
         if len(shapes) > 1:
             shown = " and ".join(str(list(shape)) for shape in sorted(shapes))
             raise SoupError(
-                f"delta weights of different shape {shown}: module {name!r}; "
-                "the LoRAs were not trained on the same base model"
+                f"delta weights of different shape {shown}: module {name!r}; merge LoRAs of a base"
             )
     if device is not None:
         loras = [lora.to(device) for lora in loras]
@@ -97,9 +94,8 @@ def _common_base(loras: list[LoRA]) -> str:
     bases = sorted({lora.base_model.rstrip("/") for lora in loras if lora.base_model})
     if len(bases) > 1:
         raise SoupError(
-            f"LoRAs of different base models: {' and '.join(map(repr, bases))}; merge LoRAs of one "
-            "base (if these are the same model, write one name into base_model_name_or_path of "
-            "each adapter_config.json)"
+            f"LoRAs of different base models: {' and '.join(map(repr, bases))}; if these are one "
+            "model, write one name into base_model_name_or_path of each adapter_config.json"
         )
     return bases[0] if bases else ""
 
@@ -122,9 +118,7 @@ def _weights_by_module(weights: Any, loras: list[LoRA]) -> dict[str, Tensor]:
         return dict.fromkeys(names, _row(row, k, "weights"))
     missing, unknown = sorted(set(names) - set(weights)), sorted(set(weights) - set(names))
     if missing:
-        raise SoupError(
-            f"no weights for module {missing[0]!r} ({len(missing)} in all); give k each"
-        )
+        raise SoupError(f"no weights for module {missing[0]!r} and {len(missing) - 1} more")
     if unknown:
         raise SoupError(f"weights for module {unknown[0]!r}, which no LoRA touches; remove them")
     return {name: _row(weights[name], k, f"weights of module {name!r}") for name in names}

@@ -38,19 +38,15 @@ _WHY = {
 
 def check_supported(config: Mapping[str, Any], where: str) -> None:
     """Raise SoupError, naming the key, for anything but a plain LoRA of a causal LM."""
-    if config.get("peft_type") != "LORA":
-        raise SoupError(
-            f"peft_type is {config.get('peft_type')!r}: {where}; only LORA adapters can be merged"
-        )
-    if config.get("task_type") not in (None, "CAUSAL_LM"):
-        raise SoupError(
-            f"task_type is {config['task_type']!r}: {where}; only causal LMs are supported"
-        )
+    kind, task = config.get("peft_type"), config.get("task_type")
+    if kind != "LORA":
+        raise SoupError(f"peft_type is {kind!r}: {where}; only LORA adapters can be merged")
+    if task not in (None, "CAUSAL_LM"):
+        raise SoupError(f"task_type is {task!r}: {where}; only causal LMs are supported")
     init = config.get("init_lora_weights")
     if init not in PLAIN_INITS:
         raise SoupError(
-            f"init_lora_weights={init!r} may change the base weights: {where}; "
-            "convert to plain LoRA with PEFT's "
+            f"init_lora_weights={init!r} may change the base weights: {where}; convert with PEFT's "
             "save_pretrained(..., path_initial_model_for_weight_conversion=...)"
         )
     for key, value in config.items():
@@ -68,8 +64,8 @@ def rank_and_scale(config: Mapping[str, Any], module: str, where: str) -> tuple[
     s = lora_alpha / r, or lora_alpha / sqrt(r) with ``use_rslora``. Keys of ``rank_pattern`` and
     ``alpha_pattern`` are regular expressions on the end of the module's name; the first match wins.
     """
-    r = _lookup(config, "rank_pattern", module, "r", 8, where)
-    alpha = _lookup(config, "alpha_pattern", module, "lora_alpha", 8, where)
+    r = _lookup(config, "rank_pattern", "r", module, where)
+    alpha = _lookup(config, "alpha_pattern", "lora_alpha", module, where)
     if type(r) is not int or r < 1:
         raise SoupError(f"rank of module {module!r} is {r!r}: {where}; expected a positive integer")
     if type(alpha) not in (int, float) or not math.isfinite(alpha) or alpha == 0:
@@ -79,9 +75,7 @@ def rank_and_scale(config: Mapping[str, Any], module: str, where: str) -> tuple[
     return r, alpha / (math.sqrt(r) if config.get("use_rslora") else r)
 
 
-def _lookup(
-    config: Mapping[str, Any], pattern_key: str, module: str, key: str, default: int, where: str
-) -> Any:
+def _lookup(config: Mapping[str, Any], pattern_key: str, key: str, module: str, where: str) -> Any:
     patterns = config.get(pattern_key) or {}
     if not isinstance(patterns, Mapping):
         raise SoupError(f"{pattern_key} is no mapping: {where}; repair the adapter config")
@@ -93,7 +87,7 @@ def _lookup(
             raise SoupError(
                 f"{pattern_key} has the bad pattern {pattern!r} ({error}): {where}; repair it"
             ) from error
-    return config.get(key, default)
+    return config.get(key, 8)  # PEFT's default for both
 
 
 def config_of(lora: LoRA) -> dict[str, Any]:

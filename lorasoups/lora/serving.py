@@ -28,10 +28,8 @@ def advice(lora: LoRA) -> str:
     """One line on how the adapter can be served."""
     needed = vllm_max_lora_rank(lora)
     if needed is None:
-        return (
-            f"rank {lora.max_rank}: above what vLLM serves ({VLLM_RANKS[-1]}); "
-            "cut it with --rank, or fold it into the base with --into-base"
-        )
+        limit = f"rank {lora.max_rank}: above what vLLM serves ({VLLM_RANKS[-1]})"
+        return f"{limit}; cut it with --rank, or fold it into the base with --into-base"
     ranks = {factors.rank for factors in lora.modules.values()}
     uneven = "" if len(ranks) == 1 else "; ranks differ between modules: consider --uniform-rank"
     return f"rank {lora.max_rank}: vLLM needs --max-lora-rank {needed}{uneven}"

@@ -373,6 +373,6 @@ def test_numbers_that_do_not_fit_the_type_are_refused(tmp_path):
         save_lora, big, tmp_path / "soup", dtype=torch.float16
     )
     odd = LoRA(big.modules, "", {"when": object()})
-    assert "provenance is not JSON" in refusal(save_lora, odd, tmp_path / "soup")
+    assert "not representable in JSON" in refusal(save_lora, odd, tmp_path / "soup")
     assert "positive integer" in refusal(save_lora, big, tmp_path / "soup", rank=0)
     assert os.listdir(tmp_path) == []

@@ -44,15 +44,14 @@ class Method:
 
     def complete(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """The given options with the defaults filled in; SoupError for an unknown or bad one."""
+        where = f"method {self.name!r}"
         for name, value in given.items():
             if name not in self.options:
                 known = ", ".join(self.options) or "none"
-                raise SoupError(
-                    f"method {self.name!r} has no option {name!r}; its options: {known}"
-                )
-            if not self.options[name].allowed(value):
-                expects = self.options[name].expects
-                raise SoupError(f"{name} is {value!r} for method {self.name!r}; give {expects}")
+                raise SoupError(f"{where} has no option {name!r}; its options: {known}")
+            option = self.options[name]
+            if not option.allowed(value):
+                raise SoupError(f"{name} is {value!r} for {where}; give {option.expects}")
         return {name: option.default for name, option in self.options.items()} | dict(given)
 
 
@@ -61,6 +60,12 @@ def is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
+def is_rank(value: Any) -> bool:
+    """True for positive integers, and for None: the largest rank of any LoRA."""
+    return value is None or (type(value) is int and value > 0)
+
+
+RANK = "a positive integer, or None for the largest rank of any LoRA"
 DENSITY = Option(
     default=0.75,
     help="fraction of the entries that is kept",
@@ -70,7 +75,7 @@ DENSITY = Option(
 SEED = Option(
     default=0,
     help="seed of the random numbers",
-    allowed=lambda value: isinstance(value, int) and not isinstance(value, bool) and value >= 0,
+    allowed=lambda value: type(value) is int and value >= 0,
     expects="an integer >= 0",
 )
 
@@ -86,8 +91,7 @@ def apply_rule(
 ) -> dict[str, Factors]:
     """Apply a tensor-wise rule to every module, in ``order`` (default: sorted by name).
 
-    on="delta": the rule merges the delta weights; the result is exact, of rank min(out, in), and
-    held as a dense matrix.
+    on="delta": the rule merges the delta weights; the result is exact and dense.
     on="factors": the rule merges the A's and then, apart from them, the B's, each weighted by
     ``sqrt|w s|`` with the sign of ``w s`` on the A side (PEFT 0.21.2, ``tuners/lora/model.py``,
     ``_generalized_task_arithmetic_weighted_adapter``), where s is the LoRA scale. The product of
@@ -108,10 +112,7 @@ def apply_rule(
 def _merge_factors(rule: Rule, factors: list[Factors], weights: Tensor, name: str) -> Factors:
     ranks = sorted({f.rank for f in factors})
     if len(ranks) > 1:
-        raise SoupError(
-            f"ranks differ {ranks}: module {name!r}; factor-wise merging needs equal ranks, "
-            'use on="delta"'
-        )
+        raise SoupError(f'ranks differ {ranks}: module {name!r}, on="factors"; use on="delta"')
     scaled = weights * torch.tensor([f.scale for f in factors], dtype=torch.float64)
     root = scaled.abs().sqrt()
     A = rule([f.A for f in factors], torch.where(scaled >= 0, root, -root).float())

@@ -22,15 +22,12 @@ from scipy.cluster.vq import kmeans2
 from torch import Tensor
 
 from lorasoups.lora.lora import Factors, LoRA, module_names
-from lorasoups.lora.methods.base import SEED, Method, Option, Weights, present
+from lorasoups.lora.methods.base import RANK, SEED, Method, Option, Weights, is_rank, present
 
 STARTS, ROUNDS = 5, 100  # of k-means; the tightest clustering of the starts is taken
 
 CLUSTERS = Option(
-    default=None,
-    help="number of clusters, the rank of the result (default: the largest rank of any LoRA)",
-    allowed=lambda value: value is None or (type(value) is int and value > 0),
-    expects="a positive integer, or None for the largest rank of any LoRA",
+    None, "number of clusters, the result's rank (default: the largest of any LoRA)", is_rank, RANK
 )
 
 

@@ -74,83 +74,65 @@ def elect_and_average(tensors: list[Tensor], weights: Tensor, majority_sign_meth
     return total / agree.sum(dim=0).clamp(min=1)
 
 
-def magnitude_prune(
-    loras: list[LoRA], weights: Weights, *, on: str, density: float
-) -> dict[str, Factors]:
-    """``sum_i w_i keep_largest(T_i)``, on the deltas or on A and B apart."""
-
-    def rule(tensors: list[Tensor], w: Tensor) -> Tensor:
-        return weighted_sum([keep_largest(tensor, density) for tensor in tensors], w)
-
-    return apply_rule(rule, loras, weights, on)
-
-
-def ties(
-    loras: list[LoRA], weights: Weights, *, on: str, density: float, majority_sign_method: str
-) -> dict[str, Factors]:
-    """Trim, elect signs, average those that agree, on the deltas or on A and B apart."""
-
-    def rule(tensors: list[Tensor], w: Tensor) -> Tensor:
-        trimmed = [keep_largest(tensor, density) for tensor in tensors]
-        return elect_and_average(trimmed, w, majority_sign_method)
-
-    return apply_rule(rule, loras, weights, on)
-
-
-def dare(
+def prune_and_combine(
     loras: list[LoRA],
     weights: Weights,
     *,
     on: str,
     density: float,
-    seed: int,
-    order: Sequence[str] | None,
     majority_sign_method: str | None = None,
+    seed: int | None = None,
+    order: Sequence[str] | None = None,
 ) -> dict[str, Factors]:
-    """``sum_i w_i drop_and_rescale(T_i)``; with a sign method, TIES' election in place of the sum.
+    """All four methods, on the deltas or on A and B apart.
+
+    With a seed entries are dropped at random, without one the smallest are. With a sign method the
+    rest is combined by elected signs, without one by the weighted sum.
 
     Raises SoupError if ``order`` is not all module names.
     """
     if order is not None and sorted(order) != module_names(loras):
-        raise SoupError(
-            "order does not name every adapted module once; leave it out or complete it"
-        )
-    generator = torch.Generator().manual_seed(seed)
+        raise SoupError("order does not name every adapted module once; complete it or leave it")
+    generator = None if seed is None else torch.Generator().manual_seed(seed)
 
     def rule(tensors: list[Tensor], w: Tensor) -> Tensor:
-        dropped = [drop_and_rescale(tensor, density, generator) for tensor in tensors]
+        if generator is None:
+            pruned = [keep_largest(tensor, density) for tensor in tensors]
+        else:
+            pruned = [drop_and_rescale(tensor, density, generator) for tensor in tensors]
         if majority_sign_method is None:
-            return weighted_sum(dropped, w)
-        return elect_and_average(dropped, w, majority_sign_method)
+            return weighted_sum(pruned, w)
+        return elect_and_average(pruned, w, majority_sign_method)
 
     return apply_rule(rule, loras, weights, on, order)
 
 
+_RANDOM = {"seed": SEED, "order": ORDER}
 MAGNITUDE_PRUNE = Method(
-    name="magnitude_prune",
-    fn=magnitude_prune,
-    summary="keep the largest entries of each LoRA (density), then the weighted sum",
-    paper="Magnitude pruning (Han et al. 2015, arXiv 1506.02626)",
-    options={"density": DENSITY},
+    "magnitude_prune",
+    prune_and_combine,
+    "keep the largest entries of each LoRA (density), then the weighted sum",
+    "Magnitude pruning (Han et al. 2015, arXiv 1506.02626)",
+    {"density": DENSITY},
 )
 TIES = Method(
-    name="ties",
-    fn=ties,
-    summary="trim to the largest entries, elect a sign per entry, average those that agree",
-    paper="TIES-Merging (Yadav et al. 2023, arXiv 2306.01708)",
-    options={"density": DENSITY, "majority_sign_method": SIGN},
+    "ties",
+    prune_and_combine,
+    "trim to the largest entries, elect a sign per entry, average those that agree",
+    "TIES-Merging (Yadav et al. 2023, arXiv 2306.01708)",
+    {"density": DENSITY, "majority_sign_method": SIGN},
 )
 DARE_LINEAR = Method(
-    name="dare_linear",
-    fn=dare,
-    summary="drop entries at random and rescale (density, seed), then the weighted sum",
-    paper="DARE (Yu et al. 2023, arXiv 2311.03099)",
-    options={"density": DENSITY, "seed": SEED, "order": ORDER},
+    "dare_linear",
+    prune_and_combine,
+    "drop entries at random and rescale (density, seed), then the weighted sum",
+    "DARE (Yu et al. 2023, arXiv 2311.03099)",
+    {"density": DENSITY} | _RANDOM,
 )
 DARE_TIES = Method(
-    name="dare_ties",
-    fn=dare,
-    summary="drop entries at random and rescale (density, seed), then merge by elected signs",
-    paper="DARE (Yu et al. 2023, arXiv 2311.03099) with TIES (arXiv 2306.01708)",
-    options={"density": DENSITY, "majority_sign_method": SIGN, "seed": SEED, "order": ORDER},
+    "dare_ties",
+    prune_and_combine,
+    "drop entries at random and rescale (density, seed), then merge by elected signs",
+    "DARE (Yu et al. 2023, arXiv 2311.03099) with TIES (arXiv 2306.01708)",
+    {"density": DENSITY, "majority_sign_method": SIGN} | _RANDOM,
 )

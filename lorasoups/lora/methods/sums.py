@@ -5,7 +5,7 @@ from torch import Tensor
 
 from lorasoups.lora.linalg import compress, concatenate
 from lorasoups.lora.lora import Factors, LoRA, module_names
-from lorasoups.lora.methods.base import Method, Option, Weights, apply_rule, present
+from lorasoups.lora.methods.base import RANK, Method, Option, Weights, apply_rule, is_rank, present
 
 
 def exact_sum(loras: list[LoRA], weights: Weights, *, on: str) -> dict[str, Factors]:
@@ -37,30 +37,23 @@ def svd(loras: list[LoRA], weights: Weights, *, on: str, rank: int | None) -> di
 
 
 CAT = Method(
-    name="cat",
-    fn=exact_sum,
-    summary="exact weighted sum by concatenated factors; takes learned per-module alphas",
-    paper="LoRA Soups (Prabhakar et al. 2024, arXiv 2410.13025)",
+    "cat",
+    exact_sum,
+    "exact weighted sum by concatenated factors; takes learned per-module alphas",
+    "LoRA Soups (Prabhakar et al. 2024, arXiv 2410.13025)",
     on=("delta",),
 )
 LINEAR = Method(
-    name="linear",
-    fn=linear,
-    summary="weighted sum of the delta weights (on=factors: of A and B apart, with cross terms)",
-    paper="Task arithmetic (Ilharco et al. 2022, arXiv 2212.04089)",
+    "linear",
+    linear,
+    "weighted sum of the delta weights (on=factors: of A and B apart, with cross terms)",
+    "Task arithmetic (Ilharco et al. 2022, arXiv 2212.04089)",
 )
 SVD = Method(
-    name="svd",
-    fn=svd,
-    summary="exact weighted sum cut to the largest rank of the LoRAs (or rank) by QR + SVD",
-    paper="Eckart & Young 1936; as PEFT's svd (Mangrulkar et al. 2022)",
-    options={
-        "rank": Option(
-            default=None,
-            help="rank of the result (default: the largest rank of any LoRA)",
-            allowed=lambda value: value is None or (type(value) is int and value > 0),
-            expects="a positive integer, or None for the largest rank of any LoRA",
-        )
-    },
+    "svd",
+    svd,
+    "exact weighted sum cut to the largest rank of the LoRAs (or rank) by QR + SVD",
+    "Eckart & Young 1936; as PEFT's svd (Mangrulkar et al. 2022)",
+    {"rank": Option(None, "rank of the result (default: the largest of any LoRA)", is_rank, RANK)},
     on=("delta",),
 )
