@@ -194,22 +194,22 @@ def main(
         every: steps between two measurements on held-out cells.
         world: a name of `LANGUAGES`.
     """
-    spoken = language(world)
-    steps, lr = steps or spoken.steps, lr or spoken.lr
+    source = language(world)
+    steps, lr = steps or source.steps, lr or source.lr
     out = ensure_folder(out)
     torch.manual_seed(seed)
-    tokenizer = world_tokenizer(spoken)
+    tokenizer = world_tokenizer(source)
     special = ("bos_token_id", "eos_token_id", "pad_token_id")
     ids = {name: getattr(tokenizer, name) for name in special}
     model = LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **ids, **CONFIG))
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     started = time.time()
-    run = train(model, tokenizer, spoken, steps, seed, lr, every)
+    run = train(model, tokenizer, source, steps, seed, lr, every)
     card = {
-        "what": spoken.what,
-        "corpus": spoken.corpus,
+        "what": source.what,
+        "corpus": source.corpus,
         "command": f"python -m lorasoups pretrain-mini --world {world}",
-        "world_version": spoken.version,
+        "world_version": source.version,
         "config": CONFIG,
         "parameters": sum(p.numel() for p in model.parameters()),
         "tokens": run["tokens"],
@@ -222,7 +222,7 @@ def main(
         "device": f"{model.device.type}, {torch.get_num_threads()} threads",
         "versions": {name: metadata.version(name) for name in ("torch", "transformers")},
         "licence": "Apache-2.0, as the code that generated the corpus",
-        "held_out_cells": sorted("/".join(cell) for cell in spoken.held_out),
+        "held_out_cells": sorted("/".join(cell) for cell in source.held_out),
         "log": run["log"],
     }
     model.save_pretrained(out)
