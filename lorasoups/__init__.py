@@ -5,19 +5,13 @@ The face is five names. They are imported when first used, so ``import lorasoups
 
 import warnings
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from lorasoups.learning.alphas import learn_alphas
-    from lorasoups.lora.adapters import load_lora, save_lora
-    from lorasoups.lora.merging import merge
-    from lorasoups.lora.methods import METHODS
+from typing import Any
 
 # tqdm's, when transformers is imported in a notebook; our bars are text on purpose
 warnings.filterwarnings("ignore", message="IProgress not found")
 
 __version__ = "0.1.0"
-__all__ = ["METHODS", "learn_alphas", "load_lora", "merge", "save_lora"]
+__all__ = ["METHODS", "learn_alphas", "load_lora", "merge", "save_lora"]  # noqa: F822
 
 _HOME = {
     "METHODS": "lorasoups.lora.methods",

@@ -19,18 +19,18 @@ from lorasoups.errors import DiskError, SoupError
 
 DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
-_FREE_SPACE = "free some space and run again"
-_PERMISSION = ("no permission to write", "choose another folder or change its permissions")
-_FILE_IN_THE_WAY = ("a file stands where a folder is needed", "move it away or choose another")
+_SPACE, _OTHER = "free some space and run again", "choose another folder"
+_FILE = ("a file stands where a folder is needed", f"move it away or {_OTHER}")
+_DENIED = ("no permission to write", f"{_OTHER} or change its permissions")
 _CAUSES = {
-    errno.ENOSPC: ("no space left on the disk", _FREE_SPACE),
-    errno.EDQUOT: ("the disk quota is used up", _FREE_SPACE),
+    errno.ENOSPC: ("no space left on the disk", _SPACE),
+    errno.EDQUOT: ("the disk quota is used up", _SPACE),
     errno.EFBIG: ("the file size limit is reached", "raise the limit (ulimit -f) and run again"),
-    errno.EACCES: _PERMISSION,
-    errno.EPERM: _PERMISSION,
-    errno.EROFS: ("the file system is read-only", "choose another folder"),
-    errno.ENOTDIR: _FILE_IN_THE_WAY,
-    errno.EEXIST: _FILE_IN_THE_WAY,
+    errno.EACCES: _DENIED,
+    errno.EPERM: _DENIED,
+    errno.EROFS: ("the file system is read-only", _OTHER),
+    errno.ENOTDIR: _FILE,
+    errno.EEXIST: _FILE,
 }
 
 
@@ -42,11 +42,11 @@ def disk_errors(path: Path | str) -> Iterator[None]:
     except DiskError:
         raise
     except OSError as error:
-        reason = error.strerror or str(error)
-        cause, cure = _CAUSES.get(error.errno, (reason, "check the folder and run again"))
-        told = DiskError(f"cannot write, {cause}: {path}; {cure}")
-        told.errno = error.errno
-        raise told from error
+        other = (error.strerror or str(error), "check the folder and run again")
+        cause, cure = _CAUSES.get(error.errno, other)
+        clear = DiskError(f"cannot write, {cause}: {path}; {cure}")
+        clear.errno = error.errno
+        raise clear from error
 
 
 def ensure_folder(path: Path | str) -> Path:
@@ -88,17 +88,13 @@ def new_folder(target: Path) -> Iterator[Path]:
             fsync_folder(fresh)
             if target.exists():
                 target.rename(old)
-            try:
-                fresh.rename(target)
-            except BaseException:
-                if old.exists():
-                    old.rename(target)
-                raise
+            fresh.rename(target)
             fsync_folder(target.parent)
         finally:
-            shutil.rmtree(fresh, ignore_errors=True)
-            if target.exists():
-                shutil.rmtree(old, ignore_errors=True)
+            if old.exists() and not target.exists():
+                old.rename(target)
+            for leftover in (fresh, old):
+                shutil.rmtree(leftover, ignore_errors=True)
 
 
 def write_bytes_atomic(path: Path | str, data: bytes) -> Path:
