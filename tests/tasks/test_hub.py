@@ -101,7 +101,7 @@ def test_a_wrong_number_of_rows_is_refused(mirror):
     ("rows", "message"),
     [
         ([{"question": "?", "answer": "1"}, {"question": "?"}], "column 'answer' is missing"),
-        ([[1, 2]], "not a JSON object per line"),
+        ([[1, 2]], "not gzipped JSON lines"),
         ([], "no rows"),
     ],
 )

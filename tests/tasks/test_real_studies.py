@@ -184,7 +184,7 @@ def test_one_s_own_manual_is_cut_into_chunks(tmp_path, monkeypatch, tokenizer):
 
 @pytest.mark.parametrize(
     ("content", "told"),
-    [(None, "cannot be read"), (b" \n", "an empty"), (b"\xff\xfe", "not UTF-8")],
+    [(None, "cannot be read"), (b" \n", "an empty"), (b"\xff\xfe", "utf-8")],
 )
 def test_a_bad_manual_is_refused(tmp_path, monkeypatch, content, told):
     monkeypatch.delenv(MIRROR_VARIABLE, raising=False)

@@ -4,7 +4,7 @@ import pytest
 
 from lorasoups.tasks.real.sets import FILTERS, fill
 
-TEMPLATES = ["{instruction}\n\nInput:\n{input}", "{instruction}"]
+TEMPLATES = ("{instruction}\n\nInput:\n{input}", "{instruction}")
 
 
 @pytest.mark.parametrize("nothing", ["", "  ", "<noinput>", "No input"])
@@ -20,14 +20,14 @@ def test_braces_of_a_row_are_text():
 
 
 def test_a_single_field_keeps_its_type_and_blanks_may_stay():
-    assert fill("{x}", {"x": 2.5}, {}) == 2.5
-    assert fill("{x}.", {"x": " a "}, {}, strip=False) == " a ."
+    assert fill(("{x}",), {"x": 2.5}, {}) == 2.5
+    assert fill(("{x}.",), {"x": " a "}, {}, strip=False) == " a ."
 
 
 def test_phrases_count_as_saying_something():
     row = {"answers": {"text": []}}
-    assert fill(["{answers|first}", "{abstain}"], row, {"abstain": "none"}) == "none"
-    assert fill(["{answers|first}", "{abstain}"], {"answers": {"text": ["x", "y"]}}, {}) == "x"
+    assert fill(("{answers|first}", "{abstain}"), row, {"abstain": "none"}) == "none"
+    assert fill(("{answers|first}", "{abstain}"), {"answers": {"text": ["x", "y"]}}, {}) == "x"
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,10 @@
 """Do training rows hold what the test asks? Shared n-grams of words, and equal questions.
 
-Words are lower-cased and lose their punctuation (Brown et al. 2020, arXiv 2005.14165, appendix C,
-with n = 13; n = 8 here finds more). Question and answer of training rows count, of test items the
-question alone. Each comparison is made twice: as it is, and with every number (in digits or words)
-as ``#``, because GSM-Hard is GSM8K with other numbers.
-
-Formulas of a test set ("how many words contain the letter") are no contamination, so items are
-also counted without n-grams that stand in more than 1 % (at least 5) of the test items.
+As in Brown et al. 2020 (arXiv 2005.14165, appendix C, with n = 13; n = 8 finds more). Questions and
+answers of training rows count, of test items the questions alone. Every comparison is made twice:
+as it is, and with numbers as ``#``, because GSM-Hard is GSM8K with other numbers. Formulas of a
+test ("how many words contain the letter") are no contamination, so items are also counted without
+n-grams that are in more than 1 % (at least 5) of the test items.
 """
 
 import re
@@ -18,6 +16,7 @@ from lorasoups.errors import SoupError
 N = 8
 COMMON, COMMON_AT_LEAST = 0.01, 5
 NEAR = 0.5
+_COUNTS = ("specific", "near", "same_question")
 _WORD = re.compile(r"\d+(?:,\d{3})*(?:\.\d+)?|[^\W\d_]+")
 _NUMBER_WORDS = frozenset(
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
@@ -54,23 +53,20 @@ def report(
     """Compare every training set with every test set.
 
     Args:
-        train: name -> items ``{question, answer, id}`` that are trained on.
-        test: name -> items ``{question, id}``; where an item has ``compare`` (its content without
-            its form) or ``source_question`` (without the request for a program), that is compared.
+        train: name -> items ``{question, answer, id}``.
+        test: name -> items ``{question, id}``; an item's ``compare`` (its content without its
+            form) or ``source_question`` (without the request for a program) replaces the question.
         n: words of an n-gram.
         examples: how many of the items with most in common are named.
 
     Returns:
-        ``{n, pairs}`` with a pair ``{train, test, train_rows, test_items, too_short, as_it_is,
-        numbers_masked}``. ``too_short`` counts test items of fewer than n words: only their whole
-        question is compared. The last two are each
-
-        - ``items``: test items with any shared n-gram; ``share``: of all test items;
-        - ``specific``: the same without the test's ``formulas`` (whose number is given);
-        - ``near``: items that share at least half of their specific n-grams;
-        - ``same_question``: items whose whole question is that of a training row;
-        - ``examples``: ``{id, train_id, share}`` of the items with the largest share of specific
-          n-grams in common, each with the training row that has most of them.
+        ``{n, pairs}``. A pair has ``train``, ``test`` (names), ``train_rows``, ``test_items``,
+        ``too_short`` (test items of fewer than n words) and two counts, ``as_it_is`` and
+        ``numbers_masked``: ``items`` (test items with a shared n-gram), ``share`` (of all),
+        ``specific`` (items that share more than the test's ``formulas``), ``near`` (items that
+        share at least half of their specific n-grams), ``same_question`` (items whose whole
+        question is a training row's) and ``examples`` ``{id, train_id, share}``: the items with
+        the largest share of specific n-grams, each with the row that has most of them.
 
     Raises:
         SoupError: n below 1, or a set without items.
@@ -138,13 +134,12 @@ def _compare(
 
 def table(shared: Mapping) -> str:
     """A report as lines of text: per pair the items with a shared n-gram, plain and masked."""
-    counts = ("specific", "near", "same_question")
     head = "training rows test items shared specific near same #shared #specific #near #same"
     lines = [head.split()]
     for pair in shared["pairs"]:
         line = [pair["train"], pair["train_rows"], pair["test"], pair["test_items"]]
         for kind in (pair["as_it_is"], pair["numbers_masked"]):
-            line += [f"{kind['items']} ({100 * kind['share']:.1f} %)", *map(kind.get, counts)]
+            line += [f"{kind['items']} ({100 * kind['share']:.1f} %)", *map(kind.get, _COUNTS)]
         lines.append([str(cell) for cell in line])
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     sides = ("<", ">", "<", *[">"] * 9)

@@ -1,17 +1,12 @@
 """GSM-Hard in three views: all, really changed, changed and not flagged.
 
 GSM-Hard (Gao et al. 2022, arXiv 2211.10435) puts a large number into each GSM8K test question and
-into its reference program; the target is what that program returns. Two rules tell good rows from
-doubtful ones:
-
-- *unchanged*: the question stands word for word in GSM8K's test set, with the same answer.
-- *flagged*: the question may not ask for what its program computes. A *substituted* number is in
-  the question but not in the GSM8K question behind it. ``repeated``: a substituted number stands
-  at least twice in the question and once in the program. ``lost``: a substituted number is not in
-  the program (the text is damaged, as in "$1.3299286"). A flag is a hint, not a proof.
-
-``gsm_hard_flags.json`` lists the row numbers; ``python -m lorasoups.tasks.real.gsm_hard`` computes
-it again from the two data sets.
+its reference program, whose result is the target. *Unchanged* rows are in GSM8K's test set word for
+word, with the same answer. *Flagged* rows may not ask for what their program computes: a number
+that is not in the GSM8K question is at least twice in the new question but once in the program
+(``repeated``), or not in the program (``lost``: the text is damaged, as in "$1.3299286"). A flag
+is a hint, not a proof. ``gsm_hard_flags.json`` lists the row numbers;
+``python -m lorasoups.tasks.real.gsm_hard`` computes it again from the two data sets.
 """
 
 import ast
@@ -57,11 +52,7 @@ def shipped_flags() -> dict:
 
 
 def compute_flags(hard: Sequence[dict], gsm8k_test: Sequence[dict]) -> dict:
-    """Apply the rules above.
-
-    Args:
-        hard: rows of GSM-Hard (``input``, ``code``, ``target``).
-        gsm8k_test: rows of GSM8K's test split (``question``, ``answer``).
+    """Apply the rules above to the rows of GSM-Hard and of GSM8K's test split.
 
     Returns:
         ``{questions_sha256, rows, unchanged, repeated, lost}``, the last three as row numbers.

@@ -51,21 +51,16 @@ def load_split(
         SoupError: no such file or manifest entry; a damaged file; a missing column; no Hub.
     """
     folder = mirror_folder()
-    rows, about = (
-        _from_mirror(folder, repo, config, split) if folder else _from_hub(repo, config, split)
-    )
-    origin = "mirror" if folder else "hub"
+    origin, place = "mirror" if folder else "hub", (repo, config, split)
+    rows, about = _from_mirror(folder, *place) if folder else _from_hub(*place)
     where = f"{repo}/{config}/{split} ({origin})"
     _require(rows, f"no rows: {where}; fetch the data set again")
     for column in columns:
-        _require(
-            all(column in row for row in rows),
-            f"column {column!r} is missing: {where} has {', '.join(rows[0])}; "
-            "check the name of the data set and its configuration",
-        )
+        problem = f"column {column!r} is missing: {where} has {', '.join(rows[0])}"
+        _require(all(column in row for row in rows), f"{problem}; check the data set's name")
     if (about.get("note") or "").startswith("STAND-IN"):
         stand_in_for = stand_in_for or repo
-    return rows, _info((repo, config, split, origin), len(rows), about, stand_in_for)
+    return rows, _info((*place, origin), len(rows), about, stand_in_for)
 
 
 def load_manual() -> tuple[list[dict], dict]:
@@ -80,10 +75,9 @@ def load_manual() -> tuple[list[dict], dict]:
     try:
         data = path.read_bytes()
         text = data.decode("utf-8-sig")
-    except OSError as error:
-        raise SoupError(f"cannot be read ({error.strerror}): {path}; name a text file") from error
-    except UnicodeDecodeError as error:
-        raise SoupError(f"not UTF-8 text ({error.reason}): {path}; save it as UTF-8") from error
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise SoupError(f"cannot be read ({why}): {path}; name a UTF-8 text file") from error
     _require(text.strip(), f"an empty text: {path}; name a file with the manual's text")
     about = {"sha256": hashlib.sha256(data).hexdigest(), "complete": True, "note": ""}
     return [{"text": text}], _info((OWN_FILE, "", "train", "file"), 1, about, None)
@@ -113,22 +107,15 @@ def _from_mirror(mirror: Path, repo: str, config: str, split: str) -> tuple[list
     path = mirror / name
     _require(path.is_file(), f"the mirror has no {name}: {mirror}; add it, or use the Hub")
     entry, data = _manifest_entry(mirror / "MANIFEST.json", name), path.read_bytes()
-    _require(
-        hashlib.sha256(data).hexdigest() == entry.get("sha256"),
-        f"damaged, its sha256 is not the manifest's: {path}; copy the file again",
-    )
+    same = hashlib.sha256(data).hexdigest() == entry.get("sha256")
+    _require(same, f"damaged, its sha256 is not the manifest's: {path}; copy the file again")
     try:
         # lines end at \n alone: texts hold U+2028, where str.splitlines would cut
-        rows = [json.loads(line) for line in gzip.decompress(data).split(b"\n") if line]
-    except (OSError, EOFError, zlib.error, ValueError) as error:
+        rows = [dict(json.loads(line)) for line in gzip.decompress(data).split(b"\n") if line]
+    except (OSError, EOFError, zlib.error, ValueError, TypeError) as error:
         raise SoupError(f"not gzipped JSON lines ({error}): {path}; copy it again") from error
-    _require(
-        all(isinstance(row, dict) for row in rows), f"not a JSON object per line: {path}; mend it"
-    )
-    said = entry.get("rows", len(rows))
-    _require(
-        said == len(rows), f"{len(rows)} rows, the manifest says {said}: {path}; copy it again"
-    )
+    n = entry.get("rows", len(rows))
+    _require(n == len(rows), f"{len(rows)} rows, the manifest says {n}: {path}; copy it again")
     return rows, entry
 
 

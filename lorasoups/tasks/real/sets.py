@@ -6,12 +6,11 @@ in a row's text are text.
 
 import re
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from types import UnionType
-from typing import Any, get_args, get_origin
+from typing import Any, get_origin
 
 from lorasoups.errors import SoupError
 from lorasoups.models.batching import ANSWER, EVERYTHING
@@ -23,18 +22,10 @@ SPLITS = ("train", "validation", "test")
 FIELD = re.compile(r"\{(\w+)(?:\|(\w+))?\}")
 NOTHING = ("", "<noinput>", "no input")  # ways of the Alpaca sets to write "there is no input"
 
-Templates = str | tuple[str, ...]
-
 
 @dataclass(frozen=True, kw_only=True)
 class DataSet:
-    """Where rows are, and what is known of them (see the head of ``sets.toml``).
-
-    Attributes:
-        splits: our ``train`` and ``test`` -> the split of that name in the repository.
-        rows: split of the repository -> rows on the Hub.
-        hub: False: only a mirror has it. file: the text file that the user names.
-    """
+    """Where rows are, and what is known of them (see the head of ``sets.toml``)."""
 
     name: str
     licence: str
@@ -42,11 +33,11 @@ class DataSet:
     columns: tuple[str, ...]
     repo: str = ""
     config: str = "default"
-    splits: dict[str, str] = field(default_factory=dict)
-    rows: dict[str, int] = field(default_factory=dict)
+    splits: dict[str, str] = field(default_factory=dict)  # our train, test -> the Hub's split
+    rows: dict[str, int] = field(default_factory=dict)  # the Hub's split -> its rows
     notes: str = ""
-    hub: bool = True
-    file: bool = False
+    hub: bool = True  # False: only a mirror has it
+    file: bool = False  # True: it is the text file that the user names
     drop_rows: tuple[int, ...] = ()
 
 
@@ -58,19 +49,19 @@ class Task:
     set: str
     used_for: str
     judge: str = ""
-    question: Templates = ""
-    answer: Templates = ""
-    target: Templates = ""
-    text: str = ""
+    question: tuple[str, ...] = ()
+    answer: tuple[str, ...] = ()
+    target: tuple[str, ...] = ()
+    text: tuple[str, ...] = ()
     chunk_words: int = 160
     splits: tuple[str, ...] = SPLITS
-    key: str = ""
+    key: tuple[str, ...] = ()
     ranked: bool = False
     test_part: bool = False
     where: dict[str, list] = field(default_factory=dict)
     keep: dict[str, str] = field(default_factory=dict)
-    view: str = ""
-    compare: str = ""
+    view: tuple[str, ...] = ()
+    compare: tuple[str, ...] = ()
     verbatim: bool = False
     id: str = ""
     stand_in: str = ""
@@ -109,8 +100,10 @@ def catalogue(path: Path = FILE) -> Catalogue:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
         for kind, form in (("templates", Template), ("sets", DataSet), ("tasks", Task)):
             tables = content.get(kind, {}).items()
-            content[kind] = {name: _read(f"{kind}.{name}", form, name, t) for name, t in tables}
-        declared = _read("the file", Catalogue, None, content)
+            content[kind] = {
+                name: _read(f"{kind}.{name}", form, t, name=name) for name, t in tables
+            }
+        declared = _read("the file", Catalogue, content)
         if problem := next(_problems(declared), None):
             raise ValueError(problem)
     except (OSError, ValueError, AttributeError) as error:
@@ -118,31 +111,20 @@ def catalogue(path: Path = FILE) -> Catalogue:
     return declared
 
 
-def _read(where: str, form: type, name: str | None, table: Any) -> Any:
-    """A table as a dataclass; ValueError for a wrong key or type."""
-    if not isinstance(table, dict):
-        raise ValueError(f"{where} is not a table")
-    values = {k: tuple(v) if isinstance(v, list) else v for k, v in table.items()}
+def _read(where: str, form: type, table: dict[str, Any], **more: str) -> Any:
+    """A table as a dataclass; a text counts as a list of one. ValueError: a wrong key or type."""
+    kinds = {key: get_origin(kind) or kind for key, kind in form.__annotations__.items()}
+    values = {}
     try:
-        made = form(**values, **({} if name is None else {"name": name}))
-    except TypeError as error:  # Python names the key
-        raise ValueError(f"{where}: {str(error).partition('() ')[2]}") from None
-    for key, value in values.items():
-        if not _fits(value, form.__annotations__[key]):
-            raise ValueError(f"{where}.{key} is {value!r}, which is the wrong type or empty")
-    return made
-
-
-def _fits(value: Any, kind: Any) -> bool:
-    """Whether a value is of an annotated type; a list must not be empty."""
-    origin, inner = get_origin(kind), get_args(kind)
-    if origin is UnionType:
-        return any(_fits(value, one) for one in inner)
-    if origin is tuple:
-        return isinstance(value, tuple) and bool(value) and all(_fits(v, inner[0]) for v in value)
-    if origin is dict:
-        return isinstance(value, dict) and all(_fits(v, inner[1]) for v in value.values())
-    return type(value) is kind
+        for key, value in table.items():
+            if kinds.get(key) is tuple:
+                value = tuple(filter(None, [value]) if isinstance(value, str) else value)
+            if not isinstance(value, kinds.get(key, object)):
+                raise TypeError(f"{key} is {value!r}, not of type {kinds[key].__name__}")
+            values[key] = value
+        return form(**values, **more)
+    except (TypeError, AttributeError) as error:  # Python names a key that is unknown or missing
+        raise ValueError(f"{where}: {error}") from None
 
 
 def _problems(declared: Catalogue) -> Iterator[str]:
@@ -156,8 +138,8 @@ def _problems(declared: Catalogue) -> Iterator[str]:
         if data.file == bool(data.repo) or data.file == bool(data.splits):
             yield f"sets.{name} needs a repo and splits, or file = true"
         yield from _unknown(f"sets.{name}.splits", data.splits, ("train", "test"))
-    for task in declared.tasks.values():
-        yield from _task_problems(f"tasks.{task.name}", task, declared)
+    for name, task in declared.tasks.items():
+        yield from _task_problems(f"tasks.{name}", task, declared)
 
 
 def _task_problems(where: str, task: Task, declared: Catalogue) -> Iterator[str]:
@@ -177,20 +159,16 @@ def _task_problems(where: str, task: Task, declared: Catalogue) -> Iterator[str]
     if task.judge and not task.target:
         yield f"{where}.judge has no target to judge by"
     for key in ("question", "answer", "target", "text", "key", "view", "compare"):
-        for column, name in FIELD.findall("\n".join(_several(getattr(task, key)))):
+        for column, name in FIELD.findall("\n".join(getattr(task, key))):
             yield from _unknown(f"{where}.{key}", [column], [*data.columns, *declared.phrases])
             yield from _unknown(f"{where}.{key}", [name], ["", *FILTERS])
     yield from _unknown(f"{where}.where or keep", [*task.where, *task.keep.values()], data.columns)
 
 
-def _unknown(where: str, names: Any, known: Any) -> Iterator[str]:
+def _unknown(where: str, names: Iterable[str], known: Collection[str]) -> Iterator[str]:
     for name in names:
         if name not in known:
             yield f"{where}: unknown {name!r}, use one of {', '.join(map(repr, known))}"
-
-
-def _several(templates: Templates) -> tuple[str, ...]:
-    return (templates,) if isinstance(templates, str) else templates
 
 
 # --- templates ----------------------------------------------------------------------------------
@@ -217,21 +195,15 @@ FILTERS: dict[str, Callable[[Any], Any]] = {
 """What a template may do to a column before it is put in."""
 
 
-def fill(templates: Templates, row: Mapping, phrases: Mapping[str, str], strip: bool = True) -> Any:
-    """Fill in a row.
+def fill(templates: tuple[str, ...], row: Mapping, phrases: Mapping, strip: bool = True) -> Any:
+    """Put a row's columns into the first template whose columns all say something, else the last.
 
-    Args:
-        templates: one template, or several: the first whose columns all say something (are not
-            empty, nor a way of writing "no input"), else the last.
-        row: by column.
-        phrases: texts that templates may name like a column; they always say something.
-        strip: texts lose the blanks at their ends before they are put in.
-
-    Returns:
-        Text; or the value itself (e.g. a number) where the template is a single field.
+    A column says nothing if it is empty or a way of writing "no input". Templates may name a phrase
+    like a column. With ``strip`` texts lose the blanks at their ends. Without a template the text
+    is empty; a template that is a single field gives the value itself, e.g. a number.
     """
 
-    def look_up(column: str, name: str = "") -> Any:
+    def look_up(column: str, name: str | None = "") -> Any:
         value = phrases[column] if column in phrases else row[column]
         value = FILTERS[name](value) if name else value
         return value.strip() if strip and isinstance(value, str) else value
@@ -240,8 +212,8 @@ def fill(templates: Templates, row: Mapping, phrases: Mapping[str, str], strip: 
         values = [look_up(*one) for one in FIELD.findall(template)]
         return not any(isinstance(v, str) and v.strip().lower() in NOTHING for v in values)
 
-    *first, last = _several(templates)
-    template = next(filter(says_something, first), last)
+    last = templates[-1] if templates else ""
+    template = next(filter(says_something, templates), last)
     if whole := FIELD.fullmatch(template):
-        return look_up(whole[1], whole[2] or "")
-    return FIELD.sub(lambda one: str(look_up(one[1], one[2] or "")), template)
+        return look_up(*whole.groups())
+    return FIELD.sub(lambda one: str(look_up(*one.groups())), template)

@@ -1,16 +1,7 @@
 """The tasks on real data: items of each, disjoint splits, and how a question becomes a prompt.
 
-``sets.toml`` declares the sets and what is asked of them. The main study uses
-
-========  =======================  ====================  ====================================
-task      data set                 answer                used for
-========  =======================  ====================  ====================================
-math      openai/gsm8k             worked steps, words   skill; its test is GSM8K's own test
-code      CodeAlpaca-20k           as in the data set    skill; its answers cannot be run
-gsm_hard  reasoning-machines/...   a Python program      target: test only, never trained on
-========  =======================  ====================  ====================================
-
-No skill example answers a word problem with a program.
+``sets.toml`` declares the sets and what is asked of them. No skill example answers a word problem
+with a program, and targets (GSM-Hard, ...) are never trained on.
 """
 
 import hashlib
@@ -20,15 +11,7 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 
 from lorasoups.errors import SoupError
-from lorasoups.tasks.real.hub import (
-    MANUAL_VARIABLE,
-    MIRROR_OPTION,
-    OWN_FILE,
-    load_manual,
-    load_split,
-    mirror_file,
-    mirror_folder,
-)
+from lorasoups.tasks.real import hub
 from lorasoups.tasks.real.sets import SPLITS, DataSet, Task, catalogue, fill
 
 USE_PYTHON = catalogue().phrases["use_python"]
@@ -36,23 +19,21 @@ _SHARE = 20  # every 20th question is for validation; without a file for the tes
 
 
 def items(task: str, split: str, max_words: int | None = None) -> tuple[list[dict], list[dict]]:
-    """All items of a task's split, and the files that they come from.
+    """All items of a task's split, and the info of the files that were read (`hub.load_split`).
 
     ``train``, ``validation`` and ``test`` share no question (or no value of the declared key, e.g.
     an article). The hash of a question decides the split of a row of a training file; such items
-    come in the order of their hashes (as good as shuffled). Items of a test file keep its order.
+    come in the order of their hashes. Items of a test file keep its order.
 
     Args:
-        task: a task of ``sets.toml``.
-        split: ``train``, ``validation`` or ``test``; a target has ``test`` alone.
+        task, split: see ``sets.toml``; a target has ``test`` alone.
         max_words: the most words of a chunk of plain text, if fewer than declared.
 
     Returns:
-        Items ``{question, answer, target, id}``, and the info of every file (see `hub.load_split`).
-        ``question`` is what the user says (`render` makes the prompt), "" for plain text;
-        ``target`` is a number, a text or None; ``id`` names the row. Where declared, items also
-        have ``source_question`` (the question without the request for a program), ``view`` (the
-        part of the test) and ``compare`` (the content without its form, see `decontamination`).
+        Items ``{question, answer, target, id}``: what the user says (`render` makes the prompt; ""
+        for plain text), a text, a number or text or None, and a name of the row. Where declared
+        also ``source_question`` (without the request for a program), ``view`` (the part of the
+        test) and ``compare`` (the content without its form, see `decontamination`).
 
     Raises:
         SoupError: unknown task or split, a target asked for training, or data that are not there.
@@ -69,7 +50,7 @@ def items(task: str, split: str, max_words: int | None = None) -> tuple[list[dic
         raise SoupError(f"{task} is {what}: split {split!r}; use {' or '.join(chosen.splits)}")
     data, stand_in_for = declared.sets[chosen.set], None
     if chosen.stand_in and not _available(data):
-        stand_in_for, chosen = data.repo or OWN_FILE, declared.tasks[chosen.stand_in]
+        stand_in_for, chosen = data.repo or hub.OWN_FILE, declared.tasks[chosen.stand_in]
         data = declared.sets[chosen.set]
     if split == "test" and "test" in data.splits and not chosen.test_part:
         rows, info = _read(data, "test", stand_in_for)
@@ -84,17 +65,11 @@ def items(task: str, split: str, max_words: int | None = None) -> tuple[list[dic
 
 
 def render(tokenizer, question: str, template: str = "same", split: str = "test") -> str:
-    """The prompt for a question, up to where the answer begins.
+    """The prompt for a question, up to where the answer begins; "" for plain text.
 
-    By default the tokenizer's chat template with a single user turn, or a plain template if it has
-    none; a begin token that the tokenizer adds itself is not written twice.
-
-    Args:
-        tokenizer: of the base.
-        question: what the user says; plain text ("") has an empty prompt.
-        template: a name of ``[templates]`` in ``sets.toml``; ``released`` has texts of its own,
-            one for training and one for the test.
-        split: train, validation or test.
+    Made by the tokenizer's chat template (a single user turn), or a plain template if it has none;
+    a begin token that the tokenizer adds itself is not written twice. ``template`` is a name of
+    ``[templates]`` in ``sets.toml``; ``released`` has one text for training and one for the test.
 
     Raises:
         SoupError: no such template.
@@ -123,21 +98,21 @@ def render(tokenizer, question: str, template: str = "same", split: str = "test"
 def _available(data: DataSet) -> bool:
     """Whether a set needs no stand-in: the file is named, or the mirror (if any) has its splits."""
     if data.file:
-        return bool(os.environ.get(MANUAL_VARIABLE))
-    folder = mirror_folder()
+        return bool(os.environ.get(hub.MANUAL_VARIABLE))
+    folder = hub.mirror_folder()
     if folder is None or not folder.is_dir():
         return True
     splits = data.splits.values()
-    return all((folder / mirror_file(data.repo, data.config, s)).is_file() for s in splits)
+    return all((folder / hub.mirror_file(data.repo, data.config, s)).is_file() for s in splits)
 
 
 def _read(data: DataSet, split: str, stand_in_for: str | None) -> tuple[list[dict], dict]:
     if data.file:
-        return load_manual()
-    if not data.hub and mirror_folder() is None:
-        raise SoupError(f"not on the Hub, only in a mirror: {data.repo}; {MIRROR_OPTION}")
+        return hub.load_manual()
+    if not data.hub and hub.mirror_folder() is None:
+        raise SoupError(f"not on the Hub, only in a mirror: {data.repo}; {hub.MIRROR_OPTION}")
     place = data.repo, data.config, data.splits[split]
-    return load_split(*place, columns=data.columns, stand_in_for=stand_in_for)
+    return hub.load_split(*place, columns=data.columns, stand_in_for=stand_in_for)
 
 
 def _made(
