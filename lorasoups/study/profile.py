@@ -174,10 +174,8 @@ class Profile:
 
 def cpu_note(steps: int) -> str:
     """What a reader of a run on a CPU must know."""
-    return (
-        f"CPU run, cut down to {steps} training steps per skill: it shows that the path works, "
-        "not what the whole profile would give"
-    )
+    cut = f"CPU run, cut down to {steps} training steps per skill"
+    return f"{cut}: it shows that the path works, not what the whole profile would give"
 
 
 # --- TOML files ---------------------------------------------------------------------------------
@@ -225,6 +223,8 @@ def _resolve(path: Path, study: str, below: tuple[Path, ...] = ()) -> tuple[dict
     except (OSError, ValueError) as error:
         raise SoupError(f"cannot read the profile ({error}): {path}; check the file") from error
     parent, studies = own.pop("extends", None), own.pop("studies", {})
+    if not isinstance(studies, dict) or not all(isinstance(t, dict) for t in studies.values()):
+        raise SoupError(f"wrong type: {path.name}, studies; expected tables [studies.<name>]")
     table, names = {}, []
     if parent is not None:
         beside = path.parent / str(parent)
@@ -245,8 +245,9 @@ def _merge(table: dict, layer: Mapping, path: Path) -> None:
     elif skills is not None:
         layer = {**layer, "adapters": {}}
     for key, value in layer.items():
-        inner = key in ("training", "alphas") and isinstance(value, dict)
-        table[key] = {**table.get(key, {}), **value} if inner else value
+        old = table.get(key)
+        inner = key in ("training", "alphas") and isinstance(value, dict) and isinstance(old, dict)
+        table[key] = {**old, **value} if inner else value
 
 
 def _place(place: Any, path: Path) -> Any:

@@ -100,6 +100,8 @@ def test_skills_may_be_given_with_their_loras(own, tmp_path, monkeypatch):
         ("n_train = true", "mine.toml, n_train is True; expected int"),
         ('skills = "math"', "mine.toml, skills is 'math'"),
         ("skills = { math = 3 }", "mine.toml, adapters.math is 3"),
+        ("studies = 3", "wrong type: mine.toml, studies; expected tables"),
+        ("[studies]\nhard_math = 3", "wrong type: mine.toml, studies; expected tables"),
         ("training = 3", "mine.toml, training is 3; expected a table"),
         ('alphas = { grid = [["none", "ones"]] }', "mine.toml, alphas, grid is "),
         ("n_train = ", "cannot read the profile"),
