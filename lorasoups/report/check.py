@@ -7,7 +7,6 @@ outputs of the executed notebooks, must be what the results give.
 
 import json
 from collections.abc import Iterable, Iterator
-from functools import partial
 from pathlib import Path
 
 from lorasoups.errors import SoupError
@@ -16,6 +15,7 @@ from lorasoups.report import sentences, tables
 from lorasoups.report.tables import Known
 from lorasoups.results.check import Finding, derived
 from lorasoups.results.file import read_results
+from lorasoups.results.reading import Results
 from lorasoups.study.profile import STUDIES
 
 SAID_OF = "mini"  # the profile that most notebooks speak of
@@ -27,25 +27,7 @@ STUDY_NOTEBOOKS = {
     "06_prompt_formats": "formats",
     "09_report": "hard_math",
 }
-ABLATIONS = {
-    **dict.fromkeys(
-        ("alphas", "random_loras", "alpha_data", "three_skills"), [sentences.against_each]
-    ),
-    **{
-        name: [partial(sentences.along, curve=curve, what=what) for curve in ("cat", "sum")]
-        for name, what in (("length", "share"), ("rank", "rank"), ("k_skills", "k"))
-    },
-    "lr_sweep": [
-        say
-        for curve in ("none", "softmax")
-        for say in (
-            partial(sentences.moved, curve=curve),
-            partial(sentences.along, curve=curve, what="lr"),
-        )
-    ],
-    "surface": [sentences.valley],
-}
-"""Ablation -> the sentences that notebook 07 makes of its results."""
+ALONG = {"length": "share", "rank": "rank", "k_skills": "k"}  # ablation -> what is varied
 
 
 def report(profile: str = SAID_OF, root: Path | str | None = None) -> int:
@@ -71,7 +53,7 @@ def check(profile: str = SAID_OF, root: Path | str | None = None) -> Iterator[Fi
     paths = sorted((folders.results / profile).glob("*.json"))
     if not paths:
         raise SoupError(f"no results: {folders.results / profile}; run `lorasoups reproduce` first")
-    known: dict[str, dict] = {}
+    known: dict[str, Results] = {}
     for path in paths:
         what = f"{path.stem}: complete, and of the schema"
         try:
@@ -119,9 +101,21 @@ def _of_study(known: Known, notebook: str, experiment: str) -> Iterator[str]:
         yield sentences.objective_and_target(results)
 
 
+def of_ablation(name: str, results: Results) -> list[str]:
+    """What notebook 07 says of one ablation."""
+    if name in ALONG:
+        return [sentences.along(results, curve, ALONG[name]) for curve in ("cat", "sum")]
+    if name == "lr_sweep":
+        curves = ("none", "softmax")
+        ends = [sentences.along(results, curve, "lr") for curve in curves]
+        return ends + [sentences.moved(results, curve) for curve in curves]
+    return [sentences.valley(results) if name == "surface" else sentences.against_each(results)]
+
+
 def _of_ablations(known: Known) -> Iterator[str]:
-    for name in ABLATIONS.keys() & known.keys():
-        yield from (say(known[name]) for say in ABLATIONS[name])
+    for name, results in known.items():
+        if "ablation" in results["config"]:
+            yield from of_ablation(name, results)
 
 
 def _of_real_model(known: Known) -> Iterator[str]:

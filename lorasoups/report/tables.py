@@ -83,16 +83,11 @@ def ten_rows(results: Results) -> pd.DataFrame:
 def comparisons(results: Results) -> pd.DataFrame:
     """CAT minus every other method, paired over seeds and problems; p also after Holm."""
     return pd.DataFrame(
-        {
-            "CAT minus": label(e["b"], results),
-            "points": f"{100 * e['diff']:+.1f}",
-            "95 % interval": interval(e["lo"], e["hi"], "+"),
-            "p": _p(e["p"]),
-            "p (Holm)": _p(e["p_holm"]),
-            "seeds won": e["wins"],
-        }
+        {"CAT minus": label(e["b"], results), "points": f"{100 * e['diff']:+.1f}",
+         "95 % interval": interval(e["lo"], e["hi"], "+"), "p": _p(e["p"]),
+         "p (Holm)": _p(e["p_holm"]), "seeds won": e["wins"]}
         for e in results["comparisons"]
-    )
+    )  # fmt: skip
 
 
 def _p(p: float | None) -> str:
@@ -148,15 +143,10 @@ def views(results: Results) -> pd.DataFrame:
 def sweep(results: Results) -> pd.DataFrame:
     """What was tried for the alphas, lowest held-out skill loss first."""
     return pd.DataFrame(
-        {
-            "normalise": e["normalise"],
-            "init": e["init"],
-            "lr": f"{e['lr']:g}",
-            "held-out skill loss": f"{e['heldout_loss']:.4f}",
-            "chosen": "yes" if e["chosen"] else "",
-        }
+        {"normalise": e["normalise"], "init": e["init"], "lr": f"{e['lr']:g}",
+         "held-out skill loss": f"{e['heldout_loss']:.4f}", "chosen": "yes" if e["chosen"] else ""}
         for e in sorted(results["sweep"], key=lambda e: e["heldout_loss"])
-    )
+    )  # fmt: skip
 
 
 def training(results: Results) -> pd.DataFrame:
@@ -290,21 +280,15 @@ def _headline_block(mini: Known) -> list[str]:
 
 
 def _results_block(mini: Known) -> list[str]:
-    results = mini["hard_math"]
-    summaries = [
-        f"- **{name.replace('_', ' ')}**: {sentences.summary(mini[name])}"
-        for name in STUDIES
-        if name in mini
-    ]
-    statics = len(sentences.static_merges(results))
+    results, present = mini["hard_math"], [name for name in STUDIES if name in mini]
     return [
         "### All studies",
-        "\n".join(summaries),
+        "\n".join(f"- **{n.replace('_', ' ')}**: {sentences.summary(mini[n])}" for n in present),
         markdown(studies(mini)),
         "### Hard math in detail",
         markdown(short(results)),
-        f"Of {statics} static merges the best three are shown; all are in the "
-        "[report](../notebooks/09_report.ipynb).",
+        f"Of {len(sentences.static_merges(results))} static merges the best three are shown; all "
+        "are in the [report](../notebooks/09_report.ipynb).",
         sentences.all_sentences(results),
     ]
 
@@ -312,16 +296,12 @@ def _results_block(mini: Known) -> list[str]:
 def _real_block(small: Known) -> list[str]:
     results = small["hard_math"]
     config, device = results["config"], results["provenance"]["device"]
-    on_tests = [
+    said = [
         f"- {sentences.on_test(results, task)} {sentences.gains(results, task)}"
         for task in sentences.composed_tests(results)
     ]
-    return [
-        f"{config['base']}, {device}. {config['note'] or 'Whole profile'}.",
-        markdown(tasks(results)),
-        "\n".join(on_tests),
-        sentences.legible(results),
-    ]
+    note = f"{config['base']}, {device}. {config['note'] or 'Whole profile'}."
+    return [note, markdown(tasks(results)), "\n".join(said), sentences.legible(results)]
 
 
 BLOCKS = {
@@ -332,50 +312,42 @@ BLOCKS = {
 """File and name of a block -> the profile it tells of, and its writer."""
 
 
-def fill(text: str, name: str, parts: Iterable[str], where: str) -> str:
-    """The text with ``parts`` between ``<!-- name: ... -->`` and ``<!-- end of name -->``.
+def with_blocks(project: Path, known: Mapping[str, Known], page: str) -> str:
+    """The text of a page with today's results in its blocks; one without results stays as it is.
 
-    Raises:
-        SoupError: a mark is missing.
-    """
-    marks = re.compile(rf"(<!-- {name}:[^\n]*-->\n).*?(<!-- end of {name} -->)", re.DOTALL)
-    if not marks.search(text):
-        raise SoupError(f"no marks <!-- {name}: --> and <!-- end of {name} -->: {where}; add them")
-    block = "\n\n".join(parts)
-    return marks.sub(lambda m: f"{m[1]}{block}\n{m[2]}", text)
-
-
-def with_blocks(project: Path, known: Mapping[str, Known], name: str) -> str:
-    """The text of ``README.md`` or ``docs/results.md`` with the blocks of these results.
+    A block lies between ``<!-- name: ... -->`` and ``<!-- end of name -->``.
 
     Args:
         project: its root.
-        known: profile -> experiment -> results; blocks without results stay as they are.
-        name: of the file.
+        known: profile -> experiment -> results.
+        page: ``README.md`` or ``docs/results.md``.
 
     Raises:
-        SoupError: the file or a mark is missing.
+        SoupError: the page or a mark is missing.
     """
-    try:
-        text = (project / name).read_text(encoding="utf-8")
-    except OSError as error:
-        raise SoupError(f"cannot be read ({error.strerror}): {name}; restore it") from error
-    for (path, block), (profile, write) in BLOCKS.items():
-        if path == name and "hard_math" in known.get(profile, {}):
-            text = fill(text, block, write(known[profile]), name)
+    text = (project / page).read_text(encoding="utf-8") if (project / page).is_file() else ""
+    for (where, name), (profile, write) in BLOCKS.items():
+        if where == page and "hard_math" in known.get(profile, {}):
+            marks = rf"(<!-- {name}:[^\n]*-->\n).*?(<!-- end of {name} -->)"
+            found = re.search(marks, text, re.DOTALL)
+            if not found:
+                raise SoupError(
+                    f"no marks <!-- {name}: --> and <!-- end of {name} -->: {page}; add them"
+                )
+            block = "\n\n".join(write(known[profile]))
+            text = f"{text[: found.end(1)]}{block}\n{text[found.start(2) :]}"
     return text
 
 
 def write_blocks(project: Path) -> None:
     """Write today's results into the README and docs/results.md."""
+    folder = project / "data" / "results"
     known = {
-        profile: {
-            p.stem: read_results(p) for p in (project / "data/results" / profile).glob("*.json")
-        }
+        profile: {path.stem: read_results(path) for path in (folder / profile).glob("*.json")}
         for profile in ("mini", "small")
     }
-    for name in dict.fromkeys(path for path, _ in BLOCKS):
-        write_text_atomic(project / name, with_blocks(project, known, name))
+    for page in dict.fromkeys(page for page, _ in BLOCKS):
+        write_text_atomic(project / page, with_blocks(project, known, page))
 
 
 if __name__ == "__main__":

@@ -49,7 +49,7 @@ def _row(results: Results, row: Mapping[str, Any]) -> Iterator[str]:
     """What is wrong with a row. Only views that the file lists are compared with the verdicts."""
     n, correct = row["n"], row["correct"]
     where = f"{row['method']} on {row['task']} ({row['view']}), seed {row['seed']}"
-    if row["view"] == "all" or row["view"] in results.get("views", {}).get(row["task"], {}):
+    if row["view"] in ("all", *results.get("views", {}).get(row["task"], {})):
         try:
             right = matrix(results, row["task"], row["method"], row["view"], [str(row["seed"])])
         except SoupError as error:

@@ -9,6 +9,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -29,10 +30,7 @@ _PACKAGES = (
 def results_path(
     profile: str, experiment: str = "hard_math", root: Path | str | None = None
 ) -> Path:
-    """``<root>/data/results/<profile>/<experiment>.json`` of a study or an ablation.
-
-    ``root`` is what was given as ``--out``; None: the project.
-    """
+    """The file of a study or ablation; ``root`` holds ``data/results``, None: the project."""
     return Folders(out=root).results / profile / f"{experiment}.json"
 
 
@@ -45,14 +43,13 @@ def read_results(path: Path | str) -> dict[str, Any]:
     """Read and check a results file, complete or not. Raises SoupError."""
     path = Path(path)
     again = f"run `lorasoups reproduce --profile {path.parent.name}`"
+    if not path.exists():
+        raise SoupError(f"no results file: {path}; {again} first")
     try:
         results = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise SoupError(f"no results file: {path}; {again} first") from None
     except (OSError, ValueError) as error:
-        raise SoupError(
-            f"results file cannot be read ({error}): {path}; delete it and {again}"
-        ) from error
+        what = f"results file cannot be read ({error}): {path}"
+        raise SoupError(f"{what}; delete it and {again}") from error
     return validate(results, path.name)
 
 
@@ -95,13 +92,15 @@ def provenance(*, device: str, cpu: str, threads: int | None = None, **more: Any
     """What made these results: versions, hardware, commit. No paths, no user names.
 
     Args:
-        device: name of the GPU, or ``cpu``.
-        cpu: name of the processor.
-        threads: that torch computed with.
+        device, cpu, threads: name of the GPU (or ``cpu``) and of the processor, torch's threads.
         more: further fields, such as ``base_sha256``, ``world_version`` and ``wall_s`` (seconds).
     """
+    versions = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        with suppress(metadata.PackageNotFoundError):  # a checkout that is not installed
+            versions[name] = metadata.version(name)
     return {
-        "versions": {"python": platform.python_version()} | _versions(),
+        "versions": versions,
         "platform": f"{platform.system()} {platform.machine()}",
         "device": device,
         "cpu": cpu,
@@ -114,16 +113,6 @@ def provenance(*, device: str, cpu: str, threads: int | None = None, **more: Any
     } | more
 
 
-def _versions() -> dict[str, str]:
-    versions = {}
-    for name in _PACKAGES:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:  # a checkout that is not installed
-            continue
-    return versions
-
-
 def git_state(root: Path) -> dict[str, Any] | None:
     """``{"commit", "dirty"}`` of a checkout, or None without git.
 
@@ -131,9 +120,9 @@ def git_state(root: Path) -> dict[str, Any] | None:
     (results, figures, executed notebooks).
     """
     rewritten = [f":(exclude){folder}" for folder in ("data/results", "figures", "notebooks")]
+    status = ["status", "--porcelain", "--untracked-files=no", "--", ".", *rewritten]
     try:
-        commit = _git(root, "rev-parse", "HEAD")
-        changes = _git(root, "status", "--porcelain", "--untracked-files=no", "--", ".", *rewritten)
+        commit, changes = _git(root, "rev-parse", "HEAD"), _git(root, *status)
     except (OSError, subprocess.SubprocessError):
         return None
     return {"commit": commit, "dirty": bool(changes)}

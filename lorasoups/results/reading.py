@@ -94,9 +94,8 @@ def estimate(
 ) -> Estimate | None:
     """Accuracy with its interval; None where the method was not evaluated.
 
-    One seed: Wilson's interval over problems. Several: over new seeds and new problems
-    (`stats.paired` against always wrong). Where that cannot be computed (a view without verdicts)
-    or has no width (all right or all wrong): the hull of the seeds' Wilson intervals.
+    Several seeds: over new seeds and new problems (`stats.paired` against always wrong). One seed,
+    a view, or all right or all wrong: the hull of the seeds' Wilson intervals.
     """
     task = task or target(results)
     of_seeds = rows(results, task=task, view=view, method=method)
@@ -108,24 +107,18 @@ def estimate(
     if view == "all" and len(of_seeds) > 1 and len(packed) == len(of_seeds):
         verdicts = np.stack([unpack_verdicts(text, n) for text in packed.values()])
         if verdicts.any() and not verdicts.all():
-            against_nothing = stats.paired(verdicts, np.zeros_like(verdicts), resamples=RESAMPLES)
-            lo, hi = against_nothing.lo, against_nothing.hi
+            against_wrong = stats.paired(verdicts, np.zeros_like(verdicts), RESAMPLES)
+            lo, hi = against_wrong.lo, against_wrong.hi
     return Estimate(float(np.mean(accuracies)), lo, hi, accuracies, n)
 
 
 def matrix(
     results: Results, task: str, method: str, view: str = "all", seeds: Iterable[str] = ()
 ) -> np.ndarray:
-    """Verdicts of a method, bool [seeds, items].
-
-    Args:
-        results: of any experiment.
-        task, method: as in ``items``.
-        view: only its items; they must be listed in the file's ``views``.
-        seeds: which, in which order; default all of them, ascending.
+    """Verdicts of a method on a view's items, bool [seeds, items]; default all seeds, ascending.
 
     Raises:
-        SoupError: there are no verdicts of this method, view or seed.
+        SoupError: there are no verdicts of this method or seed, or ``views`` lacks the view.
     """
     packed = results["items"].get(task, {}).get(method, {})
     seeds = list(seeds) or sorted(packed, key=int)

@@ -67,17 +67,14 @@ def validate(results: Any, where: str = "results") -> dict[str, Any]:
     """
     _check(results, FORM, where)
     if results["schema"] != SCHEMA:
-        raise SoupError(
-            f"schema {results['schema']}, this version reads {SCHEMA}: {where}; "
-            "make the file again with `lorasoups reproduce`"
-        )
+        _fail(f"schema {results['schema']}, this version reads {SCHEMA}", where, "schema")
     if results["superlinearity"]:
         _check(results["superlinearity"], GAINS, where, "superlinearity")
     for index, row in enumerate(results["rows"]):
         _check_row(row, where, f"rows[{index}]")
     _check_items(results, where)
     if results["complete"] and not results["rows"]:
-        raise SoupError(f"marked complete without rows: {where}; run the notebooks again")
+        _fail("marked complete without rows", where, "complete")
     return results
 
 
@@ -124,22 +121,18 @@ def _check_items(results: Mapping[str, Any], where: str) -> None:
         for row in results["rows"]
         if row["view"] == "all"
     }
-    packed = (
-        (task, method, seed, text)
-        for task, methods in results["items"].items()
-        for method, seeds in methods.items()
-        for seed, text in seeds.items()
-    )
-    for task, method, seed, text in packed:
-        path, row = f"items.{task}.{method}.{seed}", rows.get((task, method, seed))
-        if row is None:
-            _fail("verdicts without a row of view 'all'", where, path)
-        try:
-            ones = int(unpack_verdicts(text, row["n"]).sum())
-        except SoupError as error:
-            _fail(str(error).split(";")[0], where, path)
-        if ones != row["correct"]:
-            _fail(f"{ones} verdicts, {row['correct']} correct in its row", where, path)
+    methods = [(t, m, seeds) for t, by in results["items"].items() for m, seeds in by.items()]
+    for task, method, seeds in methods:
+        for seed, text in seeds.items():
+            path, row = f"items.{task}.{method}.{seed}", rows.get((task, method, seed))
+            if row is None:
+                _fail("verdicts without a row of view 'all'", where, path)
+            try:
+                ones = int(unpack_verdicts(text, row["n"]).sum())
+            except SoupError as error:
+                _fail(str(error).split(";")[0], where, path)
+            if ones != row["correct"]:
+                _fail(f"{ones} verdicts, {row['correct']} correct in its row", where, path)
 
 
 def pack_verdicts(verdicts: Sequence[bool] | np.ndarray) -> str:
@@ -152,9 +145,7 @@ def unpack_verdicts(text: str, n: int) -> np.ndarray:
     try:
         packed = np.frombuffer(bytes.fromhex(text), dtype=np.uint8)
     except (ValueError, TypeError):
-        raise SoupError(
-            f"no hex string of verdicts: {str(text)[:20]!r}; make the file again"
-        ) from None
+        raise SoupError(f"no hex string of verdicts: {text!r:.20}; make the file again") from None
     if len(packed) != math.ceil(n / 8) or np.unpackbits(packed)[n:].any():
         raise SoupError(f"{len(packed)} bytes of verdicts for {n} problems; make the file again")
     return np.unpackbits(packed, count=n).astype(bool)

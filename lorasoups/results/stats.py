@@ -16,11 +16,12 @@ from scipy import stats as scipy_stats
 
 from lorasoups.errors import SoupError
 
+LEVEL = 0.95  # of all intervals
 RESAMPLES = 10_000
 _CHUNK = 1_000
 
 
-def wilson(correct: int, n: int, level: float = 0.95) -> tuple[float, float]:
+def wilson(correct: int, n: int) -> tuple[float, float]:
     """Wilson score interval of a proportion (items independent, one training).
 
     Raises:
@@ -29,7 +30,7 @@ def wilson(correct: int, n: int, level: float = 0.95) -> tuple[float, float]:
     if not 0 <= correct <= n or n == 0:
         raise SoupError(f"no proportion: {correct} of {n}; give 0 <= correct <= n, n > 0")
     test = scipy_stats.binomtest(int(correct), int(n))
-    return tuple(map(float, test.proportion_ci(level, method="wilson")))
+    return tuple(map(float, test.proportion_ci(LEVEL, method="wilson")))
 
 
 def mcnemar(a: np.ndarray, b: np.ndarray) -> float:
@@ -47,42 +48,32 @@ def mcnemar(a: np.ndarray, b: np.ndarray) -> float:
 class Paired:
     """Accuracy of method a minus accuracy of method b.
 
-    Attributes:
-        diff: mean difference over seeds and items.
-        lo, hi: percentile interval of the paired bootstrap over seeds and items.
-        p: two-sided; one seed: exact McNemar over the items; several: bootstrap, not below
-            2 / (resamples + 1).
-        wins: seeds in which a has more right answers than b.
-        t_lo, t_hi: t-interval over the seeds' differences, the conservative alternative (seeds
-            are few); None for one seed.
-        t_p: paired t-test over seeds; None for one seed.
+    ``p`` is two-sided; one seed: exact McNemar over the items; several: bootstrap, not below
+    2 / (resamples + 1). The t-interval is the conservative alternative, since seeds are few.
     """
 
-    diff: float
-    lo: float
+    diff: float  # mean over seeds and items
+    lo: float  # percentile interval of the paired bootstrap over seeds and items
     hi: float
     p: float
-    wins: int
-    t_lo: float | None = None
+    wins: int  # seeds in which a has more right answers than b
+    t_lo: float | None = None  # t-interval over the seeds' differences; None for one seed
     t_hi: float | None = None
-    t_p: float | None = None
+    t_p: float | None = None  # paired t-test over seeds; None for one seed
 
 
-def paired(
-    a: np.ndarray, b: np.ndarray, *, level: float = 0.95, resamples: int = RESAMPLES, seed: int = 0
-) -> Paired:
+def paired(a: np.ndarray, b: np.ndarray, resamples: int = RESAMPLES, seed: int = 0) -> Paired:
     """Compare two methods on the same seeds and the same items.
 
     Args:
         a, b: bool [seeds, items] (or [items] for one seed), row i of both from seed i.
-        level: of the intervals.
         resamples, seed: of the bootstrap; the same seed gives the same interval.
 
     Raises:
         SoupError: shapes differ or are empty, or the arrays are not bool.
     """
     a, b = _verdicts(a, b)
-    fields = _contrast(a.astype(np.int8) - b.astype(np.int8), level, resamples, seed)
+    fields = _contrast(a.astype(np.int8) - b.astype(np.int8), resamples, seed)
     if len(a) == 1:
         fields["p"] = mcnemar(a[0], b[0])
     return Paired(**fields)
@@ -92,37 +83,21 @@ def paired(
 class Superlinearity(Paired):
     """Whether the soup gains more over the base than its skills do together.
 
-    Attributes:
-        gain_soup: accuracy of the soup minus that of the base.
-        sum_of_gains: the two skills' gains over the base, added.
-        diff: ``gain_soup - sum_of_gains``; positive is super-linear. The other fields are of
-            ``diff``, as in `Paired` (``p`` from the bootstrap for one seed too: no two-outcome
-            test fits a combination of four methods).
+    ``diff`` is ``gain_soup - sum_of_gains``, positive if super-linear; the other fields of `Paired`
+    are of it (``p`` from the bootstrap for one seed too: McNemar's test is of two methods only).
     """
 
-    gain_soup: float
-    sum_of_gains: float
+    gain_soup: float  # accuracy of the soup minus that of the base
+    sum_of_gains: float  # the two skills' gains over the base, added
 
 
 def superlinearity(
-    base: np.ndarray,
-    a: np.ndarray,
-    b: np.ndarray,
-    soup: np.ndarray,
-    *,
-    level: float = 0.95,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
+    base: np.ndarray, a: np.ndarray, b: np.ndarray, soup: np.ndarray
 ) -> Superlinearity:
     """Gain of the soup against the sum of the gains of skills a and b, over the base.
 
-    Args:
-        base, a, b, soup: bool [seeds, items] (or [items]), the same items throughout; the base
-            may be [1, items].
-        level, resamples, seed: as in `paired`.
-
-    Raises:
-        SoupError: shapes differ or are empty, or the arrays are not bool.
+    All are bool [seeds, items] (or [items]) of the same items; the base may be [1, items]. Raises
+    SoupError like `paired`.
     """
     if np.ndim(base) == 2 and len(base) == 1:
         base = np.broadcast_to(base, (len(np.atleast_2d(soup)), base.shape[1]))
@@ -130,7 +105,7 @@ def superlinearity(
     return Superlinearity(
         gain_soup=float((soup - base).mean()),
         sum_of_gains=float((a + b - 2 * base).mean()),
-        **_contrast(soup - a - b + base, level, resamples, seed),
+        **_contrast(soup - a - b + base, RESAMPLES, 0),
     )
 
 
@@ -150,31 +125,27 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def _verdicts(*arrays: np.ndarray) -> list[np.ndarray]:
     """The arrays as [seeds, items]. Raises SoupError unless they are bool and of one shape."""
     tables = [np.atleast_2d(np.asarray(array)) for array in arrays]
-    for table in tables:
-        if table.dtype != np.bool_ or table.ndim != 2 or table.size == 0:
-            raise SoupError(
-                f"not verdicts: {table.dtype} {table.shape}; give a bool array [seeds, items]"
-            )
+    for t in tables:
+        if t.dtype != np.bool_ or t.ndim != 2 or t.size == 0:
+            raise SoupError(f"not verdicts: {t.dtype} {t.shape}; give a bool array [seeds, items]")
     if len({table.shape for table in tables}) > 1:
         shapes = ", ".join(str(table.shape) for table in tables)
         raise SoupError(f"verdicts of different seeds or items: {shapes}; compare like with like")
     return tables
 
 
-def _contrast(table: np.ndarray, level: float, resamples: int, seed: int) -> dict[str, Any]:
+def _contrast(table: np.ndarray, resamples: int, seed: int) -> dict[str, Any]:
     """The fields of `Paired` of an int8 contrast [seeds, items]."""
     means = table.mean(axis=1)
-    lo, hi, p = _bootstrap(table, level, resamples, seed)
-    t_lo, t_hi, t_p = _t_interval(means, level) if len(means) > 1 else (None, None, None)
+    lo, hi, p = _bootstrap(table, resamples, seed)
+    t_lo, t_hi, t_p = _t_interval(means) if len(means) > 1 else (None, None, None)
     return {
         "diff": float(table.mean()), "lo": lo, "hi": hi, "p": p, "wins": int(np.sum(means > 0)),
         "t_lo": t_lo, "t_hi": t_hi, "t_p": t_p,
     }  # fmt: skip
 
 
-def _bootstrap(
-    table: np.ndarray, level: float, resamples: int, seed: int
-) -> tuple[float, float, float]:
+def _bootstrap(table: np.ndarray, resamples: int, seed: int) -> tuple[float, float, float]:
     """Percentile interval and two-sided p of the mean of int8 [seeds, items], both resampled."""
     rng = np.random.default_rng(seed)
     seeds, items = table.shape
@@ -187,16 +158,16 @@ def _bootstrap(
         sums = np.take_along_axis(per_item, drawn, axis=1)
         means[at : at + size] = sums.mean(axis=1, dtype=np.float64)
     means /= seeds
-    lo, hi = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    lo, hi = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     tail = min(np.sum(means <= 0), np.sum(means >= 0))
     return float(lo), float(hi), float(min(1.0, 2 * (tail + 1) / (resamples + 1)))
 
 
-def _t_interval(means: np.ndarray, level: float) -> tuple[float, float, float]:
+def _t_interval(means: np.ndarray) -> tuple[float, float, float]:
     """t-interval of the mean over seeds and its p; exact if the seeds' means are normal."""
     center, error = float(means.mean()), float(scipy_stats.sem(means))
     if error == 0.0:
         return center, center, 1.0 if center == 0.0 else 0.0
-    lo, hi = scipy_stats.t.interval(level, len(means) - 1, loc=center, scale=error)
+    lo, hi = scipy_stats.t.interval(LEVEL, len(means) - 1, loc=center, scale=error)
     p = 2 * scipy_stats.t.sf(abs(center) / error, len(means) - 1)
     return float(lo), float(hi), float(p)

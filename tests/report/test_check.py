@@ -11,7 +11,7 @@ from results_example import example_results
 from lorasoups.errors import SoupError
 from lorasoups.paths import Folders
 from lorasoups.report import sentences
-from lorasoups.report.check import ABLATIONS, check, report, said
+from lorasoups.report.check import check, of_ablation, report, said
 from lorasoups.report.tables import write_blocks
 from lorasoups.results.check import derived
 from lorasoups.results.file import pack_verdicts, read_results, validate, write_results
@@ -194,7 +194,7 @@ def test_missing_marks_are_noticed(project):
     (project / "docs" / "results.md").unlink()
     first, second = failed(project)
     assert "README.md: its results are today's: no marks <!-- headline: -->" in first
-    assert "docs/results.md: its results are today's: cannot be read" in second
+    assert "docs/results.md: its results are today's: no marks <!-- results: -->" in second
 
 
 def notebook(project, name, source, shown):
@@ -229,18 +229,22 @@ def test_a_notebook_that_was_not_executed_or_cannot_be_read_is_noticed(project):
 
 
 def test_sentences_on_ablations_are_compared(project):
-    write_results((project / PATH).with_name("alphas.json"), GOOD | {"experiment": "alphas"})
-    true = ABLATIONS["alphas"][0](GOOD)
+    results = GOOD | {"experiment": "alphas", "config": GOOD["config"] | {"ablation": "alphas"}}
+    write_results((project / PATH).with_name("alphas.json"), results)
+    (true,) = of_ablation("alphas", results)
     notebook(project, "07_alphas.ipynb", "1", "Reading: " + true)
     assert failed(project) == []
     notebook(project, "07_alphas.ipynb", "1", "Reading: " + true.replace("+", "-"))
     assert "FAIL 07_alphas" in failed(project)[0]
 
 
-def test_every_ablation_has_its_sentences():
-    from lorasoups.study.ablations import ABLATIONS as REGISTRY
+def test_every_ablation_of_the_registry_has_results_and_sentences():
+    from lorasoups.study.ablations import ABLATIONS
 
-    assert ABLATIONS.keys() == REGISTRY.keys()
+    results = {p.stem: read_results(p) for p in (Folders().results / "mini").glob("*.json")}
+    named = {name for name, own in results.items() if "ablation" in own["config"]}
+    assert named == set(ABLATIONS)
+    assert all(all(of_ablation(name, results[name])) for name in named)
 
 
 def test_the_exit_code_says_it(project, capsys):
