@@ -223,12 +223,12 @@ def measure(model: Any, p: Profile, rows: list[dict], device: str) -> dict[str, 
             model.generate(input_ids=ids, attention_mask=mask, do_sample=False, pad_token_id=0,
                            max_new_tokens=tokens, min_new_tokens=tokens)  # fmt: skip
 
-    def per_step(run: Callable[[int], None]) -> tuple[float, float]:
+    def per_step(run: Callable[[int], None], more: int = STEPS) -> tuple[float, float]:
         """Seconds of the first step with all that surrounds it, and of a further one."""
         run(1)
-        start = seconds(lambda: run(1), device)
-        whole = seconds(lambda: run(1 + STEPS), device)
-        return start, max(whole - start, whole / 4) / STEPS
+        start = min(seconds(lambda: run(1), device) for _ in range(2))
+        whole = seconds(lambda: run(1 + more), device)
+        return start, max(whole - start, 0.05 * whole) / more
 
     measured = {}
     for stage, run in (("skill step", train), ("alpha step", learn)):
@@ -242,7 +242,7 @@ def measure(model: Any, p: Profile, rows: list[dict], device: str) -> dict[str, 
         took = seconds(lambda: heldout_loss(model, rows[:32]), device)
     measured["held-out row"] = {"seconds": took / len(rows[:32]), "bytes": peak.bytes}
     with Peak(device) as peak:
-        start, further = per_step(decode)
+        start, further = per_step(decode, 8)
     batch = start + (p.max_new_tokens - 1) * further
     cache = 2 * layers * _cache_width(model) * p.eval_batch * p.max_new_tokens
     measured["problem"] = {"seconds": batch / p.eval_batch,
