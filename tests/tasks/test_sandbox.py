@@ -230,13 +230,14 @@ def test_an_interrupted_host_leaves_no_worker(sent):
         host.stdout.readline()
         process = psutil.Process(host.pid)
         until = time.monotonic() + 30
-        while len(workers := process.children()) < 2 and time.monotonic() < until:
+        while len(process.children()) < 2 and time.monotonic() < until:
             time.sleep(0.02)
         time.sleep(0.2)
+        workers = process.children()  # two, or more while one is being started
         host.send_signal(sent)
         _, told = host.communicate(timeout=20)
     gone, alive = psutil.wait_procs(workers, timeout=20)
-    assert len(gone) == 2 and alive == []
+    assert len(gone) >= 2 and alive == []
     assert host.returncode != 0
     if sent == signal.SIGINT:
         assert told.rstrip().endswith("KeyboardInterrupt")
