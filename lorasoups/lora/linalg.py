@@ -32,11 +32,10 @@ def concatenate(factors: list[Factors], weights: Tensor) -> Factors:
 def compress(factors: Factors, rank: int) -> Factors:
     """The best approximation of rank <= ``rank`` in the Frobenius norm (Eckart-Young).
 
-    Factors that already have that rank come back unchanged, and nothing is lost as long as ``rank``
-    is at least the true rank of the delta. Singular values are split evenly between A and B. When
-    the narrowest side of both factors exceeds EXACT_CORE_LIMIT (a full-rank delta of a wide layer),
-    the top directions come from block subspace iteration (Halko et al. 2011, arXiv 0909.4061,
-    algorithm 4.4) from a fixed start: still deterministic, near-best rather than best.
+    Factors that already have that rank come back unchanged. Singular values are split evenly
+    between A and B. Above EXACT_CORE_LIMIT (a full-rank delta of a wide layer) the top directions
+    come from block subspace iteration (Halko et al. 2011, arXiv 0909.4061, algorithm 4.4) from a
+    fixed start: still deterministic, near-best rather than best.
 
     Raises SoupError if ``rank`` is not a positive integer.
     """
@@ -74,28 +73,23 @@ def _around_top(
     factors: Factors, rank: int, extra: int = 16, rounds: int = 6
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The same for the ``rank + extra`` leading directions of the delta alone."""
-    dense = isinstance(factors, Dense)
-    parts = [factors.delta()] if dense else [factors.B, factors.A]
-    parts = [part.double() for part in parts]
+    forth = [factors.delta()] if isinstance(factors, Dense) else [factors.A, factors.B]
+    forth = [part.double() for part in forth]
+    back = [part.T for part in reversed(forth)]
 
-    def times(x: Tensor) -> Tensor:
-        for part in reversed(parts):
-            x = part @ x
-        return x
-
-    def transposed_times(x: Tensor) -> Tensor:
+    def product(parts: list[Tensor], x: Tensor) -> Tensor:
         for part in parts:
-            x = part.T @ x
+            x = part @ x
         return x
 
     generator = torch.Generator().manual_seed(0)
     width = min(rank + extra, factors.rank)
     start = torch.randn(factors.shape[1], width, generator=generator, dtype=torch.float64)
-    left = torch.linalg.qr(times(start.to(factors.device)))[0]
+    left = torch.linalg.qr(product(forth, start.to(factors.device)))[0]
     for _ in range(rounds):
-        right = torch.linalg.qr(transposed_times(left))[0]
-        left = torch.linalg.qr(times(right))[0]
-    Q, R = torch.linalg.qr(transposed_times(left))
+        right = torch.linalg.qr(product(back, left))[0]
+        left = torch.linalg.qr(product(forth, right))[0]
+    Q, R = torch.linalg.qr(product(back, left))
     return left, R.T, Q.T
 
 

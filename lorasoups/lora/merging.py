@@ -28,9 +28,8 @@ def merge(
     a mapping module name -> k numbers, or an object whose ``.weights`` is one (the learned alphas).
     on: what the method works on. "delta" (default): the true delta weights. "factors": A and B
     apart, as PEFT 0.21.2's ``add_weighted_adapter`` does it; needs equal ranks.
-    rank: cut the result to this rank (QR + SVD); the default keeps it exact. The exact result has
-    rank sum r_i for cat and linear, r for factor-wise methods, and min(out, in) for methods that
-    prune the delta itself, whose result is in general not of low rank.
+    rank: cut the result to this rank (QR + SVD). The default keeps it exact: of rank sum r_i for
+    cat and linear, r for factor-wise methods, min(out, in) for methods that prune the delta itself.
     device: where to compute and to leave the result, ``auto`` for the GPU where there is one; the
     default is where the LoRAs are.
     options: those of the method, see ``METHODS[method].options``.

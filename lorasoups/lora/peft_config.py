@@ -94,8 +94,8 @@ def config_of(lora: LoRA) -> dict[str, Any]:
     """The ``adapter_config.json`` under which stock PEFT reloads ``lora`` exactly.
 
     ``lora_alpha = r`` everywhere, hence scale 1. ``r`` is the most common rank; modules of another
-    rank are named in ``rank_pattern`` and ``alpha_pattern`` by a pattern that matches one full name
-    and no other (``^``, escaped dots), so that "layers.1.x" never catches "layers.11.x".
+    one are named by patterns that match one full name (``^``, escaped dots), so that "layers.1.x"
+    never catches "layers.11.x".
     """
     ranks = {name: factors.rank for name, factors in lora.modules.items()}
     r = Counter(ranks.values()).most_common(1)[0][0]

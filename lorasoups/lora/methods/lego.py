@@ -1,17 +1,14 @@
 """LoRA-LEGO: cluster the rank-one units of all LoRAs, one cluster per rank of the result.
 
-There is no official code; this follows two unofficial implementations, which agree on this: a unit
-is a row a_j of A with the column b_j of B; the units of all LoRAs are grouped by k-means into
+After two unofficial implementations (there is no official one), which agree on this: a unit is a
+row a_j of A with the column b_j of B; the units of all LoRAs are grouped by k-means into
 ``clusters`` clusters (default: the largest rank); a cluster's centroid is scaled so that its top
-entry is the mean of its members' top entries (parameter reweighting); the result is multiplied
-by sqrt(r / clusters) (output reweighting), r being the largest rank of any LoRA. A module with no
-more units than clusters is left as the exact sum. They differ in the features (here the units as
-they are, not normalised to length one), the norm (here the largest magnitude), and the scale, of
-which sqrt(s) is folded into both factors here. Weights are ours: sqrt|w s| multiplies both factors,
-the sign of w s stands on a. A unit (a, b) may as well be written (c a, b / c) or (-a, -b), and
-clusters depend on it: unlike all other methods on deltas, the result changes with how a delta
-weight is factored. It may also change with the order of the LoRAs, which decides from where k-means
-starts.
+entry is the mean of its members' top entries; the result is multiplied by sqrt(r / clusters), r
+being the largest rank of any LoRA. A module with no more units than clusters is left as the exact
+sum. Here units are not normalised, their size is their largest magnitude, and sqrt(s) is folded
+into both factors. Weights are ours: sqrt|w s| multiplies both, the sign of w s stands on a. Unlike
+all other methods on deltas, the result depends on how a delta weight is factored ((a, b) or
+(c a, b / c)), and may depend on the order of the LoRAs, which decides from where k-means starts.
 """
 
 import warnings
@@ -91,10 +88,10 @@ def _center(members: Tensor) -> Tensor:
 
 
 METHOD = Method(
-    name="lego",
-    fn=lego,
-    summary="cluster the rank-one units of all LoRAs by k-means (clusters, seed)",
-    paper="LoRA-LEGO (Zhao et al. 2024, arXiv 2409.16167), after unofficial implementations",
-    options={"clusters": CLUSTERS, "seed": SEED},
+    "lego",
+    lego,
+    "cluster the rank-one units of all LoRAs by k-means (clusters, seed)",
+    "LoRA-LEGO (Zhao et al. 2024, arXiv 2409.16167), after unofficial implementations",
+    {"clusters": CLUSTERS, "seed": SEED},
     on=("delta",),
 )
