@@ -11,6 +11,7 @@ import torch
 from huggingface_hub import snapshot_download
 
 from lorasoups.errors import SoupError
+from lorasoups.learning.cat import linear_layer
 from lorasoups.lora.adapters import load_lora
 from lorasoups.lora.lora import LoRA
 from lorasoups.models.base import load_base
@@ -114,16 +115,11 @@ def load_skill(place: str, source: Source) -> LoRA:
             f"trained on {lora.base_model}, the study's base is {source.name}: skill LoRA {place}; "
             "if they are the same, correct base_model_name_or_path in its adapter_config.json"
         )
-    layers = dict(source.model.named_modules())
-    for module, factors in lora.modules.items():
-        layer = layers.get(module)
-        shape = (getattr(layer, "out_features", None), getattr(layer, "in_features", None))
-        if shape != tuple(factors.shape):
-            in_base = "not there" if layer is None else f"{shape[0]} x {shape[1]}"
-            raise SoupError(
-                f"does not fit the base: skill LoRA {place}, module {module!r} is {in_base} in "
-                f"{source.name}, {factors.shape[0]} x {factors.shape[1]} in the adapter"
-            )
+    for module in lora.modules:
+        try:
+            linear_layer(source.model, module, [lora])
+        except SoupError as error:
+            raise SoupError(f"{error}: skill LoRA {place}") from error
     return lora
 
 

@@ -302,18 +302,11 @@ class Stages:
         items: list[dict] | None = None,
         more: dict | None = None,
     ) -> list[dict]:
-        """Answers and outcomes on one test set, in the set's order.
+        """Answers to one test set, in its order: its judge's ``{text, outcome, value, ...}``.
 
-        Args:
-            task: the test set, whose judge is asked.
-            adapter: digest of the adapter, None for the base.
-            changed_model: a context manager that yields the model to generate with.
-            items: other items than the task's (other prompts: few-shot).
-            more: further inputs that name the artifact.
-
-        Returns:
-            dicts ``{text, outcome, value, ...}`` per problem (see `judges`); ``outcome`` is ``ok``
-            where the answer is right.
+        ``outcome`` is ``ok`` where the answer is right. ``changed_model`` yields the model to
+        generate with, ``adapter`` is the adapter's digest (None: the base); ``items`` are other
+        items than the task's (few-shot prompts); ``more`` names the artifact too.
         """
         p, judge = self.profile, JUDGES[self.profile.judge(task)]
         items = self.items(task) if items is None else items

@@ -18,15 +18,10 @@ ABLATIONS: dict[str, Ablation] = {ablation.name: ablation for ablation in _ALL}
 
 
 def run_ablation(stages: Stages, name: str, progress: bool = True) -> dict:
-    """Evaluate one ablation and write ``data/results/<profile>/<name>.json``.
+    """Evaluate one of `ABLATIONS` and write ``data/results/<profile>/<name>.json``.
 
-    Args:
-        stages: of the study (hard math) with its seeds.
-        name: of `ABLATIONS`.
-        progress: a bar on stderr with an estimate of what remains.
-
-    Raises:
-        SoupError: unknown name.
+    ``stages`` are those of hard math; ``progress`` shows a bar on stderr. Raises SoupError for an
+    unknown name.
     """
     if name not in ABLATIONS:
         raise SoupError(f"unknown ablation {name!r}: choose from {', '.join(ABLATIONS)}")

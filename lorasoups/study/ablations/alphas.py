@@ -69,12 +69,8 @@ def learned(
     """Learn alphas and merge; what is not given is as in our own setting.
 
     The facts are the held-out loss of the skills, the mean alphas and how far they moved. A
-    training that diverges gives no adapter: all its answers count as wrong.
-
-    Args:
-        options: of `learn_alphas`; ``changes`` replaces some of them.
-        change_loras: other LoRAs in place of the skills'.
-        share, skills: other data, see `Stages.alpha_rows`.
+    training that diverges gives no adapter: all its answers count as wrong. ``changes`` replace
+    options of `learn_alphas`; ``share`` and ``skills`` are those of `Stages.alpha_rows`.
     """
     loras, rows = change_loras(stages.loras(seed), seed), stages.alpha_rows(seed, share, skills)
     options = (stages.preset_options("ours") if options is None else options) | changes
