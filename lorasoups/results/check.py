@@ -28,10 +28,7 @@ class Finding:
 
 
 def derived(name: str, results: Results) -> Iterator[Finding]:
-    """Rows, comparisons with Holm's correction, and super-linearity of one (valid) file.
-
-    ``name`` is what the findings call it.
-    """
+    """Rows, comparisons with Holm's correction, and super-linearity of one (valid) file."""
     rows, comparisons = results["rows"], results["comparisons"]
     checked = {
         f"{len(rows)} rows": [text for row in rows for text in _row(results, row)],

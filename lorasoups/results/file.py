@@ -58,24 +58,20 @@ def load_results(
 ) -> dict[str, Any]:
     """The complete results of one study or ablation, such as ``"manual_qa"`` or ``"lr_sweep"``.
 
-    Raises:
-        SoupError: missing, unreadable, not of the schema, or not complete.
+    Raises SoupError if the file is missing, unreadable, not of the schema, or not complete.
     """
     path = results_path(profile, experiment, root)
     results = read_results(path)
     if not results["complete"]:
-        raise SoupError(
-            f"results are not complete: {path}; "
-            f"run `lorasoups reproduce --profile {profile}` again, it goes on where it stopped"
-        )
+        again = f"run `lorasoups reproduce --profile {profile}` again, it goes on where it stopped"
+        raise SoupError(f"results are not complete: {path}; {again}")
     return results
 
 
 def find(rows: Iterable[Mapping[str, Any]], **filters: Any) -> list[Mapping[str, Any]]:
     """Rows whose fields equal the filters; a list, tuple or set as filter means "one of".
 
-    Raises:
-        SoupError: no row has a field of that name (a typo would else find nothing).
+    Raises SoupError if no row has a field of that name (a typo would else find nothing).
     """
     rows = list(rows)
     for name in filters:
@@ -122,13 +118,12 @@ def git_state(root: Path) -> dict[str, Any] | None:
     rewritten = [f":(exclude){folder}" for folder in ("data/results", "figures", "notebooks")]
     status = ["status", "--porcelain", "--untracked-files=no", "--", ".", *rewritten]
     try:
-        commit, changes = _git(root, "rev-parse", "HEAD"), _git(root, *status)
+        commit, changes = (
+            subprocess.check_output(
+                ["git", "-C", str(root), *command], text=True, stderr=subprocess.DEVNULL, timeout=30
+            ).strip()
+            for command in (["rev-parse", "HEAD"], status)
+        )
     except (OSError, subprocess.SubprocessError):
         return None
     return {"commit": commit, "dirty": bool(changes)}
-
-
-def _git(root: Path, *arguments: str) -> str:
-    command = ["git", "-C", str(root), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)
-    return done.stdout.strip()

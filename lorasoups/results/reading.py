@@ -117,8 +117,7 @@ def matrix(
 ) -> np.ndarray:
     """Verdicts of a method on a view's items, bool [seeds, items]; default all seeds, ascending.
 
-    Raises:
-        SoupError: there are no verdicts of this method or seed, or ``views`` lacks the view.
+    Raises SoupError if there are no verdicts of this method or seed, or ``views`` lacks the view.
     """
     packed = results["items"].get(task, {}).get(method, {})
     seeds = list(seeds) or sorted(packed, key=int)
@@ -139,8 +138,7 @@ def pair(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Verdicts of two methods, bool [seeds, items] each, row i of both from the same seed.
 
-    Raises:
-        SoupError: one has no verdicts, or they have different seeds.
+    Raises SoupError if one has no verdicts or they have different seeds.
     """
     seeds = [set(results["items"].get(task, {}).get(m, {})) for m in (a, b)]
     if all(seeds) and seeds[0] != seeds[1]:
@@ -149,11 +147,7 @@ def pair(
 
 
 def against_all(results: Results, task: str, a: str = "cat") -> dict[str, stats.Paired]:
-    """Method ``a`` minus every other method on a test, also one that is not the target.
-
-    Raises:
-        SoupError: ``a`` or the task has no verdicts, or methods have different seeds.
-    """
+    """Method ``a`` minus every other method on any test. Raises SoupError like `pair`."""
     others = [method for method in results["items"].get(task, {}) if method != a]
     if not others:
         raise SoupError(f"no verdicts: {task}; tests are {', '.join(results['items'])}")

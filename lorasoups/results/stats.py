@@ -22,11 +22,7 @@ _CHUNK = 1_000
 
 
 def wilson(correct: int, n: int) -> tuple[float, float]:
-    """Wilson score interval of a proportion (items independent, one training).
-
-    Raises:
-        SoupError: unless 0 <= correct <= n and n > 0.
-    """
+    """Wilson score interval of a proportion (items independent, one training)."""
     if not 0 <= correct <= n or n == 0:
         raise SoupError(f"no proportion: {correct} of {n}; give 0 <= correct <= n, n > 0")
     test = scipy_stats.binomtest(int(correct), int(n))
