@@ -1,19 +1,62 @@
 """GSM-Hard's views: the rule behind the flags, the shipped flags, and the reference programs."""
 
+import ast
+import re
+from collections import Counter
+
 import numpy as np
 import pytest
 from mirrors import GSM8K, HARD, real_mirror
 
 from lorasoups.tasks.judging.judges import score
 from lorasoups.tasks.real import gsm_hard
-from lorasoups.tasks.real.gsm_hard import (
-    compute_flags,
-    digest,
-    gsm8k_answer,
-    masks,
-    shipped_flags,
-)
+from lorasoups.tasks.real.gsm_hard import digest, masks, shipped_flags
 from lorasoups.tasks.real.hub import load_split
+from lorasoups.tasks.real.sets import FILTERS
+
+NUMBER = re.compile(r"\d+(?:,\d{3})*(?:\.\d+)?|\.\d+")
+gsm8k_answer = FILTERS["gsm8k_number"]
+
+
+def compute_flags(hard, gsm8k_test):
+    """Apply the rules of `gsm_hard` to the rows of GSM-Hard and of GSM8K's test split.
+
+    Returns:
+        ``{questions_sha256, rows, unchanged, repeated, lost}``, the last three as row numbers.
+    """
+    answers = {plain(row["question"]): gsm8k_answer(row["answer"]) for row in gsm8k_test}
+    flags = {"unchanged": [], "repeated": [], "lost": []}
+    for i, row in enumerate(hard):
+        answer = answers.get(plain(row["input"]))
+        if answer is not None:
+            if abs(answer - row["target"]) < 1e-3:
+                flags["unchanged"].append(i)
+            continue
+        # the GSM8K question; one program has none
+        docstring = re.search(r'"""(.*?)"""', row["code"], re.DOTALL)
+        original = numbers_in(docstring[1] if docstring else "")
+        question, program = numbers_in(row["input"]), literals(row["code"])
+        substituted = [number for number in question if number not in original]
+        if any(question[number] > 1 and program[number] == 1 for number in substituted):
+            flags["repeated"].append(i)
+        if any(program[number] == 0 for number in substituted):
+            flags["lost"].append(i)
+    questions = [row["input"] for row in hard]
+    return {"questions_sha256": digest(questions), "rows": len(hard), **flags}
+
+
+def plain(text):
+    return " ".join(text.split())
+
+
+def numbers_in(text):
+    return Counter(float(number.replace(",", "")) for number in NUMBER.findall(text))
+
+
+def literals(code):
+    """The numbers that a program is written with, without those in its texts and comments."""
+    nodes = (node.value for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Constant))
+    return Counter(float(value) for value in nodes if type(value) in (int, float))
 
 
 def hard(question, original, *lines, target=0.0):

@@ -24,6 +24,7 @@ _NUMBER_WORDS = frozenset(
     "hundred thousand million billion".split()
 )
 
+Sets = Mapping[str, Sequence[dict]]
 Row = tuple[str, list[str], list[str]]  # id, words of the question, words of the answer
 
 
@@ -44,12 +45,7 @@ def words(text: str, mask_numbers: bool = False) -> list[str]:
     return masked
 
 
-def report(
-    train: Mapping[str, Sequence[dict]],
-    test: Mapping[str, Sequence[dict]],
-    n: int = N,
-    examples: int = 5,
-) -> dict:
+def report(train: Sets, test: Sets, n: int = N, examples: int = 5) -> dict:
     """Compare every training set with every test set.
 
     Args:
@@ -95,9 +91,7 @@ def report(
     return {"n": n, "pairs": pairs}
 
 
-def _compare(
-    trained: Sequence[Row], tested: Sequence[tuple[str, list[str]]], n: int, examples: int
-) -> dict:
+def _compare(trained: list[Row], tested: list[tuple], n: int, examples: int) -> dict:
     grams_of = [set(_grams(tokens, n)) for _, tokens in tested]
     items_with: dict[tuple, list[int]] = defaultdict(list)
     for i, grams in enumerate(grams_of):
@@ -117,10 +111,10 @@ def _compare(
     shares = [len((g & seen) - formulas) / max(1, len(g - formulas)) for g in grams_of]
     highest = sorted((i for i, s in enumerate(shares) if s), key=lambda i: (-shares[i], i))
     nearest = {i: trained[rows_with[i].most_common(1)[0][0]][0] for i in highest[:examples]}
-    n_shared = sum(not grams.isdisjoint(seen) for grams in grams_of)
+    shared_items = sum(not grams.isdisjoint(seen) for grams in grams_of)
     return {
-        "items": n_shared,
-        "share": n_shared / len(tested),
+        "items": shared_items,
+        "share": shared_items / len(tested),
         "specific": len(highest),
         "near": sum(share >= NEAR for share in shares),
         "formulas": len(formulas),

@@ -27,11 +27,7 @@ MIRROR_OPTION = f"give a local mirror with --hub-mirror DIR (or {MIRROR_VARIABLE
 
 
 def load_split(
-    repo: str,
-    config: str,
-    split: str,
-    columns: Sequence[str] = (),
-    stand_in_for: str | None = None,
+    repo: str, config: str, split: str, columns: Sequence[str] = (), stand_in_for: str | None = None
 ) -> tuple[list[dict], dict]:
     """Load a split, from the mirror that ``LORASOUPS_HUB_MIRROR`` names, else from the Hub.
 

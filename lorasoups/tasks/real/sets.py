@@ -15,7 +15,6 @@ from typing import Any, get_origin
 from lorasoups.errors import SoupError
 from lorasoups.models.batching import ANSWER, EVERYTHING
 from lorasoups.tasks.judging.judges import JUDGES
-from lorasoups.tasks.real.gsm_hard import gsm8k_answer
 
 FILE = Path(__file__).with_name("sets.toml")
 SPLITS = ("train", "validation", "test")
@@ -100,9 +99,7 @@ def catalogue(path: Path = FILE) -> Catalogue:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
         for kind, form in (("templates", Template), ("sets", DataSet), ("tasks", Task)):
             tables = content.get(kind, {}).items()
-            content[kind] = {
-                name: _read(f"{kind}.{name}", form, t, name=name) for name, t in tables
-            }
+            content[kind] = {n: _read(f"{kind}.{n}", form, table, name=n) for n, table in tables}
         declared = _read("the file", Catalogue, content)
         if problem := next(_problems(declared), None):
             raise ValueError(problem)
@@ -174,6 +171,12 @@ def _unknown(where: str, names: Iterable[str], known: Collection[str]) -> Iterat
 # --- templates ----------------------------------------------------------------------------------
 
 
+def _gsm8k_answer(answer: str) -> int | float:
+    """The number after ``####`` in a GSM8K answer."""
+    number = float(answer.rpartition("####")[2].strip().replace(",", ""))
+    return int(number) if number.is_integer() else number
+
+
 def _worked(answer: str) -> str:
     steps, _, number = re.sub(r"<<[^<>]*>>", "", answer).rpartition("####")
     return f"{steps.strip()}\nThe answer is {number.strip()}."
@@ -186,7 +189,7 @@ def _quoted(instruction: str) -> str:
 
 FILTERS: dict[str, Callable[[Any], Any]] = {
     "worked": _worked,  # a GSM8K answer without calculator marks, ending in "The answer is N."
-    "gsm8k_number": gsm8k_answer,
+    "gsm8k_number": _gsm8k_answer,
     "first": lambda answers: (answers["text"] or [""])[0],  # SQuAD's first answer, if any
     "answerable": lambda answers: "answerable" if answers["text"] else "unanswerable",
     "number": lambda answer: int(re.search(r"-?\d+", answer)[0]),  # 3, of "answer3"

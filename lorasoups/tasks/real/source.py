@@ -18,7 +18,7 @@ class RealTasks:
     """Items and views of the real tasks for one tokenizer.
 
     Args:
-        tokenizer: gives the prompt template and the length of examples.
+        tokenizer: of the base.
         max_length: training and validation examples with more tokens (prompt, answer and end) are
             left out; test problems never are. Chunks of plain text are made short enough.
         template: ``same`` (training and evaluation share the template, loss on the answer) or
@@ -41,8 +41,7 @@ class RealTasks:
         Raises:
             SoupError: see `tasks.items`; or no example is short enough.
         """
-        chosen: list[dict] = []
-        train_on = catalogue().templates[self.template].train_on
+        train_on, chosen = catalogue().templates[self.template].train_on, []
         more = {} if train_on == ANSWER else {"train_on": train_on}
         for item in self._read(task, split):
             if len(chosen) == n:
