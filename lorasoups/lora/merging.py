@@ -117,7 +117,8 @@ def _weights_by_module(weights: Any, loras: list[LoRA]) -> dict[str, Tensor]:
         return dict.fromkeys(names, _row(row, k, "weights"))
     missing, unknown = sorted(set(names) - set(weights)), sorted(set(weights) - set(names))
     if missing:
-        raise SoupError(f"no weights for module {missing[0]!r} and {len(missing) - 1} more")
+        others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise SoupError(f"no weights for module {missing[0]!r}{others}; give {k} for each")
     if unknown:
         raise SoupError(f"weights for module {unknown[0]!r}, which no LoRA touches; remove them")
     return {name: _row(weights[name], k, f"weights of module {name!r}") for name in names}

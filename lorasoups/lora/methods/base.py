@@ -23,10 +23,9 @@ Rule = Callable[[list[Tensor], Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Option:
-    """One keyword of a method: its default, what it means, and which values are allowed."""
+    """One keyword of a method: its default, which values are allowed, and how errors say that."""
 
     default: Any
-    help: str
     allowed: Callable[[Any], bool]
     expects: str
 
@@ -61,23 +60,17 @@ def is_number(value: Any) -> bool:
 
 
 def is_rank(value: Any) -> bool:
-    """True for positive integers, and for None: the largest rank of any LoRA."""
+    """True for positive integers and None."""
     return value is None or (type(value) is int and value > 0)
 
 
-RANK = "a positive integer, or None for the largest rank of any LoRA"
+RANK = Option(None, is_rank, "a positive integer, or None for the largest rank of any LoRA")
 DENSITY = Option(
-    default=0.75,
-    help="fraction of the entries that is kept",
-    allowed=lambda value: is_number(value) and 0 < value <= 1,
-    expects="a number in (0, 1], the fraction of entries to keep",
+    0.75,
+    lambda value: is_number(value) and 0 < value <= 1,
+    "a number in (0, 1], the fraction of entries to keep",
 )
-SEED = Option(
-    default=0,
-    help="seed of the random numbers",
-    allowed=lambda value: type(value) is int and value >= 0,
-    expects="an integer >= 0",
-)
+SEED = Option(0, lambda value: type(value) is int and value >= 0, "an integer >= 0")
 
 
 def present(loras: list[LoRA], weights: Weights, name: str) -> tuple[list[Factors], Tensor]:

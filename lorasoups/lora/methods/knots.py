@@ -20,13 +20,8 @@ from lorasoups.lora.methods.base import DENSITY, Method, Option, Weights, is_num
 from lorasoups.lora.methods.sparse import elect_and_average
 
 CUT, ROUNDING = 1e-5, 1e-12  # of the largest singular value: rows dropped, entries set to 0
-LAM = Option(
-    default=1.0,
-    help="factor lambda on the merged result",
-    allowed=lambda value: is_number(value) and value > 0,
-    expects="a number above 0",
-)
-KEEP = Option(1.0, DENSITY.help, DENSITY.allowed, DENSITY.expects)
+LAM = Option(1.0, lambda value: is_number(value) and value > 0, "a number above 0")
+KEEP = Option(1.0, DENSITY.allowed, DENSITY.expects)
 
 
 def align(factors: list[Factors]) -> tuple[Tensor, list[Tensor]]:

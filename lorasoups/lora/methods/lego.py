@@ -19,13 +19,9 @@ from scipy.cluster.vq import kmeans2
 from torch import Tensor
 
 from lorasoups.lora.lora import Factors, LoRA, module_names
-from lorasoups.lora.methods.base import RANK, SEED, Method, Option, Weights, is_rank, present
+from lorasoups.lora.methods.base import RANK, SEED, Method, Weights, present
 
 STARTS, ROUNDS = 5, 100  # of k-means; the tightest clustering of the starts is taken
-
-CLUSTERS = Option(
-    None, "number of clusters, the result's rank (default: the largest of any LoRA)", is_rank, RANK
-)
 
 
 def units(factors: list[Factors], weights: Tensor) -> tuple[Tensor, int]:
@@ -92,6 +88,6 @@ METHOD = Method(
     lego,
     "cluster the rank-one units of all LoRAs by k-means (clusters, seed)",
     "LoRA-LEGO (Zhao et al. 2024, arXiv 2409.16167), after unofficial implementations",
-    {"clusters": CLUSTERS, "seed": SEED},
+    {"clusters": RANK, "seed": SEED},
     on=("delta",),
 )

@@ -7,16 +7,16 @@
 
 All four follow PEFT 0.21.2 (``utils/merge_utils.py``). Implementations of TIES differ; this one
 trims each tensor apart (the paper: the whole task vector at once), elects signs on the trimmed,
-*unweighted* tensors (mergekit: weighted), counts a tie as +, then weights and takes the mean over
-the *number* of agreeing tensors (mergekit: over their weights), with no further factor lambda. The
-mean already divides by up to k: with weights 1/k the result is about k times smaller than an
-average. The released LoRA-Soups script uses weights 1.0.
+*unweighted* tensors (mergekit: weighted) by the sum of values or of signs ("total", "frequency"),
+counts a tie as +, then weights and takes the mean over the *number* of agreeing tensors (mergekit:
+over their weights), with no further factor lambda. So weights 1/k give a result about k times
+smaller than an average; the released LoRA-Soups script uses weights 1.0.
 
-DARE draws its masks on the CPU, so that they are the same on every device, from a generator of its
-own: module by module (sorted by name, or as ``order`` says), per module all adapters in turn
-(on="factors": all A's, then all B's). With ``order`` = the base model's module order and ``seed`` =
-the global generator's, PEFT draws the same masks (its ``add_weighted_adapter`` first uses up
-numbers to initialise the new adapter; seed after that).
+DARE draws its masks on the CPU, the same for every device, from a generator of its own: module by
+module (sorted by name, or as ``order`` says), per module all adapters in turn (on="factors": all
+A's, then all B's). With ``order`` = the base model's module order and ``seed`` = the global
+generator's, PEFT draws the same masks (``add_weighted_adapter`` first uses up numbers to initialise
+the new adapter; seed after that).
 """
 
 from collections.abc import Sequence
@@ -29,17 +29,11 @@ from lorasoups.lora.lora import Factors, LoRA, module_names
 from lorasoups.lora.methods.base import DENSITY, SEED, Method, Option, Weights, apply_rule
 from lorasoups.lora.methods.sums import weighted_sum
 
-SIGN = Option(
-    default="total",
-    help="how the sign is elected: by the sum of the values or by counting their signs",
-    allowed=lambda value: value in ("total", "frequency"),
-    expects='"total" or "frequency"',
-)
+SIGN = Option("total", lambda value: value in ("total", "frequency"), '"total" or "frequency"')
 ORDER = Option(
-    default=None,
-    help="module names in the order in which masks are drawn (default: sorted)",
-    allowed=lambda value: value is None or isinstance(value, (list, tuple)),
-    expects="a list of all module names, or None",
+    None,
+    lambda value: value is None or isinstance(value, (list, tuple)),
+    "a list of all module names, or None: sorted",
 )
 
 

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from lorasoups.lora.linalg import compress, concatenate
 from lorasoups.lora.lora import Factors, LoRA, module_names
-from lorasoups.lora.methods.base import RANK, Method, Option, Weights, apply_rule, is_rank, present
+from lorasoups.lora.methods.base import RANK, Method, Weights, apply_rule, present
 
 
 def exact_sum(loras: list[LoRA], weights: Weights, *, on: str) -> dict[str, Factors]:
@@ -54,6 +54,6 @@ SVD = Method(
     svd,
     "exact weighted sum cut to the largest rank of the LoRAs (or rank) by QR + SVD",
     "Eckart & Young 1936; as PEFT's svd (Mangrulkar et al. 2022)",
-    {"rank": Option(None, "rank of the result (default: the largest of any LoRA)", is_rank, RANK)},
+    {"rank": RANK},
     on=("delta",),
 )
