@@ -277,7 +277,7 @@ def examine(
     p, project = experiment.profile, experiment.folders.project
     device = "cuda" if p.real and torch.cuda.is_available() else "cpu"
     dtype = "bfloat16" if native_bf16(device) else "float32"
-    place = _place(p.base, project)
+    place = base_place(p.base, project)
     config = _config(p.base, place)
     with torch.device("meta"):
         parameters = AutoModelForCausalLM.from_config(config).num_parameters()
@@ -332,7 +332,7 @@ def _measured(config: Any, p: Profile, rows: list[dict], device: str, dtype: str
     }
 
 
-def _place(base: str, project: Path) -> Path | None:
+def base_place(base: str, project: Path) -> Path | None:
     """Where a base lies on this machine, without asking a network; None: it must be fetched."""
     if base in WHEELS:
         try:
