@@ -17,24 +17,15 @@ from lorasoups.lora.lora import LoRA
 from lorasoups.models.batching import heldout_loss
 
 DEFAULTS = {
-    "normalise": "none",
-    "init": "ones",
-    "lr": 0.01,
-    "epochs": 3.0,
-    "batch_size": 16,
-    "warmup_steps": 0,
-}
+    "normalise": "none", "init": "ones",
+    "lr": 0.01, "epochs": 3.0, "batch_size": 16, "warmup_steps": 0,
+}  # fmt: skip
 PRESETS = {
-    # the paper's released script; one epoch in batches of 6
-    "released": {
-        "normalise": "softmax",
-        "init": "randn",
-        "lr": 1e-4,
-        "epochs": 1.0,
-        "batch_size": 6,
-        "warmup_steps": 100,
+    "released": {  # the schedule of the script released with the paper
+        "normalise": "softmax", "init": "randn",
+        "lr": 1e-4, "epochs": 1.0, "batch_size": 6, "warmup_steps": 100,
     },
-}
+}  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +36,7 @@ class Alphas(Mapping[str, Tensor]):
 
     Attributes:
         weights: effective alphas, after the normalisation.
-        normalise, init, seed: how they were parametrised and started.
+        normalise, init, seed: how they were parametrised and started, see `cat.CatModel`.
         history: per step ``{step, loss, lr, alpha_mean: [k], alpha_moved}``; ``alpha_moved`` is the
             mean over modules and LoRAs of |alpha - start|.
         losses: ``{start, end}`` on ``eval_dataset``, if one was given.
@@ -83,9 +74,7 @@ class Alphas(Mapping[str, Tensor]):
         """Read what `to_json` wrote. Raises SoupError, naming the file, for anything else."""
         try:
             content = json.loads(Path(path).read_text(encoding="utf-8"))
-            weights = {
-                m: torch.tensor(a, dtype=torch.float32) for m, a in content["weights"].items()
-            }
+            weights = {m: torch.tensor(a).float() for m, a in content["weights"].items()}
             shapes = {a.shape for a in weights.values()}
             if len(shapes) != 1 or len(*shapes) != 1:
                 raise ValueError("every module needs one list of k alphas")
@@ -93,9 +82,7 @@ class Alphas(Mapping[str, Tensor]):
                 raise ValueError("some alphas are not finite")
             return cls(**{**content, "weights": weights})
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise SoupError(
-                f"not a file of alphas ({error}): {path}; learn them again with learn_alphas"
-            ) from error
+            raise SoupError(f"not a file of alphas ({error}): {path}; learn them again") from error
 
 
 def learn_alphas(

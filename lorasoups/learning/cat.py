@@ -30,12 +30,9 @@ GRANULARITIES = ("module", "layer", "global")
 def start_logits(normalise: str, init: str, groups: int, k: int, seed: int = 0) -> Tensor:
     """The logits theta [groups, k], float32, that an init stands for.
 
-    ``uniform``: every alpha is 1/k. ``ones``: every alpha is 1 (softmax knows no such point: there
-    it is the same as uniform). ``randn``: theta is standard normal, drawn with ``seed``.
-
-    Raises:
-        SoupError: unknown names; ``sigmoid`` from ``ones``, or from ``uniform`` with one LoRA (a
-            sigmoid never reaches 1).
+    ``uniform``: every alpha is 1/k. ``ones``: every alpha is 1 (with softmax, which has no such
+    point, 1/k). ``randn``: theta is standard normal, drawn with ``seed``. A sigmoid never reaches
+    1, so that ``sigmoid`` from ``ones`` raises SoupError, as unknown names do.
     """
     if normalise not in NORMALISE or init not in INITS:
         raise SoupError(
@@ -61,17 +58,15 @@ def effective(logits: Tensor, normalise: str) -> Tensor:
 
 
 class CatLinear(nn.Module):
-    """One adapted linear layer inside a `CatModel`.
-
-    Holds the wrapped layer, the stacked factors in its compute dtype, and which LoRA every column
-    of the rank axis belongs to. The alphas are read from the owner at every call.
-    """
+    """One adapted linear layer: the wrapped layer, the stacked factors in its compute dtype, and
+    which LoRA every column of the rank axis belongs to (``owner_of``)."""
 
     def __init__(self, layer: nn.Module, A: Tensor, B: Tensor, owner_of: Tensor, alphas):
         super().__init__()
         self.layer = layer
         weight = layer.weight
-        kind = weight.dtype if weight.is_floating_point() else _compute_dtype(layer)
+        quantised = getattr(layer, "compute_dtype", None) or torch.bfloat16  # a Linear4bit's
+        kind = weight.dtype if weight.is_floating_point() else quantised
         self.register_buffer("A", A.to(weight.device, kind), persistent=False)
         self.register_buffer("B", B.to(weight.device, kind), persistent=False)
         self.register_buffer("owner_of", owner_of.to(weight.device), persistent=False)
@@ -81,10 +76,8 @@ class CatLinear(nn.Module):
         """x [..., in] -> [..., out]."""
         alpha = self._alphas().to(x.device)
         if self._fusable(x):
-            layer = self.layer
-            return _FrozenCat.apply(
-                x, alpha, layer.weight, layer.bias, self.A, self.B, self.owner_of
-            )
+            weight, bias = self.layer.weight, self.layer.bias
+            return _FrozenCat.apply(x, alpha, weight, bias, self.A, self.B, self.owner_of)
         hidden = F.linear(x.to(self.A.dtype), self.A)
         hidden = (hidden * alpha[self.owner_of]).to(hidden.dtype)
         y = self.layer(x)
@@ -140,16 +133,10 @@ class _FrozenCat(torch.autograd.Function):
         return of_x, of_alpha, None, None, None, None, None
 
 
-def _compute_dtype(layer: nn.Module) -> torch.dtype:
-    """What a quantised layer (bitsandbytes Linear4bit) computes in."""
-    return getattr(layer, "compute_dtype", None) or torch.bfloat16
-
-
 class CatModel(nn.Module):
     """k frozen LoRAs on a frozen causal LM; the only trainable tensor is ``logits`` [groups, k].
 
-    Use it as a context manager, or call `remove`: then the model is what it was, bit for bit, its
-    parameters require gradients as before, and every module is in the mode (train, eval) it was in.
+    Use it as a context manager, or call `remove`: the model is then what it was, bit for bit.
 
     Args:
         model: a causal LM with linear layers under the LoRAs' module names (float32, bfloat16, or
@@ -185,8 +172,9 @@ class CatModel(nn.Module):
         self._row = {name: rows[group] for name, group in zip(self.names, groups, strict=True)}
         logits = start_logits(normalise, init, len(rows), self.k, seed)
         layers = {name: linear_layer(model, name, loras) for name in self.names}
-        device, dtype = _where(next(iter(layers.values())))
-        self.logits = nn.Parameter(logits.to(device, torch.promote_types(dtype, torch.float32)))
+        weight = next(iter(layers.values())).weight
+        double = weight.dtype == torch.float64
+        self.logits = nn.Parameter(logits.to(weight.device, torch.float64 if double else None))
         self.model = model
         self._restore = flags_of(model)
         self._replaced: list[tuple[nn.Module, str, nn.Module]] = []
@@ -224,16 +212,11 @@ class CatModel(nn.Module):
 
     def forward(self, input_ids: Tensor, labels: Tensor | None = None, attention_mask=None):
         """The model's own output; right-padded batches need no mask."""
-        batch = {"input_ids": input_ids, "attention_mask": attention_mask}
-        if labels is not None:  # nothing is generated, so no keys and values are kept
-            batch |= {"labels": labels, "use_cache": False}
-        return self.model(**batch)
+        batch = {"input_ids": input_ids, "labels": labels, "attention_mask": attention_mask}
+        return self.model(**batch, use_cache=False)
 
     def train(self, mode: bool = True) -> "CatModel":
-        """Eval mode whatever ``mode`` is: dropout, where the base has any, stays off.
-
-        Layers with gradient checkpointing do recompute in training.
-        """
+        """Eval mode whatever ``mode`` is: the base's dropout stays off, see `recompute`."""
         super().train(False)
         recompute(self.model, mode)
         return self
@@ -274,8 +257,7 @@ def _group(name: str, granularity: str) -> str:
 def linear_layer(model: nn.Module, name: str, loras: Sequence[LoRA]) -> nn.Module:
     """The plain linear layer under ``name``, inside PEFT's wrapper if there is one.
 
-    Raises:
-        SoupError: no such module, no linear layer, or not of the LoRAs' shape.
+    Raises SoupError where there is none, or none of the LoRAs' shape.
     """
     try:
         module = model.get_submodule(name)
@@ -287,18 +269,13 @@ def linear_layer(model: nn.Module, name: str, loras: Sequence[LoRA]) -> nn.Modul
     if not hasattr(layer, "in_features"):
         raise SoupError(f"{name!r} is a {type(layer).__name__}: LoRAs adapt linear layers only")
     shape = (layer.out_features, layer.in_features)
-    for factors in (lora.modules[name] for lora in loras if name in lora.modules):
-        if factors.shape != shape:
-            raise SoupError(
-                f"{name!r} is {shape} in the model but {factors.shape} in the LoRA; "
-                "it was trained on another base"
-            )
+    shapes = {lora.modules[name].shape for lora in loras if name in lora.modules}
+    if shapes - {shape}:
+        raise SoupError(
+            f"{name!r} is {shape} in the model but {(shapes - {shape}).pop()} in the LoRA; "
+            "it was trained on another base"
+        )
     return layer
-
-
-def _where(layer: nn.Module) -> tuple[torch.device, torch.dtype]:
-    weight = layer.weight
-    return weight.device, weight.dtype if weight.is_floating_point() else torch.float32
 
 
 def flags_of(model: nn.Module) -> Callable[[], None]:
@@ -316,10 +293,9 @@ def flags_of(model: nn.Module) -> Callable[[], None]:
 
 
 def recompute(model: nn.Module, training: bool) -> None:
-    """Let gradient checkpointing work while everything else is in eval mode.
+    """Let gradient checkpointing work although everything is in eval mode.
 
-    transformers recomputes only layers that are in training mode. So the decoder layers are put
-    into it, and their parts, dropout among them, are not.
+    transformers recomputes layers in training mode only. So they are, and their parts are not.
     """
     for module in model.modules():
         if isinstance(module, GradientCheckpointingLayer) and module.gradient_checkpointing:
@@ -328,14 +304,9 @@ def recompute(model: nn.Module, training: bool) -> None:
 
 @contextmanager
 def attached(model, lora: LoRA | None) -> Iterator:
-    """The base with ``lora`` computed beside its layers: two narrow products more per module.
+    """The base with ``lora`` computed beside its layers, quantised or not; None: the base alone.
 
-    Args:
-        model: a causal LM, its linear layers quantised or not.
-        lora: an adapter value; None leaves the base as it is.
-
-    Raises:
-        SoupError: a module that the model does not have, or of another shape.
+    Raises SoupError for a module that the model does not have, or of another shape.
     """
     if lora is None:
         yield model

@@ -94,6 +94,8 @@ def fit(
         Diverged: a loss that is not finite.
         SoupError: checkpoints of another run; a folder that cannot be written.
     """
+    if os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true":
+        raise SoupError("FSDP cuts the base for good, and it is used whole later; launch with DDP")
     device = module.model.device.type
     bf16 = wants_bf16(bf16, device)
     run = _Run(module, batches, lr, warmup_steps, name, describe)

@@ -1,10 +1,9 @@
 """LoraHub: one weight per LoRA, found without gradients (Huang et al. 2023, arXiv 2307.13269).
 
 The search is the released one (sail-sg/lorahub): nevergrad's NGOpt, started at 0, weights within
-+-1.5, objective = loss + 0.05 * mean |w|. Two things differ. It was released for sequence-to-
-sequence models; here it works for causal LMs. And its loss is a sum of batch means divided by the
-number of examples, so that the strength of the penalty hangs on batch size and data; ours is the
-mean cross-entropy per labelled token, whatever the batches, so that 0.05 always means the same.
++-1.5, objective = loss + 0.05 * mean |w|; here for causal LMs. The released loss is a sum of batch
+means divided by the number of examples, so that the strength of the penalty depends on batch size
+and data; ours is the mean cross-entropy per labelled token, so that 0.05 always means the same.
 """
 
 import math
@@ -58,11 +57,9 @@ def lorahub(
         rows: dicts ``input_ids``, ``labels`` (lists of int; -100 where nothing is learned).
         on: "delta": the true sum ``sum_i w_i delta_i``. "factors": as released, A and B summed
             apart with the same w on both, hence ``w_i w_j B_i A_j`` for all pairs: a weight of 0.5
-            leaves a quarter of a LoRA, and a lone LoRA loses its sign. Needs equal ranks. Every
-            B brings its own LoRA scale (the release has one scale for all).
+            leaves a quarter of a LoRA, and a lone LoRA loses its sign. Needs equal ranks.
         budget: evaluations of the loss, at most 50 per LoRA.
-        seed: of nevergrad. Within the budget NGOpt is COBYLA, which draws no random numbers: seeds
-            then differ by their data and LoRAs alone.
+        seed: of nevergrad; COBYLA, which NGOpt is within the budget, draws no random numbers.
         regularisation: times mean |w| is added to the loss.
         bound: weights stay within +-bound.
 
@@ -87,20 +84,13 @@ def lorahub(
     _search(objective, len(loras), budget, seed, bound)
     best = min(history, key=lambda entry: entry["objective"])
     merged = _merged(loras, best["weights"], on)
-    provenance = {
-        "method": "lorahub",
-        "on": on,
-        "weights": best["weights"],
-        "options": {"budget": budget, "seed": seed, "regularisation": regularisation,
-                    "bound": bound},
-        "sources": [lora.provenance for lora in loras],
-    }  # fmt: skip
+    options = {"budget": budget, "seed": seed, "regularisation": regularisation, "bound": bound}
+    provenance = {"method": "lorahub", "on": on, "weights": best["weights"], "options": options}
+    provenance["sources"] = [lora.provenance for lora in loras]
     return Hub(best["weights"], LoRA(merged.modules, merged.base_model, provenance), history)
 
 
-def _search(
-    objective: Callable[[list[float]], float], k: int, budget: int, seed: int, bound: float
-) -> None:
+def _search(objective: Callable, k: int, budget: int, seed: int, bound: float) -> None:
     """``budget`` evaluations where NGOpt asks for them."""
     import nevergrad  # takes seconds, and only this method needs it
 
@@ -122,11 +112,9 @@ def _merged(loras: Sequence[LoRA], weights: list[float], on: str) -> LoRA:
         return merge(loras, "cat", weights=weights)
     modules = {}
     for name in module_names(list(loras)):
-        adapting = [
-            (w, lora) for w, lora in zip(weights, loras, strict=True) if name in lora.modules
-        ]
-        A = sum(w * lora.modules[name].A for w, lora in adapting)
-        B = sum(w * lora.modules[name].B for w, lora in adapting)
+        pairs = [(w, lora.modules.get(name)) for w, lora in zip(weights, loras, strict=True)]
+        A = sum(w * factors.A for w, factors in pairs if factors is not None)
+        B = sum(w * factors.B for w, factors in pairs if factors is not None)
         modules[name] = Factors(A, B)
     return LoRA(modules, next((lora.base_model for lora in loras if lora.base_model), ""))
 
@@ -145,7 +133,4 @@ def _check(loras: Sequence[LoRA], rows: Sequence[dict], on: str, budget: int) ->
     for name in module_names(list(loras)) if on == "factors" else ():
         ranks = sorted({lora.rank(name) for lora in loras if name in lora.modules})
         if len(ranks) > 1:
-            raise SoupError(
-                f'ranks differ {ranks}: module {name!r}; LoraHub on="factors" needs equal ranks, '
-                'use on="delta"'
-            )
+            raise SoupError(f'ranks differ {ranks}: module {name!r}; LoraHub needs on="delta"')

@@ -4,40 +4,40 @@ Source: "The Appeal and Reality of Recycling LoRAs" (arXiv 2602.12323): random L
 well there. Its distribution and scale are not known to us; ours are stated below.
 """
 
+from collections.abc import Callable
+
 import torch
 
 from lorasoups.lora.lora import Factors, LoRA
 
 
 def gaussian_like(lora: LoRA, seed: int) -> LoRA:
-    """A and B standard normal, B rescaled so that every module has ||B A||_F of the original.
-
-    Args:
-        lora: whose modules, ranks and norms are copied.
-        seed: of the draw; the global generator is not touched.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    modules = {}
-    for name in sorted(lora.modules):
-        real = lora.modules[name]
-        A = torch.randn(real.A.shape, generator=generator)
-        B = torch.randn(real.B.shape, generator=generator)
-        ratio = _norm(real.A, real.B) / _norm(A, B)
-        modules[name] = Factors(A, B * ratio, real.scale)
-    return LoRA(modules, lora.base_model, {"random": "gaussian", "seed": seed})
+    """A and B standard normal, B rescaled so that every module has ||B A||_F of the original."""
+    return _like(lora, seed, "gaussian", lambda A, B, g: (_normal(A, g), _normal(B, g)))
 
 
 def permuted_like(lora: LoRA, seed: int) -> LoRA:
     """The original with the rows of every A shuffled: each factor is real, their pairing is not."""
+    return _like(lora, seed, "permuted", lambda A, B, g: (_shuffled(A, g), B))
+
+
+def _like(lora: LoRA, seed: int, kind: str, draw: Callable) -> LoRA:
+    """Other factors per module with the original's norm; the global generator is not touched."""
     generator = torch.Generator().manual_seed(seed)
     modules = {}
     for name in sorted(lora.modules):
         real = lora.modules[name]
-        order = torch.randperm(real.A.shape[0], generator=generator)
-        A = real.A[order]
-        ratio = _norm(real.A, real.B) / _norm(A, real.B)
-        modules[name] = Factors(A, real.B * ratio, real.scale)
-    return LoRA(modules, lora.base_model, {"random": "permuted", "seed": seed})
+        A, B = draw(real.A, real.B, generator)
+        modules[name] = Factors(A, B * (_norm(real.A, real.B) / _norm(A, B)), real.scale)
+    return LoRA(modules, lora.base_model, {"random": kind, "seed": seed})
+
+
+def _normal(factor: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    return torch.randn(factor.shape, generator=generator)
+
+
+def _shuffled(A: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    return A[torch.randperm(len(A), generator=generator)]
 
 
 def _norm(A: torch.Tensor, B: torch.Tensor) -> torch.Tensor:

@@ -56,8 +56,7 @@ class XLora:
     Attributes:
         tensors: state dict of PEFT's ``XLoraClassifier``, float32 on the CPU.
         gate: its shape.
-        history: per step ``{step, loss, lr, scaling_mean: [k]}``; the mean is over the batch's
-            answer tokens (and modules), ``loss`` in nats per answer token.
+        history: see `fit.Fit`; ``scaling_mean`` [k] is over the batch's answer tokens and modules.
         seconds: that training took.
     """
 
@@ -101,7 +100,6 @@ def train_xlora(
     max_steps: int = -1,
     seed: int = 0,
     gate: Gate = Gate(),  # noqa: B008 (frozen)
-    bf16: bool | str = False,
     checkpoints: Path | str | None = None,
     progress: bool = True,
 ) -> XLora:
@@ -112,11 +110,9 @@ def train_xlora(
         loras: k adapters; ranks may differ, a module that one lacks counts as zero.
         rows: dicts ``input_ids``, ``labels`` (lists of int; -100 where nothing is learned): those
             that CAT learns its alphas on, in the same batches for the same seed.
-        epochs, batch_size, max_steps: the schedule; ``max_steps`` > 0 overrides ``epochs``.
-        lr: peak learning rate.
+        epochs, batch_size, lr: the schedule; ``max_steps`` > 0 overrides ``epochs``.
         seed: of the gate's start and of the data order.
-        gate: its shape.
-        bf16, checkpoints, progress: see `fit.fit`.
+        checkpoints, progress: see `fit.fit`.
 
     Raises:
         Diverged: a loss that is not finite.
@@ -129,8 +125,8 @@ def train_xlora(
     )
     with _Mixture(model, loras, gate, seed) as mixture:
         trained = fit(
-            mixture, batches, lr=lr, seed=seed, bf16=bf16, name="X-LoRA gate",
-            describe=mixture.describe, checkpoints=checkpoints, progress=progress,
+            mixture, batches, lr=lr, seed=seed, name="X-LoRA gate", describe=mixture.describe,
+            checkpoints=checkpoints, progress=progress,
         )  # fmt: skip
         return XLora(mixture.tensors(), gate, trained.history, round(trained.seconds, 3))
 
@@ -140,15 +136,9 @@ def mixed(model, loras: Sequence[LoRA], xlora: XLora) -> Iterator:
     """The base with the mixture in it, for losses and generation; afterwards bit for bit the base.
 
     Greedy decoding and sampling, batches padded on the left with an attention mask, with or without
-    a cache. No beam search.
+    a cache. ``loras`` are those of the training, in the same order.
 
-    Args:
-        model: the base the LoRAs were trained on.
-        loras: the same LoRAs, in the same order, as in training.
-        xlora: their gate.
-
-    Raises:
-        SoupError: a gate for other LoRAs or another base; beam search.
+    Raises SoupError for a gate of other LoRAs or of another base, and for beam search.
     """
     with _Mixture(model, loras, xlora.gate) as mixture:
         mixture.load(xlora.tensors)
@@ -170,25 +160,19 @@ class _Mixture(nn.Module):
         self._restore = flags_of(model)
         self._attributes = set(vars(model))
         self._hooks: list = []
-        self._main: Cache | None = None
-        self._twin: Cache | None = None
+        self._main = self._twin = None  # caches: of the second run, and of the first
         self._scalings: Tensor | None = None  # [batch, tokens, modules, k], of the present call
         try:
             torch.manual_seed(seed)
             self._xlora = [_peft_xlora(model, loras, gate)]  # in a list: no submodule of ours
             self.classifier = self._xlora[0].internal_xlora_classifier.float()
-            self._install()
         except BaseException:
             self.remove()
             raise
-
-    def _install(self) -> None:
-        # on the decoder: a loss may be computed from its hidden states, past the causal LM's call
-        decoder = self.model.base_model
-        self._hooks.append(decoder.register_forward_pre_hook(self._gate, with_kwargs=True))
-        for name in self._originals:
-            layer = self.model.get_submodule(name)
-            self._hooks.append(layer.register_forward_pre_hook(self._inject, with_kwargs=True))
+        hooks = {model.base_model: self._gate}
+        hooks |= {model.get_submodule(name): self._inject for name in self._originals}
+        for module, hook in hooks.items():
+            self._hooks.append(module.register_forward_pre_hook(hook, with_kwargs=True))
 
     def _gate(self, decoder: nn.Module, args: tuple, kwargs: dict) -> None:
         """First run: the base alone, up to its last hidden state; then the gate."""
@@ -202,12 +186,8 @@ class _Mixture(nn.Module):
         self._xlora[0].disabled = True
         try:
             with torch.no_grad():
-                hidden = decoder(
-                    input_ids=input_ids,
-                    past_key_values=cache,
-                    use_cache=cache is not None,
-                    **given,
-                ).last_hidden_state
+                given |= {"past_key_values": cache, "use_cache": cache is not None}
+                hidden = decoder(input_ids=input_ids, **given).last_hidden_state
         finally:
             self._xlora[0].disabled = False
         states = SimpleNamespace(hidden_states=(hidden.float(),))
@@ -233,7 +213,7 @@ class _Mixture(nn.Module):
         return {"scaling_mean": of_answers.mean((0, 1)).tolist()}
 
     def train(self, mode: bool = True) -> "_Mixture":
-        """The gate alone follows ``mode``: dropout of the base, where it has any, stays off."""
+        """The gate alone follows ``mode``: the base's dropout stays off, see `cat.recompute`."""
         super().train(False)
         recompute(self.model, mode)
         self.classifier.train(mode)
@@ -247,10 +227,8 @@ class _Mixture(nn.Module):
         try:
             self.classifier.load_state_dict(tensors)
         except RuntimeError as error:
-            problem = str(error).splitlines()[-1].strip()
-            raise SoupError(
-                f"the gate does not fit ({problem}): X-LoRA of other LoRAs or of another base"
-            ) from error
+            why = str(error).splitlines()[-1].strip()
+            raise SoupError(f"the gate does not fit ({why}); it is of other LoRAs") from error
 
     def remove(self) -> None:
         """Put every original layer back, and everything else that PEFT left on the base."""

@@ -105,6 +105,12 @@ def test_a_loss_that_is_not_finite_stops_with_its_step_and_leaves_the_model_alon
     assert {name: type(module) for name, module in model.named_modules()} == modules
 
 
+def test_fsdp_is_refused(monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(SoupError, match="launch with DDP"):
+        learn_alphas(tiny_llama(), pair(), rows(), max_steps=1)
+
+
 # --- gradient checkpointing ---------------------------------------------------------------------
 
 
