@@ -23,7 +23,7 @@ from lorasoups.learning.alphas import Alphas, learn_alphas
 from lorasoups.learning.cat import applied
 from lorasoups.learning.skills import train_lora
 from lorasoups.lora.adapters import load_lora, save_lora
-from lorasoups.lora.lora import LoRA
+from lorasoups.lora.lora import LoRA, lora_digest
 from lorasoups.lora.merging import merge
 from lorasoups.models import devices, processes
 from lorasoups.models.batching import encode_all, heldout_loss
@@ -31,7 +31,7 @@ from lorasoups.models.generation import generate
 from lorasoups.paths import Folders
 from lorasoups.study.profile import Profile, load_profile, plain
 from lorasoups.study.sources import Source, load_skill, open_source
-from lorasoups.study.store import Make, Store, digest, lora_digest
+from lorasoups.study.store import Make, Store, digest
 from lorasoups.tasks.judging.judges import JUDGES
 
 

@@ -24,7 +24,6 @@ from filelock import FileLock, Timeout
 
 from lorasoups.errors import DiskError, SoupError
 from lorasoups.files import DISK_FULL, disk_errors, ensure_folder, sha256_file, write_json_atomic
-from lorasoups.lora.lora import LoRA
 from lorasoups.models import processes
 
 VERSIONS = {"skill": 1, "alphas": 1, "merge": 1, "lorahub": 1, "xlora": 1, "evaluate": 1}
@@ -58,16 +57,6 @@ def _plain(value: Any) -> Any:
 def digest(value: Any) -> str:
     """sha256 (hex) of a plain JSON value."""
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()
-
-
-def lora_digest(lora: LoRA) -> str:
-    """sha256 of an adapter's numbers: two ways to the same soup share their evaluation."""
-    sha = hashlib.sha256()
-    for name, factors in sorted(lora.modules.items()):
-        for tensor in (factors.A, factors.B):
-            sha.update(f"{name}{tuple(tensor.shape)}".encode())
-            sha.update(tensor.cpu().contiguous().numpy().tobytes())
-    return sha.hexdigest()
 
 
 def key(stage: str, inputs: Mapping[str, Any]) -> str:

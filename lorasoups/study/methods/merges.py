@@ -9,12 +9,11 @@ import torch
 
 from lorasoups.files import write_json_atomic
 from lorasoups.lora import methods
-from lorasoups.lora.lora import LoRA
+from lorasoups.lora.lora import LoRA, lora_digest
 from lorasoups.lora.merging import merge
 from lorasoups.results import reading
 from lorasoups.study.methods.base import Method
 from lorasoups.study.stages import Stages
-from lorasoups.study.store import lora_digest
 
 
 @dataclass(frozen=True)
