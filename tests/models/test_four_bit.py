@@ -4,7 +4,6 @@ import shutil
 
 import pytest
 import torch
-from random_models import random_rows
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from lorasoups.learning.alphas import learn_alphas
@@ -16,7 +15,8 @@ from lorasoups.models.batching import heldout_loss
 from lorasoups.models.generation import folded
 from lorasoups.paths import Folders
 
-ROWS = random_rows(16, 16, 100)
+IDS = torch.randint(3, 100, (16, 16), generator=torch.Generator().manual_seed(0)).tolist()
+ROWS = [{"input_ids": row, "labels": [-100] * 8 + row[8:]} for row in IDS]
 
 
 @pytest.fixture(scope="module")
