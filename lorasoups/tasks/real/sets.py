@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any, get_origin
+from typing import Any, get_args, get_origin
 
 from lorasoups.errors import SoupError
 from lorasoups.models.batching import ANSWER, EVERYTHING
@@ -110,18 +110,28 @@ def catalogue(path: Path = FILE) -> Catalogue:
 
 def _read(where: str, form: type, table: dict[str, Any], **more: str) -> Any:
     """A table as a dataclass; a text counts as a list of one. ValueError: a wrong key or type."""
-    kinds = {key: get_origin(kind) or kind for key, kind in form.__annotations__.items()}
     values = {}
     try:
         for key, value in table.items():
-            if kinds.get(key) is tuple:
+            kind = form.__annotations__.get(key, object)
+            if get_origin(kind) is tuple:
                 value = tuple(filter(None, [value]) if isinstance(value, str) else value)
-            if not isinstance(value, kinds.get(key, object)):
-                raise TypeError(f"{key} is {value!r}, not of type {kinds[key].__name__}")
+            if not _fits(value, kind):
+                raise TypeError(f"{key} is {value!r}, not of type {kind}")
             values[key] = value
         return form(**values, **more)
     except (TypeError, AttributeError) as error:  # Python names a key that is unknown or missing
         raise ValueError(f"{where}: {error}") from None
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Whether a value, with what it holds, is of an annotated type."""
+    if get_origin(kind) is tuple:
+        return all(isinstance(one, get_args(kind)[0]) for one in value)
+    if get_origin(kind) is dict:
+        inner = get_args(kind)[1]
+        return isinstance(value, dict) and all(isinstance(one, inner) for one in value.values())
+    return isinstance(value, kind)
 
 
 def _problems(declared: Catalogue) -> Iterator[str]:
