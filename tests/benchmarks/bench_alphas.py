@@ -6,12 +6,13 @@ from contextlib import contextmanager
 import pytest
 import torch
 from harness import hot_spots, in_turn, timed
-from lorasoups.measure import random_base
 from models import llama, loras_for
 
 from lorasoups.learning.alphas import PRESETS, learn_alphas
 from lorasoups.learning.cat import CatModel
 from lorasoups.lora.merging import merge
+from lorasoups.run.doctor import random_base
+from lorasoups.study.run import Experiment
 
 
 @contextmanager
@@ -100,8 +101,6 @@ def test_alpha_steps_until_the_released_schedules_loss(benchmark, figure, quick)
     """
     if quick:
         pytest.skip("needs the mini skills (from the cache, or trained: minutes)")
-    from lorasoups.study.run import Experiment
-
     seeds = 5
     experiment = Experiment("mini", seeds)
     model = experiment.source.model

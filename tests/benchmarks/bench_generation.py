@@ -2,12 +2,12 @@
 
 import torch
 from harness import hot_spots, in_turn, timed
-from lorasoups.measure import random_base
 from models import loras_for
 
 from lorasoups.models.base import load_base
 from lorasoups.models.generation import folded, generate
 from lorasoups.paths import Folders
+from lorasoups.run.doctor import random_base
 from lorasoups.tasks.worlds.mini.tasks import dataset
 
 

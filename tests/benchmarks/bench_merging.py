@@ -19,7 +19,7 @@ MERGE = """
 import cProfile, json, pstats, time
 from harness import Peak
 from models import paper_pair
-from lorasoups.merging import merge
+from lorasoups.lora.merging import merge
 method, on, layers, profiled = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4] == "profile"
 pair = paper_pair(layers)
 profiler = cProfile.Profile()
@@ -36,7 +36,7 @@ OURS = """
 import json, time
 from harness import Peak, timed
 from models import random_lora
-from lorasoups.merging import merge
+from lorasoups.lora.merging import merge
 height, width, device = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 merge([random_lora({"q_proj": (64, 64)}, 8, seed, device) for seed in range(2)], "svd")  # loads
 pair = [random_lora({"q_proj": (height, width)}, 32, seed, device) for seed in range(2)]

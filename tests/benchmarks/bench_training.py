@@ -2,16 +2,18 @@
 
 import random
 import tempfile
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 from harness import hot_spots, in_turn
-from lorasoups.measure import measure, random_base, random_rows
 from peft import LoraConfig, get_peft_model
 from transformers import DataCollatorForSeq2Seq, PrinterCallback, Trainer, TrainingArguments
 
-from lorasoups.learning.skills import LLAMA_PROJECTIONS, SkillTraining, encode, train_lora
+from lorasoups.learning.skills import LLAMA_PROJECTIONS, SkillTraining, train_lora
 from lorasoups.models.base import load_base
+from lorasoups.models.batching import encode_all
+from lorasoups.models.devices import fast_bf16, native_bf16
 from lorasoups.paths import Folders
+from lorasoups.run.doctor import matmul_peak, measure, random_base, random_rows
 from lorasoups.study.profile import load_profile
 from lorasoups.tasks.worlds.mini.tasks import dataset
 
@@ -73,7 +75,7 @@ def test_training_against_a_default_run(benchmark, figure, missed, quick, device
     else:
         shape = "mini base"
         default_model = load_base(Folders().data / "mini")[0]
-        rows = encode(tokenizer, dataset("math", "train", 200 if quick else 4000, 0))
+        rows = encode_all(tokenizer, dataset("math", "train", 200 if quick else 4000, 0))
         config = SkillTraining(steps=3 if quick else 12)
     default, log = DefaultRun(default_model, collator, rows, config), {}
 
@@ -87,7 +89,7 @@ def test_training_against_a_default_run(benchmark, figure, missed, quick, device
     rates = log["tokens"] / found["second_s"][0], default.tokens / found["first_s"][0]
     note = (
         f"{shape}, batch {config.batch_size}, {config.steps} steps, bf16 "
-        f"{bool(config.on(device).bf16)}: {rates[0]:,.0f} against {rates[1]:,.0f} tokens/s"
+        f"{fast_bf16(device)}: {rates[0]:,.0f} against {rates[1]:,.0f} tokens/s"
     )
     if missed("training", found["ratio"]) and not quick:
         note += f"; time of ours: {hot_spots(ours, device)}"
@@ -97,30 +99,27 @@ def test_training_against_a_default_run(benchmark, figure, missed, quick, device
 def test_share_of_the_matmul_peak(benchmark, figure, missed, quick, device):
     """A whole Llama-7B where a GPU is; on a CPU one layer of its shape, marked as such."""
     paper = load_profile("paper")
-    small = device == "cpu"
-    options = {"layers": 1 if small else None, "steps": 2 if small else 12}
-    options |= {"batch": 1 if small else 16, "eval_batch": 1, "new_tokens": 2}
-    shape = "tiny" if quick else "llama-7b"
-    if quick:
-        paper = paper.override(max_length=16, training=replace(paper.training, r=2))
-    measured = benchmark.pedantic(
-        lambda: measure(paper, shape, device=device, **options), rounds=1, iterations=1
+    shape, layers = ("tiny" if quick else "llama-7b"), (1 if device == "cpu" else None)
+    batch, length = (1 if device == "cpu" else 16), (16 if quick else paper.max_length)
+    training = replace(paper.training, batch_size=batch, r=2 if quick else paper.training.r)
+    profile = paper.override(
+        training=training, alphas=replace(paper.alphas, batch_size=batch), max_length=length,
+        eval_batch=1, max_new_tokens=2,
+    )  # fmt: skip
+    dtype = "bfloat16" if native_bf16(device) or fast_bf16(device) else "float32"
+    model = random_base(shape, device, dtype, layers)
+    rows = random_rows(4 * batch, length, model.config.vocab_size)
+    stages = benchmark.pedantic(
+        lambda: measure(model, profile, rows, device), rounds=1, iterations=1
     )
-    stage = measured["stages"]["skill"]
-    peak = measured["matmul_peak"] / 1e12
+    step, peak = stages["skill step"], matmul_peak(device, dtype)
+    mfu = step["flops"] / step["seconds"] / peak
     note = (
-        f"{'CPU, a slice of ' if small else ''}{measured['layers']} layer(s) of {shape}, "
-        f"{measured['dtype']}, batch {options['batch']} x {measured['length']} tokens: "
-        f"{stage['tokens_per_s']:,.0f} tokens/s, peak of {peak:,.2f} TFLOP/s"
+        f"{'CPU, a slice of ' if layers else ''}{model.config.num_hidden_layers} layer(s) of "
+        f"{shape}, {dtype}, batch {batch} x {length} tokens: "
+        f"{batch * length / step['seconds']:,.0f} tokens/s, peak of {peak / 1e12:,.2f} TFLOP/s"
     )
-    if missed("mfu", stage["mfu"]) and not quick:
-        note += f"; time: {_where_it_goes(paper, shape, measured, options['batch'], device)}"
-    figure("mfu", stage["mfu"], note=note, stages=measured["stages"])
-
-
-def _where_it_goes(paper, shape: str, measured: dict, batch: int, device: str) -> str:
-    """The same step on one layer under the profiler."""
-    model = random_base(shape, device, measured["dtype"], 1)
-    config = replace(paper.training.on(device), batch_size=batch, steps=1)
-    rows = random_rows(batch, paper.max_length, model.config.vocab_size)
-    return hot_spots(lambda: train_lora(model, rows, config, 0), device)
+    if missed("mfu", mfu) and not quick:
+        one = replace(SkillTraining(**asdict(training)), steps=1)
+        note += f"; time: {hot_spots(lambda: train_lora(model, rows, one, 0), device)}"
+    figure("mfu", mfu, note=note, stages=stages)

@@ -7,11 +7,11 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
+import goals as speed
 import pytest
 import torch
 from harness import OtherWork
 
-import goals as speed
 from lorasoups.models.devices import cpu_name, device_name
 from lorasoups.paths import project_root
 from lorasoups.results.file import git_state

@@ -1,6 +1,6 @@
 """The speed figures: what is measured, what the goal is, and the file of one machine's results.
 
-Measured by ``pytest tests/benchmarks`` (``make bench``); source of the goals: issue 4, section 6.
+Measured by ``pytest tests/benchmarks`` (``make bench``).
 """
 
 import re
@@ -54,7 +54,7 @@ GOALS = {
     "training": Goal("LoRA training tokens/s / default Trainer + PEFT", 1.5, True, cpu=4),
     "mfu": Goal("LoRA step of 7B shape / measured matmul peak", 0.5, True),
 }
-"""Name -> figure, in the order of the issue's table."""
+"""Name -> figure."""
 
 
 def speed_path(device: str, root: Path | str = "") -> Path:
@@ -77,30 +77,3 @@ def save(found: dict[str, Any], root: Path | str = "") -> Path:
     if unknown:
         raise SoupError(f"no such speed figure: {min(unknown)}; choose of {', '.join(GOALS)}")
     return write_json_atomic(speed_path(found["device"], root), {"schema": 1} | found)
-
-
-def table(found: dict[str, Any]) -> list[dict[str, Any]]:
-    """One row per measured figure: what, value with quartiles, goal, whether it is met, note."""
-    rows = []
-    for name, goal in GOALS.items():
-        if name not in found["figures"]:
-            continue
-        own = found["figures"][name]
-        bound = goal.bound(found["on_cpu"])
-        rows.append(
-            {
-                "figure": goal.label,
-                "measured": _number(own["value"], goal.unit),
-                "quartiles": "-"
-                if own.get("low") is None
-                else f"{_number(own['low'], '')} - {_number(own['high'], '')}",
-                "goal": f"{'>=' if goal.at_least else '<='} {_number(bound, goal.unit)}",
-                "met": "yes" if goal.met(own["value"], found["on_cpu"]) else "NO",
-                "note": own.get("note", ""),
-            }
-        )
-    return rows
-
-
-def _number(value: float, unit: str) -> str:
-    return f"{value:.3g}" + (f" {unit}" if unit not in ("x", "") else "")
