@@ -1,12 +1,8 @@
 """The training loop of everything small on a frozen base: LoRA factors, alphas, a gate.
 
-AdamW, linear warm-up and decay, through transformers' Trainer. What this adds to it:
-
-- Checkpoints of what is trained: a run that was killed goes on from the last one and, on a CPU,
-  ends bit for bit where it would have ended.
-- Under ``accelerate launch`` every process takes a share of the rows of each batch, so that several
-  processes take the steps of one, to rounding.
-- A progress bar on a terminal, a line a minute elsewhere.
+transformers' Trainer, with AdamW, and checkpoints of what is trained: a run that was killed goes on
+from the last one and, on a CPU, ends bit for bit where it would have ended. Under ``accelerate
+launch`` every process takes a share of each batch's rows: several take the steps of one.
 """
 
 import hashlib
@@ -51,13 +47,8 @@ KEPT = 2  # checkpoints on the disk: if the newest is damaged, there is one befo
 
 @dataclass
 class Fit:
-    """How a training went.
-
-    Attributes:
-        history: per step ``{step, loss, lr}`` and what ``describe`` adds; ``loss`` in nats per
-            labelled token of the step's batch.
-        seconds: spent in training, interruptions not counted.
-    """
+    """Per step ``{step, loss, lr}`` (nats per labelled token of its batch) and what ``describe``
+    adds; the seconds of training, interruptions not counted."""
 
     history: list[dict] = field(default_factory=list)
     seconds: float = 0.0
@@ -204,19 +195,12 @@ class _Shares(torch.utils.data.Dataset):
 
 
 def share(batch: dict[str, Tensor], rank: int, size: int) -> dict[str, Tensor]:
-    """The rows of one process, and what the mean loss over them counts for.
+    """The rows of one process (int64 [rows, tokens]), and what their mean loss counts for.
 
     DDP averages gradients over processes. With ``weight`` = size * (labelled tokens of this share)
     / (labelled tokens of the batch) the average is the gradient of the whole batch's mean loss.
-    A process for which no row is left computes one at weight 0: all take part in every step.
-
-    Args:
-        batch: ``input_ids``, ``labels`` int64 [rows, tokens]; the first token is never predicted.
-        rank, size: which process, of how many.
-
-    Returns:
-        ``input_ids``, ``labels`` of every ``size``-th row with labels (rows are sorted by length,
-        so that all processes have about the same work) and ``weight`` [], float32.
+    Rows are sorted by length, so every ``size``-th one makes about equal work. A process for which
+    no row is left computes one at weight 0: all take part in every step.
     """
     tokens = (batch["labels"][:, 1:] != -100).sum(1)
     rows = tokens.nonzero()[rank::size, 0]

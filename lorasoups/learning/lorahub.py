@@ -24,17 +24,11 @@ BUDGET_PER_LORA = 50
 
 @dataclass(frozen=True, eq=False)
 class Hub:
-    """What LoraHub found.
+    """LoraHub's result; per evaluation ``history`` has ``{step, loss, objective, weights: [k]}``,
+    ``loss`` in nats per labelled token. Step 1 is the start, all weights 0: the base alone."""
 
-    Attributes:
-        weights: one per LoRA: those of the lowest objective that was evaluated.
-        lora: the LoRAs merged with these weights, exact.
-        history: per evaluation ``{step, loss, objective, weights: [k]}``; ``loss`` in nats per
-            labelled token. Step 1 is the start, all weights 0: the base alone.
-    """
-
-    weights: list[float]
-    lora: LoRA
+    weights: list[float]  # one per LoRA, of the lowest objective that was evaluated
+    lora: LoRA  # the LoRAs merged with these weights, exact
     history: list[dict]
 
 

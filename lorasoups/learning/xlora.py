@@ -36,31 +36,21 @@ FILE = "xlora.safetensors"
 
 @dataclass(frozen=True)
 class Gate:
-    """The shape of X-LoRA's gate; the defaults are PEFT's.
+    """The shape of X-LoRA's gate; the defaults are PEFT's."""
 
-    Attributes:
-        depth: linear layers; 1 is a linear map of the hidden state.
-        hidden: width between them, for ``depth`` > 1 (with ReLU and dropout 0.2).
-        layerwise: scalings of their own for every adapted module, not one set per token.
-    """
-
-    depth: int = 1
-    hidden: int = 2048
-    layerwise: bool = False
+    depth: int = 1  # linear layers; 1 is a linear map of the hidden state
+    hidden: int = 2048  # width between them, for depth > 1 (with ReLU and dropout 0.2)
+    layerwise: bool = False  # scalings of their own for every adapted module
 
 
 @dataclass(frozen=True, eq=False)
 class XLora:
     """A trained gate; the LoRAs that it mixes are kept apart.
 
-    Attributes:
-        tensors: state dict of PEFT's ``XLoraClassifier``, float32 on the CPU.
-        gate: its shape.
-        history: see `fit.Fit`; ``scaling_mean`` [k] is over the batch's answer tokens and modules.
-        seconds: that training took.
+    ``history`` is that of `fit.Fit`, with ``scaling_mean`` [k] over the answer tokens and modules.
     """
 
-    tensors: dict[str, Tensor]
+    tensors: dict[str, Tensor]  # state dict of PEFT's XLoraClassifier, float32 on the CPU
     gate: Gate = Gate()
     history: list[dict] = field(default_factory=list)
     seconds: float = 0.0
