@@ -65,17 +65,23 @@ def short(results: Results, best: int = 3) -> pd.DataFrame:
 
 
 def ten_rows(results: Results) -> pd.DataFrame:
-    """CAT beside its skills, its main rivals and the best TIES or DARE merge, for the README."""
+    """CAT beside its skills, its main rivals and the best TIES or DARE merge, for the README.
+
+    The last columns say what is kept of each skill, on the skill's own test.
+    """
     present = [m for members in reading.methods(results).values() for m in members]
     pruned = _best(results, [m for m in present if m.startswith(("ties", "dare"))])
     searched = _best(results, [m for m in present if m in (LORAHUB, "xlora")])
-    wanted = ["base", *reading.skills(results), "data_mix", SUM, AVERAGE, *pruned, "cat",
-              "released", *searched]  # fmt: skip
     names = {SUM: "plain sum, weights 1", AVERAGE: "average, weights 1/k"}
+    names |= {"ties@factors/w1": "TIES on A and B apart, weights 1 (as in the paper)"}
     names |= {m: f"best of TIES and DARE: {label(m, results)}" for m in pruned}
+    wanted = ["base", *reading.skills(results), "data_mix", *names, *searched, "cat"]
+    tests = {f"{s}, %": reading.test_of(results, s) for s in reading.skills(results)}
     return pd.DataFrame(
         {"method": names.get(m, label(m, results)), "solved, %": percent(e.mean),
          "95 % interval": interval(e.lo, e.hi)}
+        | {skill: percent(t.mean) if t else "-"
+           for skill, test in tests.items() for t in [estimate(results, m, test)]}
         for m in wanted if m in present for e in [estimate(results, m)]
     )  # fmt: skip
 

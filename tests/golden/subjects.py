@@ -317,8 +317,9 @@ SUBJECTS = {
     for f in (merges, alphas, skill, xlora, hub, generation, scoring, statistics, tables,
               estimates, world)
 }  # fmt: skip
-TOLERANCE = dict.fromkeys(("alphas", "skill", "xlora", "hub"), 1e-4)
-"""Largest difference that another processor may make; 1e-6 for all that are not named."""
+TOLERANCE = dict.fromkeys(("alphas", "skill", "xlora"), 1e-4) | {"hub": 2e-3}
+"""Largest difference that another processor may make; 1e-6 for all that are not named. LoraHub's
+search amplifies rounding: 1e-6 in a loss moves the weights that are tried next."""
 STAGES = {"merges": "merge", "alphas": "alphas", "skill": "skill", "xlora": "xlora",
           "hub": "lorahub", "generation": "evaluate", "scoring": "evaluate"}  # fmt: skip
 """Subject -> the stage whose version its recorded values belong to."""
