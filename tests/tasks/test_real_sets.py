@@ -3,8 +3,10 @@
 import pytest
 
 from lorasoups.errors import SoupError
+from lorasoups.models.batching import ANSWER, EVERYTHING
 from lorasoups.study.profile import load_profile
-from lorasoups.tasks.real.sets import SPLITS, catalogue
+from lorasoups.tasks.judging.judges import JUDGES
+from lorasoups.tasks.real.sets import FIELD, FILTERS, SPLITS, catalogue
 
 SMALLEST = """
 [sets.a]
@@ -24,6 +26,50 @@ used_for = "a test"
 """
 
 
+def problems(declared):
+    """What does not fit together; only the first one counts, later checks rely on earlier ones."""
+    for name, template in declared.templates.items():
+        yield from unknown(f"templates.{name}.train_on", [template.train_on], [ANSWER, EVERYTHING])
+        fields = [FIELD.findall(text) for text in (template.train, template.test)]
+        if (template.train or template.test) and fields != [[("question", "")]] * 2:
+            yield f"templates.{name} needs one {{question}} in train and in test, or neither text"
+    for name, data in declared.sets.items():
+        if data.file == bool(data.repo) or data.file == bool(data.splits):
+            yield f"sets.{name} needs a repo and splits, or file = true"
+        yield from unknown(f"sets.{name}.splits", data.splits, ("train", "test"))
+    for name, task in declared.tasks.items():
+        yield from task_problems(f"tasks.{name}", task, declared)
+
+
+def task_problems(where, task, declared):
+    yield from unknown(f"{where}.set", [task.set], declared.sets)
+    data = declared.sets[task.set]
+    trains = data.file or "train" in data.splits
+    yield from unknown(f"{where}.splits", task.splits, SPLITS if trains else ["test"])
+    yield from unknown(f"{where}.judge", [task.judge], ["", *JUDGES])
+    if task.stand_in:
+        yield from unknown(f"{where}.stand_in", [task.stand_in], declared.tasks)
+        splits = declared.tasks[task.stand_in].splits
+        yield from unknown(f"{where}.stand_in", task.splits, splits)
+    if bool(task.question) == bool(task.text):
+        yield f"{where} needs either a question or a text"
+    if task.chunk_words < 1:
+        yield f"{where}.chunk_words is {task.chunk_words}, not at least 1"
+    if task.judge and not task.target:
+        yield f"{where}.judge has no target to judge by"
+    for key in ("question", "answer", "target", "text", "key", "view", "compare"):
+        for column, name in FIELD.findall("\n".join(getattr(task, key))):
+            yield from unknown(f"{where}.{key}", [column], [*data.columns, *declared.phrases])
+            yield from unknown(f"{where}.{key}", [name], ["", *FILTERS])
+    yield from unknown(f"{where}.where or keep", [*task.where, *task.keep.values()], data.columns)
+
+
+def unknown(where, names, known):
+    for name in names:
+        if name not in known:
+            yield f"{where}: unknown {name!r}, use one of {', '.join(map(repr, known))}"
+
+
 def declared(tmp_path, text):
     path = tmp_path / "sets.toml"
     path.write_text(text)
@@ -40,6 +86,10 @@ def test_the_paper_s_sets_are_declared_whole():
         "meta-math/MetaMathQA", "sahil2801/CodeAlpaca-20k", "yahma/alpaca-cleaned",
         "rajpurkar/squad_v2", "openai/gsm8k", "reasoning-machines/gsm-hard",
     }  # fmt: skip
+
+
+def test_what_the_shipped_file_names_exists():
+    assert list(problems(catalogue())) == []
 
 
 def test_a_target_can_be_judged_and_never_trained_on():
@@ -80,6 +130,19 @@ def test_the_smallest_file_and_its_defaults(tmp_path):
         ('["q", "a"]', '["q", 1]', "sets.a: columns is"),
         ('"{q}"', "[1]", "tasks.t: question is"),
         ("[tasks.t]", "[phrases]\np = 1\n[tasks.t]", "phrases is {'p': 1}"),
+    ],
+)
+def test_an_error_names_file_and_key(tmp_path, old, new, problem):
+    assert old in SMALLEST
+    with pytest.raises(SoupError) as error:
+        declared(tmp_path, SMALLEST.replace(old, new, 1))
+    text = str(error.value)
+    assert problem in text and "sets.toml" in text and "\n" not in text
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
         ('{ train = "train" }', '{ dev = "train" }', "sets.a.splits: unknown 'dev'"),
         ('repo = "org/a"', "", "sets.a needs a repo"),
         ('set = "a"', 'set = "b"', "tasks.t.set: unknown 'b'"),
@@ -96,12 +159,9 @@ def test_the_smallest_file_and_its_defaults(tmp_path):
         ("[tasks.t]", '[templates.x]\ntrain_on = "answer"\ntest = "?"\n[tasks.t]', "templates.x"),
     ],
 )
-def test_an_error_names_file_and_key(tmp_path, old, new, problem):
+def test_what_does_not_fit_together_is_found(tmp_path, old, new, problem):
     assert old in SMALLEST
-    with pytest.raises(SoupError) as error:
-        declared(tmp_path, SMALLEST.replace(old, new, 1))
-    text = str(error.value)
-    assert problem in text and "sets.toml" in text and "\n" not in text
+    assert problem in next(problems(declared(tmp_path, SMALLEST.replace(old, new, 1))))
 
 
 def test_a_missing_file_is_named(tmp_path):
