@@ -284,14 +284,16 @@ def examine(
     total, free = _memory(device)
     n_rows = (1 + STEPS) * max(p.training.batch_size, p.alphas.batch_size)
     layers, size = config.num_hidden_layers, parameters * getattr(torch, dtype).itemsize
-    fits_whole = 1.3 * size < free
-    if not p.real:
-        source, draw = experiment.source, WORLDS[p.source][0]
-        rows = encode_all(source.tokenizer, draw(p.skills[0], "train", n_rows, 0), p.max_length)
-        measured = measure(source.model, p, rows, device)
-    else:
+    whole = not p.real or 1.3 * size * (0.3 if p.four_bit else 1) < free
+    if p.real:
         rows = random_rows(n_rows, p.max_length, config.vocab_size)
-        measured = _measured(config, p, rows, device, dtype, None if fits_whole else layers)
+    else:
+        items = WORLDS[p.source][0](p.skills[0], "train", n_rows, 0)
+        rows = encode_all(experiment.source.tokenizer, items, p.max_length)
+    if place and whole:
+        measured = measure(experiment.source.model, p, rows, device)
+    else:
+        measured = _on_random(config, p, rows, device, dtype, None if whole else layers)
     stages = []
     for stage, times in work(experiment).items():
         one = measured[stage]
@@ -307,7 +309,7 @@ def examine(
                     "versions": {n: metadata.version(n) for n in PACKAGES}},
         "profile": p.name, "study": p.study, "seeds": seeds, "note": p.note,
         "base": {"name": p.base, "parameters": parameters, "here": bool(place), "dtype": dtype,
-                 "measured_layers": layers if fits_whole or not p.real else 2, "layers": layers},
+                 "measured_layers": layers if whole else 2, "layers": layers},
         "data": "generated" if not p.real else f"mirror {mirror_folder().name}"
         if mirror_folder() else "from the Hub",
         "stages": stages, "seconds": sum(s["seconds"] for s in stages), "disk_bytes": needed,
@@ -316,7 +318,7 @@ def examine(
     return report | {"advice": _advice(report)}
 
 
-def _measured(config: Any, p: Profile, rows: list[dict], device: str, dtype: str, layers) -> dict:
+def _on_random(config: Any, p: Profile, rows: list[dict], device: str, dtype: str, layers) -> dict:
     """On the whole random model, or from one and two layers to all ``layers`` of them."""
     found = []
     for n in (None,) if layers is None else (1, 2):
