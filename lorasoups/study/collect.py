@@ -33,18 +33,10 @@ class Collector:
         self._started = time.perf_counter()
 
     def add(
-        self,
-        task: str,
-        method: str,
-        seed: int,
-        verdicts: Sequence[Mapping],
-        *,
-        label: str,
-        group: str = "",
-        on: str | None = None,
-        weight: float | None = None,
+        self, task: str, method: str, seed: int, verdicts: Sequence[Mapping], *, label: str,
+        group: str = "", on: str | None = None, weight: float | None = None,
         extra: Mapping[str, float] | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         """One method's answers to one test: a row per view, and the items' verdicts.
 
         ``label`` and ``group`` are what figures and tables call it and put it under; ``extra``
@@ -77,32 +69,25 @@ class Collector:
         for (test, method), seeds in self._right.items():
             packed = {str(seed): pack_verdicts(right) for seed, right in sorted(seeds.items())}
             items.setdefault(test, {})[method] = packed
+        made_by = provenance(
+            device=torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+            cpu=cpu_name(),
+            threads=torch.get_num_threads(),
+            base_sha256=stages.source.info["sha256"],
+            world_version=WORLDS.get(stages.profile.source, (None, None))[1],
+            wall_s=round(time.perf_counter() - self._started, 1),
+        )
+        config = stages.config() | {"labels": self.labels, "groups": self.groups} | config
         results = {
-            "schema": SCHEMA,
-            "experiment": self.name,
-            "profile": stages.profile.name,
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "complete": True,
-            "provenance": provenance(
-                device=torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
-                cpu=cpu_name(),
-                threads=torch.get_num_threads(),
-                base_sha256=stages.source.info["sha256"],
-                world_version=WORLDS.get(stages.profile.source, (None, None))[1],
-                wall_s=round(time.perf_counter() - self._started, 1),
-            ),
-            "config": stages.config() | {"labels": self.labels, "groups": self.groups} | config,
-            "rows": self.rows,
-            "items": items,
-            "views": self._views(items),
-            "comparisons": self._comparisons(task),
-            "superlinearity": self._superlinearity(task),
-            **{name: [] for name in ("alphas", "curves", "sweep", "skills")},
-            **self._artifacts(),
-        } | fields
+            "schema": SCHEMA, "experiment": self.name, "profile": stages.profile.name,
+            "created": datetime.now(UTC).isoformat(timespec="seconds"), "complete": True,
+            "provenance": made_by, "config": config,
+            "rows": self.rows, "items": items, "views": self._views(items),
+            "comparisons": self._comparisons(task), "superlinearity": self._superlinearity(task),
+            "alphas": [], "curves": [], "sweep": [], "skills": [], **self._artifacts(),
+        } | fields  # fmt: skip
         if is_main():
-            path = results_path(stages.profile.name, self.name, stages.folders.base)
-            write_results(path, results)
+            write_results(results_path(results["profile"], self.name, stages.folders.base), results)
         return results
 
     def _matrix(self, task: str, method: str) -> np.ndarray:
@@ -116,9 +101,10 @@ class Collector:
         cat, entries = self._matrix(task, CAT), []
         for name in [m for t, m in self._right if t == task and m != CAT]:
             pair = stats.paired(cat, self._matrix(task, name))
-            entries.append({"task": task, "a": CAT, "b": name, "diff": pair.diff, "lo": pair.lo,
-                            "hi": pair.hi, "p": pair.p, "wins": pair.wins,
-                            "t_lo": pair.t_lo, "t_hi": pair.t_hi})  # fmt: skip
+            numbers = {
+                n: getattr(pair, n) for n in ("diff", "lo", "hi", "p", "wins", "t_lo", "t_hi")
+            }
+            entries.append({"task": task, "a": CAT, "b": name, **numbers})
         for entry, p in zip(entries, stats.holm([e["p"] for e in entries]), strict=True):
             entry["p_holm"] = p
         return entries
@@ -134,16 +120,14 @@ class Collector:
 
     def _views(self, tasks) -> dict[str, dict[str, str]]:
         """Which items the parts of a test are: packed masks by task and view, without ``all``."""
-        masks = {task: self.stages.views(task) for task in tasks}
         return {
             task: {view: pack_verdicts(mask) for view, mask in views.items() if view != "all"}
-            for task, views in masks.items()
-            if len(views) > 1
+            for task in tasks
+            if len(views := self.stages.views(task)) > 1
         }
 
     def _artifacts(self) -> dict[str, dict]:
-        """Per stage: seconds that its artifacts took to build (in whichever run), and the sha256
-        over each artifact's files (names and sha256 shortened)."""
+        """Per stage: seconds to build its artifacts (in whichever run), a short sha256 of each."""
         timings: dict[str, float] = {}
         artifacts: dict[str, dict[str, str]] = {}
         for folder in sorted(self.stages.used):
@@ -159,8 +143,7 @@ def _means(verdicts: Sequence[Mapping], targets: Sequence) -> dict[str, float]:
     """Means of the further numbers of the verdicts; precision and recall of abstaining."""
     keys = [k for k in ("f1", "right_form") if verdicts and k in verdicts[0]]
     means = {k: float(np.mean([v[k] for v in verdicts])) for k in keys}
-    if keys and targets:
-        shares = abstention([v["value"] for v in verdicts], targets)
-        due = shares["recall"] is not None
-        means |= {f"abstention_{k}": x for k, x in shares.items() if due and x is not None}
+    shares = abstention([v["value"] for v in verdicts], targets) if keys and targets else {}
+    if shares.get("recall") is not None:  # None: nothing to abstain from
+        means |= {f"abstention_{k}": x for k, x in shares.items() if x is not None}
     return means

@@ -3,13 +3,16 @@
 The shipped ones are in ``study/profiles/``; any other file of the same form is a profile too.
 """
 
+import json
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, is_dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
-from types import MappingProxyType, UnionType
-from typing import Any, get_args, get_origin, get_type_hints
+from types import MappingProxyType
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
 
 from lorasoups.errors import SoupError
 from lorasoups.learning import SkillTraining
@@ -89,7 +92,7 @@ class Profile:
         return self.tests.get(skill, skill)
 
     def evaluates(self, method: str) -> bool:
-        """Whether a method of the table is evaluated."""
+        """Whether a method of the table is evaluated, by its name."""
         if method in ("base", "cat", *self.skills):
             return True
         named = not self.methods or any(fnmatchcase(method, p) for p in self.methods)
@@ -116,10 +119,10 @@ class Profile:
     ) -> "Profile":
         """The profile for this machine (with ``gpu_bytes`` of memory) and these options.
 
-        A run on a CPU is cut down, so that 135M parameters take some minutes, and says so in
-        ``note``. ``methods`` are patterns with commas, or ``all``; ``tests`` further tests of the
-        main methods, with their judges; ``limit`` counts problems per test, ``steps`` training
-        steps per skill. Raises SoupError for a number below 1.
+        A run on a CPU is cut down, so that 135M parameters take minutes, and says so in ``note``.
+        ``methods`` are patterns with commas, or ``all``; ``tests`` more tests of the main methods,
+        with their judges; ``limit`` counts problems per test, ``steps`` training steps per skill.
+        Raises SoupError for a number below 1.
         """
         for option, value in (("limit", limit), ("steps", steps), ("eval-batch", eval_batch)):
             if value is not None and value < 1:
@@ -155,21 +158,15 @@ class Profile:
         batch, length, n_held_out, epochs = (2, 128, 4, 1.0) if short else (4, 256, 16, 3.0)
         kept = {task: n for task, n in self.n_test.items() if task not in self.extras}
         warmup = {"steps": steps, "batch_size": batch, "warmup_steps": max(1, steps // 10)}
+        alphas = AlphaTraining(0.05, epochs, batch, (("none", "ones", 0.01),), n_held_out)
         return self.override(
-            training=replace(self.training, **warmup),
-            epochs=0.0,
-            by_skill={},
-            n_train=max(40, steps * batch),
+            training=replace(self.training, **warmup), epochs=0.0, by_skill={}, alphas=alphas,
+            n_train=max(40, steps * batch), n_test=kept, extras=(),
+            methods=("linear@delta",), leave_out=(),
             max_length=length if short else min(length, self.max_length),
-            alphas=AlphaTraining(0.05, epochs, batch, (("none", "ones", 0.01),), n_held_out),
-            methods=("linear@delta",),
-            leave_out=(),
-            extras=(),
-            n_test=kept,
-            max_new_tokens=min(96, self.max_new_tokens),
-            eval_batch=10 if short else 50,
+            max_new_tokens=min(96, self.max_new_tokens), eval_batch=10 if short else 50,
             note=cpu_note(steps),
-        )
+        )  # fmt: skip
 
 
 def cpu_note(steps: int) -> str:
@@ -195,12 +192,11 @@ def load_profile(name_or_path: str | Path, study: str = "hard_math", **overrides
     table, studies = _resolve(path, study)
     if studies and study not in studies:
         raise SoupError(f"unknown study {study!r}: {path.name}; choose one of {', '.join(studies)}")
-    table |= {"name": path.stem, "study": study}
-    profile = Profile(**_checked_fields(Profile, table, path.name))
-    by_skill = {
-        skill: _checked_fields(SkillTraining, changes, f"{path.name}, by_skill.{skill}")
-        for skill, changes in profile.by_skill.items()
-    }
+    profile = _checked(Profile, table | {"name": path.stem, "study": study}, path.name)
+    by_skill = {}
+    for skill, changes in profile.by_skill.items():
+        whole = _checked(SkillTraining, changes, f"{path.name}, by_skill.{skill}")
+        by_skill[skill] = {key: getattr(whole, key) for key in changes}
     return replace(profile, **{"by_skill": by_skill} | overrides)
 
 
@@ -219,10 +215,10 @@ def _find(name_or_path: str | Path) -> Path:
 def _resolve(path: Path, study: str, below: tuple[Path, ...] = ()) -> tuple[dict, list[str]]:
     """The table of one study, and the names of all studies of the file and those it extends."""
     try:
-        own = tomllib.loads(path.read_text(encoding="utf-8"))
+        layer = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise SoupError(f"cannot read the profile ({error}): {path}; check the file") from error
-    parent, studies = own.pop("extends", None), own.pop("studies", {})
+    parent, studies = layer.pop("extends", None), layer.pop("studies", {})
     if not isinstance(studies, dict) or not all(isinstance(t, dict) for t in studies.values()):
         raise SoupError(f"wrong type: {path.name}, studies; expected tables [studies.<name>]")
     table, names = {}, []
@@ -232,8 +228,8 @@ def _resolve(path: Path, study: str, below: tuple[Path, ...] = ()) -> tuple[dict
         if parent_path in (path, *below):
             raise SoupError(f"extends itself: {path.name}; change the key 'extends'")
         table, names = _resolve(parent_path, study, (path, *below))
-    for layer in (own, studies.get(study, {})):
-        _merge(table, layer, path)
+    for changes in (layer, studies.get(study, {})):
+        _merge(table, changes, path)
     return table, list(dict.fromkeys([*names, *studies]))
 
 
@@ -256,34 +252,17 @@ def _place(place: Any, path: Path) -> Any:
     return next((str(folder.resolve()) for folder in folders if folder.is_dir()), place)
 
 
-def _checked_fields(cls: type, table: Mapping, where: str) -> dict[str, Any]:
-    kinds = get_type_hints(cls)
-    for key in table:
-        if key not in kinds:
-            raise SoupError(f"unknown key {key!r}: {where}; choose of {', '.join(kinds)}")
-    return {key: _checked(value, kinds[key], f"{where}, {key}") for key, value in table.items()}
-
-
-def _checked(value: Any, kind: Any, where: str) -> Any:
-    """The value as the field's type wants it: lists become tuples, integers floats."""
-    origin, kinds = get_origin(kind), get_args(kind)
-    if isinstance(value, dict) and is_dataclass(kind):
-        return kind(**_checked_fields(kind, value, where))
-    if isinstance(value, dict) and origin is dict:
-        return {key: _checked(item, kinds[1], f"{where}.{key}") for key, item in value.items()}
-    if isinstance(value, list) and origin is tuple:
-        kinds = kinds[:1] * len(value) if kinds[-1] is Ellipsis else kinds
-        if len(kinds) == len(value):
-            return tuple(_checked(*pair, where) for pair in zip(value, kinds, strict=True))
-    elif kind is float and type(value) is int:
-        return float(value)
-    elif origin in (None, UnionType) and type(value) in (kinds or (kind,)):
-        return value
-    expected = "a table" if is_dataclass(kind) else kind if origin else kind.__name__
-    raise SoupError(f"wrong type: {where} is {value!r}; expected {expected}")
-
-
-def plain(profile: Profile) -> dict[str, Any]:
-    """A profile as JSON values, without paths of this machine."""
-    adapters = {s: Path(p).name if Path(p).is_dir() else p for s, p in profile.adapters.items()}
-    return asdict(profile) | {"adapters": adapters}
+def _checked(kind: type, table: Mapping, where: str) -> Any:
+    """A ``kind`` from a table, with every key and type checked; SoupError names the first fault."""
+    try:  # as JSON, whose strict mode takes lists for tuples and integers for floats
+        text = json.dumps(table, default=str)
+        return TypeAdapter(kind).validate_json(text, strict=True, extra="forbid")
+    except ValidationError as error:
+        fault = error.errors()[0]
+    *outer, key = fault["loc"]
+    if fault["type"] == "unexpected_keyword_argument":
+        inner = {"training": SkillTraining, "alphas": AlphaTraining}
+        names = ", ".join(f.name for f in fields(inner[outer[0]] if outer else kind))
+        raise SoupError(f"unknown key {key!r}: {', '.join([where, *outer])}; choose of {names}")
+    place = ".".join(map(str, fault["loc"]))
+    raise SoupError(f"wrong type: {where}, {place} is {fault['input']!r}; {fault['msg']}")

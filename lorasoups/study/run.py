@@ -29,7 +29,7 @@ class Experiment(Stages):
 
     @cached_property
     def methods(self) -> dict[str, Method]:
-        """Every method of the table, by name; `methods_of` gives those that are evaluated."""
+        """Every method, by name; `methods_of` gives those that are evaluated."""
         return methods_for(self.profile.skills)
 
     def adapter(self, method: str, seed: int) -> LoRA | None:
@@ -55,14 +55,11 @@ def run_study(experiment: Experiment, progress: bool = True) -> dict:
                       on=method.on, weight=method.weight)  # fmt: skip
     if profile.study == "formats":
         _add_majority(collector)
+    fields = _alphas(experiment) | {"sweep": _grid(experiment), "skills": _skills(experiment)}
     n_train = dict.fromkeys(profile.skills, profile.n_train)
-    shared = experiment.source.tasks.decontamination(n_train, profile.n_test)
-    return collector.write(
-        **_alphas(experiment),
-        sweep=_grid(experiment),
-        skills=_skills(experiment),
-        **({"decontamination": shared} if shared else {}),
-    )
+    if shared := experiment.source.tasks.decontamination(n_train, profile.n_test):
+        fields["decontamination"] = shared
+    return collector.write(**fields)
 
 
 def jobs_of(profile: Profile) -> list[tuple[Method, str]]:
@@ -90,11 +87,11 @@ def _add_majority(collector: Collector) -> None:
     stages, p = collector.stages, collector.stages.profile
     rows = [item for skill in p.skills for item in stages.source.items(skill, "train", p.n_train)]
     answer = Counter(item["target"] for item in rows).most_common(1)[0][0]
-    right = [item["target"] == answer for item in stages.items(p.target)]
-    verdicts = [{"outcome": "ok" if ok else "wrong"} for ok in right]
+    verdicts = [{"outcome": "ok" if item["target"] == answer else "wrong"}
+                for item in stages.items(p.target)]  # fmt: skip
+    how = {"label": f"always {answer} (majority)", "group": reading.SKILLS}
     for seed in stages.seeds:
-        label = f"always {answer} (majority)"
-        collector.add(p.target, MAJORITY, seed, verdicts, label=label, group=reading.SKILLS)
+        collector.add(p.target, MAJORITY, seed, verdicts, **how)
 
 
 def _alphas(experiment: Experiment) -> dict[str, list[dict]]:
@@ -119,24 +116,24 @@ def _alphas(experiment: Experiment) -> dict[str, list[dict]]:
 
 def _grid(experiment: Experiment) -> list[dict]:
     """The grid, and what each point solves of the target - looked at after the choice was made."""
-    entries = []
+    entries, target = [], experiment.profile.target
     for entry in experiment.grid:
-        soup = experiment.grid_soup(entry)
-        verdicts = experiment.evaluate_adapter(soup, experiment.profile.target)
-        right = sum(v["outcome"] == "ok" for v in verdicts)
+        verdicts = experiment.evaluate_adapter(experiment.grid_soup(entry), target)
+        right = sum(verdict["outcome"] == "ok" for verdict in verdicts)
         entries.append(entry | {"target_accuracy": right / len(verdicts)})
     return entries
 
 
 def _skills(experiment: Experiment) -> list[dict]:
     """The logs of what was trained; a skill that was loaded has none."""
-    entries = []
-    for seed in experiment.seeds:
-        for method in [m for m in methods_of(experiment.profile) if isinstance(m, Trained)]:
-            if log := method.trained(experiment, seed).log:
-                kept = {key: log[key] for key in ("steps", "loss", "seconds", "tokens_per_s")}
-                entries.append({"seed": seed, "name": method.name, **kept})
-    return entries
+    kept = ("steps", "loss", "seconds", "tokens_per_s")
+    trained = [m for m in methods_of(experiment.profile) if isinstance(m, Trained)]
+    return [
+        {"seed": seed, "name": method.name, **{key: log[key] for key in kept}}
+        for seed in experiment.seeds
+        for method in trained
+        if (log := method.trained(experiment, seed).log)
+    ]
 
 
 # --- from the command line ----------------------------------------------------------------------
@@ -152,9 +149,8 @@ def adapted_profile(
     """
     judges = {name: task.judge for name, task in catalogue().tasks.items() if task.judge}
     wanted = tests.split(",") if tests else []
-    for task in wanted:
-        if task not in judges:
-            raise SoupError(f"no such test {task!r}: --tests; choose of {', '.join(judges)}")
+    if unknown := [task for task in wanted if task not in judges]:
+        raise SoupError(f"no such test {unknown[0]!r}: --tests; choose of {', '.join(judges)}")
     loaded, gpu = load_profile(profile, study), torch.cuda.is_available()
     adapted = loaded.adapted(
         device="cpu" if loaded.real and not gpu else "cuda",
@@ -177,17 +173,13 @@ def open_experiment(
 
 
 def reproduce_real(
-    profile: str | Path = "small",
-    study: str = "hard_math",
-    seeds: int = 1,
-    out: str | Path = "",
-    force: bool = False,
-    **options,
-) -> dict:
+    profile: str | Path = "small", study: str = "hard_math", seeds: int = 1, out: str | Path = "",
+    force: bool = False, **options,
+) -> dict:  # fmt: skip
     """Run a profile without notebooks, print its table and return the results.
 
-    Data come from the mirror that ``LORASOUPS_HUB_MIRROR`` names, or from the Hub. ``force`` builds
-    every stage again; ``options`` are those of `adapted_profile` (``base``, ``limit``, ...).
+    Data come from the mirror that ``LORASOUPS_HUB_MIRROR`` names, or from the Hub; the arguments
+    are those of `open_experiment`.
     """
     experiment = open_experiment(profile, study, seeds, out, force, **options)
     if experiment.profile.note:

@@ -1,7 +1,7 @@
 """The stages of a study: train skills, learn alphas, generate and judge answers.
 
-Every stage writes an artifact whose name is the hash of everything that determines it (`store`), so
-that notebooks share work, a second run reuses it and an interrupted one goes on where it stopped.
+Every stage writes an artifact named by the hash of everything that determines it (`store`):
+notebooks share work, a second run reuses it and an interrupted one goes on where it stopped.
 """
 
 import json
@@ -29,7 +29,7 @@ from lorasoups.models import devices, processes
 from lorasoups.models.batching import encode_all, heldout_loss
 from lorasoups.models.generation import generate
 from lorasoups.paths import Folders
-from lorasoups.study.profile import Profile, load_profile, plain
+from lorasoups.study.profile import Profile, load_profile
 from lorasoups.study.sources import Source, load_skill, open_source
 from lorasoups.study.store import Make, Store, digest
 from lorasoups.tasks.judging.judges import JUDGES
@@ -99,8 +99,6 @@ class Stages:
             self._latest = (name, make())
         return self._latest[1]
 
-    # --- skills ---------------------------------------------------------------------------------
-
     def loras(self, seed: int) -> list[LoRA]:
         """The skills' LoRAs (two or more), in the order of CAT's alphas."""
         return [self.skill(name, seed).lora for name in self.profile.skills]
@@ -108,11 +106,11 @@ class Stages:
     def skill(self, name: str, seed: int) -> Skill:
         """The LoRA of one skill: trained, or loaded where the profile says from where."""
         place = self.profile.adapters.get(name)
-        if place and (name, seed) not in self._skills:
+        if not place:
+            return self._trained(name, self.encoded(name), self._config(name), seed)
+        if (name, seed) not in self._skills:
             self._skills[name, seed] = Skill(load_skill(place, self.source), {})
-        if place:
-            return self._skills[name, seed]
-        return self._trained(name, self.encoded(name), self._config(name), seed)
+        return self._skills[name, seed]
 
     def data_mix(self, name: str, seed: int) -> Skill:
         """One LoRA on the data of all skills: ``data_mix``, or ``data_mix_2r`` of rank k r.
@@ -141,11 +139,11 @@ class Stages:
 
     def encoded(self, skill: str, split: str = "train", n: int | None = None) -> list[dict]:
         """Training rows ``{input_ids, labels}`` of a skill."""
-        name = (skill, split, n or self.profile.n_train, self.profile.max_length)
-        if name not in self._rows:
-            items = self.source.items(*name[:3])
-            self._rows[name] = encode_all(self.source.tokenizer, items, name[3])
-        return self._rows[name]
+        n, length = n or self.profile.n_train, self.profile.max_length
+        if (skill, split, n, length) not in self._rows:
+            rows = encode_all(self.source.tokenizer, self.source.items(skill, split, n), length)
+            self._rows[skill, split, n, length] = rows
+        return self._rows[skill, split, n, length]
 
     def _config(self, skill: str) -> SkillTraining:
         config = self.profile.training_of(skill)
@@ -154,22 +152,18 @@ class Stages:
         batches = self.profile.epochs * len(self.encoded(skill)) / config.batch_size
         return replace(config, steps=math.ceil(batches))
 
-    @cached_property
-    def _bf16(self) -> bool:
-        """What ``bf16="auto"`` means on this machine, the same for all processes."""
-        return processes.broadcast(devices.fast_bf16(self.source.model.device.type))
-
     def _trained(self, name: str, rows: list[dict], config: SkillTraining, seed: int) -> Skill:
         if (name, seed) in self._skills:
             return self._skills[name, seed]
-        config = replace(config, bf16=self._bf16) if config.bf16 == "auto" else config
         source = self.source
+        if config.bf16 == "auto":  # all processes do what process 0 measures
+            fast = processes.broadcast(devices.fast_bf16(source.model.device.type))
+            config = replace(config, bf16=fast)
         inputs = {"base": source.key, "rows": digest(rows), "config": asdict(config), "seed": seed}
 
         def make(folder: Path, scratch: Path) -> None:
-            lora, log = train_lora(
-                source.model, rows, config, seed, source.name, checkpoints=scratch
-            )
+            where = {"base_model": source.name, "checkpoints": scratch}
+            lora, log = train_lora(source.model, rows, config, seed, **where)
             lora = replace(lora, provenance={"skill": name, "seed": seed, "steps": config.steps})
             save_lora(lora, folder / "adapter")
             write_json_atomic(folder / "log.json", log)
@@ -177,8 +171,6 @@ class Stages:
         folder = self.build("skill", inputs, make)
         log = json.loads((folder / "log.json").read_text())
         return self._skills.setdefault((name, seed), Skill(load_lora(folder / "adapter"), log))
-
-    # --- alphas ---------------------------------------------------------------------------------
 
     def alpha_rows(
         self, seed: int, share: float | None = None, skills: Sequence[str] = ()
@@ -188,8 +180,7 @@ class Stages:
         ``share``: another share than the profile's; ``skills``: only these skills' data.
         """
         rng = random.Random(f"alpha data {seed}")
-        share = self.profile.alphas.share if share is None else share
-        rows = []
+        share, rows = self.profile.alphas.share if share is None else share, []
         for name in self.profile.skills:
             encoded = self.encoded(name)
             drawn = rng.sample(encoded, max(1, round(share * len(encoded))))
@@ -210,7 +201,7 @@ class Stages:
 
     def soup_inputs(self, loras: Sequence[LoRA], rows: list[dict], seed: int) -> dict:
         """What names an artifact that is learned over LoRAs."""
-        digests = [lora_digest(lora) for lora in loras]
+        digests = list(map(lora_digest, loras))
         return {"base": self.source.key, "loras": digests, "rows": digest(rows), "seed": seed}
 
     def learn(
@@ -221,9 +212,8 @@ class Stages:
         inputs = {"held_out": held_out, "options": options} | self.soup_inputs(loras, rows, seed)
 
         def make(folder: Path, scratch: Path) -> None:
-            learned = learn_alphas(
-                self.source.model, loras, rows, seed=seed, checkpoints=scratch, **options
-            )
+            how = options | {"seed": seed, "checkpoints": scratch}
+            learned = learn_alphas(self.source.model, loras, rows, **how)
             loss = self.held_out_loss(merge(loras, "cat", weights=learned))
             learned.to_json(folder / "alphas.json")
             write_json_atomic(folder / "held_out.json", {"loss": loss})
@@ -244,13 +234,16 @@ class Stages:
         """The arguments of `learn_alphas` that a preset stands for."""
         if preset == "released":
             return {"preset": "released"}
-        best = next(entry for entry in self.grid if entry["chosen"])
-        lr = 0.0 if preset == "lr0" else best["lr"]
-        options = self.alpha_options(best["normalise"], best["init"], lr)
-        return options | ({"granularity": "global"} if preset == "global" else {})
+        best = self.point_options(next(entry for entry in self.grid if entry["chosen"]))
+        changes = {"lr0": {"lr": 0.0}, "global": {"granularity": "global"}}
+        return best | changes.get(preset, {})
+
+    def point_options(self, entry: dict) -> dict:
+        """The arguments of `learn_alphas` at one point of the grid."""
+        return self.alpha_options(entry["normalise"], entry["init"], entry["lr"])
 
     def alpha_options(self, normalise: str, init: str, lr: float) -> dict:
-        """Arguments of `learn_alphas` for one point of the grid, with the profile's schedule."""
+        """Arguments of `learn_alphas`, with the profile's schedule."""
         a = self.profile.alphas
         return {"normalise": normalise, "init": init, "lr": lr, "epochs": a.epochs,
                 "batch_size": a.batch_size}  # fmt: skip
@@ -271,11 +264,8 @@ class Stages:
 
     def grid_soup(self, entry: dict) -> LoRA:
         """The soup of one point of the grid, on the grid's seed."""
-        options = self.alpha_options(entry["normalise"], entry["init"], entry["lr"])
-        learned, _ = self._learn(entry["seed"], options)
+        learned, _ = self._learn(entry["seed"], self.point_options(entry))
         return merge(self.loras(entry["seed"]), "cat", weights=learned)
-
-    # --- answers --------------------------------------------------------------------------------
 
     def items(self, task: str) -> list[dict]:
         """The test items of a task."""
@@ -327,6 +317,8 @@ class Stages:
 
     def config(self) -> dict:
         """The profile as plain JSON values, and what base and data are. No paths."""
-        return {**json.loads(json.dumps(plain(self.profile))), "base": self.source.name,
-                "seeds": list(self.seeds), "base_info": self.source.info,
-                "data": self.source.tasks.data(), "threads": torch.get_num_threads()}  # fmt: skip
+        p, data = self.profile, self.source.tasks.data()
+        adapters = {s: Path(a).name if Path(a).is_dir() else a for s, a in p.adapters.items()}
+        return {**json.loads(json.dumps(asdict(p))), "adapters": adapters, "data": data,
+                "base": self.source.name, "base_info": self.source.info,
+                "seeds": list(self.seeds), "threads": torch.get_num_threads()}  # fmt: skip

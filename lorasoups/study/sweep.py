@@ -1,12 +1,12 @@
 """Studies x seeds as jobs, on this machine or on Slurm, through submitit.
 
 A job evaluates one study on one seed into the store; a last job per study writes the results file.
-Jobs that need the same artifact wait at its lock, and nothing is made twice: a second call goes on
-where the first one stopped. ``out`` must be a folder that all machines share.
+Nothing is made twice: jobs wait at an artifact's lock, and a second call goes on from there.
 """
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -67,13 +67,11 @@ def sweep(
     out: str | Path = "",
     **options,
 ) -> list[Failure]:
-    """Run studies x seeds as jobs; returns what failed (no results file is written for its study).
+    """Run studies x seeds as jobs; returns what failed (its study gets no results file).
 
     Args:
-        profile, studies, seeds: what to run.
         engine: ``local``, ``slurm``, or ``debug`` (one job after the other, in this process).
-        jobs: at most so many at a time.
-        gpus: per job; ``local`` gives every job at a time its own.
+        jobs, gpus: at most so many jobs at a time; GPUs per job, on ``local`` its own.
         minutes, partition: after which a job is ended; of Slurm.
         out: folder for results, store and logs, as for `Experiment`.
         options: of `Profile.adapted`; all but ``methods`` need a profile with a real base.
@@ -92,14 +90,12 @@ def sweep(
             raise SoupError(f"--{option} means nothing here: profile {profile}; leave it out")
     executor = _executor(engine, minutes, gpus, jobs, partition, out)
     files = [Job(str(profile), study, seeds, str(out), None, options, gpus) for study in studies]
-    failures: list[Failure] = []
-    for group in [[replace(job, seed=seed) for job in files for seed in range(seeds)], files]:
-        broken = {failure.job.study for failure in failures}
-        ready = [job for job in group if job.study not in broken]
-        at_once = jobs if engine == "local" else max(1, len(ready))  # Slurm counts by itself
-        for start in range(0, len(ready), at_once):
-            failures += _run(executor, ready[start : start + at_once], engine)
-    return failures
+    each = [replace(job, seed=seed) for job in files for seed in range(seeds)]
+    at_once = jobs if engine == "local" else len(each)  # Slurm counts by itself
+    failures = _run(executor, each, at_once, engine)
+    broken = {failure.job.study for failure in failures}
+    ready = [job for job in files if job.study not in broken]
+    return failures + _run(executor, ready, at_once, engine)
 
 
 def _executor(engine: str, minutes: int, gpus: int, jobs: int, partition: str | None, out) -> Any:
@@ -113,15 +109,12 @@ def _executor(engine: str, minutes: int, gpus: int, jobs: int, partition: str | 
         import submitit
     except ModuleNotFoundError:
         raise SoupError("submitit is missing: sweep; pip install 'lorasoups[sweep]'") from None
-    executor = submitit.AutoExecutor(
-        ensure_folder(Folders(out=out).cache.with_name("sweep")), cluster=engine
-    )
-    executor.update_parameters(name="lorasoups", timeout_min=minutes)
-    if engine == "slurm":
-        executor.update_parameters(
-            gpus_per_node=gpus or None, tasks_per_node=1, nodes=1, slurm_partition=partition,
-            slurm_array_parallelism=jobs,
-        )  # fmt: skip
+    logs = ensure_folder(Folders(out=out).cache.with_name("sweep"))
+    executor = submitit.AutoExecutor(logs, cluster=engine)
+    slurm = {"gpus_per_node": gpus or None, "tasks_per_node": 1, "nodes": 1,
+             "slurm_partition": partition, "slurm_array_parallelism": jobs}  # fmt: skip
+    more = slurm if engine == "slurm" else {}
+    executor.update_parameters(name="lorasoups", timeout_min=minutes, **more)
     return executor
 
 
@@ -133,37 +126,40 @@ def _visible_gpus() -> list[str]:
     return [number for number in listed.split(",") if number.strip().isdigit()]
 
 
-def _run(executor: Any, jobs: list[Job], engine: str) -> list[Failure]:
-    """Submit jobs together and wait for all. Ctrl-C cancels them (finished stages stay)."""
-    if engine == "local":
-        own = [_visible_gpus()[i * job.gpus : (i + 1) * job.gpus] for i, job in enumerate(jobs)]
-        jobs = [replace(job, visible=",".join(gpus)) for job, gpus in zip(jobs, own, strict=True)]
-    handles, failures = executor.map_array(run_job, jobs), []
-    try:
-        for job, handle in zip(jobs, handles, strict=True):
-            why = _error(handle)
-            print(f"  {'FAILED' if why else 'done'} {job.name}", flush=True)
-            failures += [Failure(job, why, Path(handle.paths.stderr))] if why else []
-    except BaseException:
-        for handle in handles:
-            handle.cancel(check=False)
-        raise
+def _run(executor: Any, queue: list[Job], at_once: int, engine: str) -> list[Failure]:
+    """Run jobs, so many together, and wait for all. Ctrl-C cancels them; finished stages stay."""
+    failures = []
+    while queue:
+        jobs, queue = queue[:at_once], queue[at_once:]
+        if engine == "local":
+            free = iter(_visible_gpus())
+            jobs = [replace(j, visible=",".join(next(free) for _ in range(j.gpus))) for j in jobs]
+        handles = executor.map_array(run_job, jobs)
+        try:
+            for job, handle in zip(jobs, handles, strict=True):
+                why = _error(handle)
+                print(f"  {'FAILED' if why else 'done'} {job.name}", flush=True)
+                failures += [Failure(job, why, Path(handle.paths.stderr))] if why else []
+        except BaseException:
+            for handle in handles:
+                handle.cancel(check=False)
+            raise
     return failures
 
 
 def _error(handle: Any) -> str:
     """Waits for a job; why it failed, in one line, or ""."""
-    from submitit.core.utils import FailedJobError, UncompletedJobError
-
     try:
         error = handle.exception()
     except Exception as lost:
         error = lost
-    if isinstance(error, UncompletedJobError) and not isinstance(error, FailedJobError):
-        return KILLED
-    lines = [line.strip() for line in str(error or "").splitlines() if line.strip("- ")]
-    named = [line for line in lines if "Error" in line]
-    return (named or lines or [type(error).__name__])[-1][:300] if error else ""
+    if error is None:
+        return ""
+    first = f"{type(error).__name__}: {error}".splitlines()[0]
+    # submitit puts the job's own traceback into the message of its error
+    named = re.findall(r"^[\w.]*(?:Error|Diverged): .*", str(error), re.MULTILINE)
+    why = [first, *named][-1][:300]
+    return KILLED if why.startswith("UncompletedJobError") else why
 
 
 def run_job(job: Job) -> None:

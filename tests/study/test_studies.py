@@ -11,9 +11,7 @@ from lorasoups.lora import methods as merge_methods
 from lorasoups.lora.lora import LoRA
 from lorasoups.results.file import load_results
 from lorasoups.results.reading import GROUPS
-from lorasoups.study.ablations import ABLATIONS, run_ablation
-from lorasoups.study.ablations.alphas import learned
-from lorasoups.study.ablations.skills import with_length, with_rank
+from lorasoups.study.ablations import ABLATIONS, learned, run_ablation, with_length, with_rank
 from lorasoups.study.methods import merges, methods_for, methods_of
 from lorasoups.study.methods.base import with_demonstrations
 from lorasoups.study.profile import load_profile

@@ -4,15 +4,32 @@ from collections.abc import Sequence
 from fnmatch import filter as matching
 
 from lorasoups.errors import SoupError
-from lorasoups.study.methods.base import Method, unmerged
-from lorasoups.study.methods.merges import learned, static
-from lorasoups.study.methods.rivals import rivals
+from lorasoups.results.reading import CAT, CONTROLS, MIX, SEARCH, SKILLS
+from lorasoups.study.methods.base import Base, DataMix, FewShot, Fresh, Method, Trained
+from lorasoups.study.methods.merges import Cat, RandomCat, static
+from lorasoups.study.methods.rivals import LoraHub, XLora
 from lorasoups.study.profile import Profile
 
 
 def methods_for(skills: Sequence[str]) -> dict[str, Method]:
     """Every method of a study with these skills, by name, in the table's order."""
-    table = [*unmerged(skills), *learned(), *rivals(), *static()]
+    table = [
+        Base("base", "base", SKILLS, main=True),
+        FewShot("few_shot", "base, few-shot", SKILLS),
+        *(Trained(name, f"{name} LoRA", SKILLS, main=True) for name in skills),
+        DataMix("data_mix", "DATA-MIX (rank r)", MIX, main=True),
+        DataMix("data_mix_2r", "DATA-MIX (rank k r)", MIX),
+        Fresh("fresh", "new LoRA on the alpha data", CONTROLS, main=True),
+        Cat("cat", "CAT (learned alphas)", CAT, main=True),
+        Cat("cat_global", "CAT, one alpha per LoRA", CONTROLS, main=True, preset="global"),
+        Cat("cat_lr0", "CAT, lr = 0", CONTROLS, preset="lr0"),
+        RandomCat("cat_random", "CAT, random alphas", CONTROLS),
+        Cat("released", "CAT, released schedule", CONTROLS, main=True, preset="released"),
+        LoraHub("lorahub@delta", "LoraHub (delta)", SEARCH),
+        LoraHub("lorahub@factors", "LoraHub (factors, as released)", SEARCH, on="factors"),
+        XLora("xlora", "X-LoRA (mixture of experts)", SEARCH),
+        *static(),
+    ]
     return {method.name: method for method in table}
 
 

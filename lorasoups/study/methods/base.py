@@ -4,12 +4,10 @@ A method asks the stages for what it needs; the stages know no methods.
 """
 
 import random
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lorasoups.errors import SoupError
 from lorasoups.lora.lora import LoRA
-from lorasoups.results import reading
 from lorasoups.study.stages import Skill, Stages
 
 
@@ -51,23 +49,20 @@ class FewShot(Method):
 def with_demonstrations(stages: Stages, task: str, seed: int) -> list[dict]:
     """Test items whose prompts begin with solved training examples, one of every skill.
 
-    The demonstrations are short ones, drawn by the seed; none is of the target task, which has no
-    training data. A skill is left out where its example no longer fits the model's context.
+    They are short ones, drawn by the seed; none is of the target task, which has no training data.
+    A skill is left out where its example no longer fits the model's context.
     """
     rng, source, p = random.Random(f"demonstrations {seed}"), stages.source, stages.profile
-    items = stages.items(task)
+    items, text = stages.items(task), ""
 
     def tokens(text: str) -> int:
         return len(source.tokenizer(text).input_ids)
 
     room = getattr(source.model.config, "max_position_embeddings", 2048)
     room -= p.max_new_tokens + max(tokens(item["prompt"]) for item in items)
-    text = ""
     for skill in p.skills:
-        pool = source.items(skill, "train", 100)
-        pool = sorted(pool, key=lambda item: len(item["prompt"] + item["answer"]))[:30]
-        chosen = rng.choice(pool)
-        longer = f"{text}{chosen['prompt']}{chosen['answer']}\n"
+        solved = [i["prompt"] + i["answer"] for i in source.items(skill, "train", 100)]
+        longer = text + rng.choice(sorted(solved, key=len)[:30]) + "\n"
         text = longer if tokens(longer) <= room else text
     return [item | {"prompt": text + item["prompt"]} for item in items]
 
@@ -95,15 +90,3 @@ class Fresh(Method):
 
     def adapter(self, stages: Stages, seed: int) -> LoRA:
         return stages.fresh_lora(seed).lora
-
-
-def unmerged(skills: Sequence[str]) -> list[Method]:
-    """The methods of this file, for these skills, in the table's order."""
-    return [
-        Base("base", "base", reading.SKILLS, main=True),
-        FewShot("few_shot", "base, few-shot", reading.SKILLS),
-        *(Trained(name, f"{name} LoRA", reading.SKILLS, main=True) for name in skills),
-        DataMix("data_mix", "DATA-MIX (rank r)", reading.MIX, main=True),
-        DataMix("data_mix_2r", "DATA-MIX (rank k r)", reading.MIX),
-        Fresh("fresh", "new LoRA on the alpha data", reading.CONTROLS, main=True),
-    ]

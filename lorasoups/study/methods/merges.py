@@ -36,22 +36,8 @@ class RandomCat(Method):
 
 def random_alphas(loras: Sequence[LoRA], seed: int) -> dict[str, list[float]]:
     """Per module the softmax of standard normal numbers: where the released schedule starts."""
-    generator = torch.Generator().manual_seed(seed)
-    names = sorted({name for lora in loras for name in lora.modules})
-    return {
-        name: torch.randn(len(loras), generator=generator).softmax(0).tolist() for name in names
-    }
-
-
-def learned() -> list[Method]:
-    """CAT and its controls, in the table's order."""
-    return [
-        Cat("cat", "CAT (learned alphas)", reading.CAT, main=True),
-        Cat("cat_global", "CAT, one alpha per LoRA", reading.CONTROLS, True, preset="global"),
-        Cat("cat_lr0", "CAT, lr = 0", reading.CONTROLS, preset="lr0"),
-        RandomCat("cat_random", "CAT, random alphas", reading.CONTROLS),
-        Cat("released", "CAT, released schedule", reading.CONTROLS, True, preset="released"),
-    ]
+    drawn, names = torch.Generator().manual_seed(seed), {m for lora in loras for m in lora.modules}
+    return {m: torch.randn(len(loras), generator=drawn).softmax(0).tolist() for m in sorted(names)}
 
 
 @dataclass(frozen=True)
@@ -65,37 +51,30 @@ class Static(Method):
         return stages.latest((self.name, seed), lambda: self._merge(stages, seed))
 
     def _merge(self, stages: Stages, seed: int) -> LoRA:
-        loras = stages.loras(seed)
+        loras, options = stages.loras(seed), self._options(stages.profile.density, seed)
         weights = None if self.weight is None else [self.weight] * len(loras)
-        options = self._options(stages.profile.density, seed)
         return merge(loras, self.merge_method, weights=weights, on=self.on, **options)
 
     def _options(self, density: float, seed: int) -> dict:
-        has = methods.METHODS[self.merge_method].options
-        keeps_all = self.merge_method == "knots"  # as its official code does
-        given = {"density": density} if "density" in has and not keeps_all else {}
-        return given | ({"seed": seed} if "seed" in has else {})
+        taken = set(methods.METHODS[self.merge_method].options)
+        if self.merge_method == "knots":  # keeps all, as its official code does
+            taken -= {"density"}
+        given = {"density": density, "seed": seed}
+        return {option: value for option, value in given.items() if option in taken}
 
     def answers(self, stages: Stages, task: str, seed: int) -> list[dict]:
-        digest = self._digest(stages, seed)
-        return stages.answers(task, digest, lambda: stages.with_adapter(self.adapter(stages, seed)))
-
-    def _digest(self, stages: Stages, seed: int) -> str:
-        """The merge's digest, stored: a second run need not merge to know its answers' name."""
-        inputs = {
-            "loras": [lora_digest(lora) for lora in stages.loras(seed)],
-            "method": self.merge_method,
-            "on": self.on,
-            "weight": self.weight,
-            "options": self._options(stages.profile.density, seed),
-        }
+        """As ever; the merge's digest is stored, so that a second run need not merge."""
+        digests, density = map(lora_digest, stages.loras(seed)), stages.profile.density
+        inputs = {"loras": list(digests), "method": self.merge_method, "on": self.on,
+                  "weight": self.weight, "options": self._options(density, seed)}  # fmt: skip
 
         def make(folder: Path, scratch: Path) -> None:
             digest = lora_digest(self.adapter(stages, seed))
             write_json_atomic(folder / "digest.json", {"sha256": digest})
 
-        folder = stages.build("merge", inputs, make)
-        return json.loads((folder / "digest.json").read_text())["sha256"]
+        stored = stages.build("merge", inputs, make) / "digest.json"
+        digest = json.loads(stored.read_text())["sha256"]
+        return stages.answers(task, digest, lambda: stages.with_adapter(self.adapter(stages, seed)))
 
 
 def static() -> list[Method]:

@@ -7,7 +7,6 @@ from lorasoups.files import write_json_atomic
 from lorasoups.learning import lorahub, xlora
 from lorasoups.lora.adapters import load_lora, save_lora
 from lorasoups.lora.lora import LoRA
-from lorasoups.results import reading
 from lorasoups.study.methods.base import Method
 from lorasoups.study.stages import Stages
 
@@ -23,50 +22,32 @@ class LoraHub(Method):
         return json.loads((self._search(stages, seed) / "search.json").read_text())["weights"]
 
     def _search(self, stages: Stages, seed: int) -> Path:
-        loras, rows, budget = stages.loras(seed), stages.alpha_rows(seed), stages.profile.budget
-        inputs = stages.soup_inputs(loras, rows, seed) | {"on": self.on, "budget": budget}
+        loras, rows = stages.loras(seed), stages.alpha_rows(seed)
+        how = {"on": self.on, "budget": stages.profile.budget}
 
         def make(folder: Path, scratch: Path) -> None:
-            best = lorahub.lorahub(
-                stages.source.model, loras, rows, on=self.on, budget=budget, seed=seed
-            )
+            best = lorahub.lorahub(stages.source.model, loras, rows, seed=seed, **how)
             save_lora(best.lora, folder / "adapter")
             search = {"weights": best.weights, "history": best.history}
             write_json_atomic(folder / "search.json", search)
 
-        return stages.build("lorahub", inputs, make)
+        return stages.build("lorahub", stages.soup_inputs(loras, rows, seed) | how, make)
 
 
 class XLora(Method):
     """A mixture of the skills' LoRAs, token by token, by a trained gate."""
 
     def answers(self, stages: Stages, task: str, seed: int) -> list[dict]:
-        folder = self._gate(stages, seed)
-        gate = xlora.XLora.load(folder)
-        return stages.answers(
-            task,
-            None,
-            lambda: xlora.mixed(stages.source.model, stages.loras(seed), gate),
-            more={"mixture": folder.name},
-        )
+        model, loras, folder = stages.source.model, stages.loras(seed), self._gate(stages, seed)
+        gate, more = xlora.XLora.load(folder), {"mixture": folder.name}
+        return stages.answers(task, None, lambda: xlora.mixed(model, loras, gate), more=more)
 
     def _gate(self, stages: Stages, seed: int) -> Path:
         loras, rows = stages.loras(seed), stages.alpha_rows(seed)
-        schedule = {k: getattr(stages.profile.alphas, k) for k in ("epochs", "batch_size")}
+        how = {k: getattr(stages.profile.alphas, k) for k in ("epochs", "batch_size")}
 
         def make(folder: Path, scratch: Path) -> None:
-            gate = xlora.train_xlora(
-                stages.source.model, loras, rows, seed=seed, checkpoints=scratch, **schedule
-            )
-            gate.save(folder)
+            run = {"seed": seed, "checkpoints": scratch}
+            xlora.train_xlora(stages.source.model, loras, rows, **run, **how).save(folder)
 
-        return stages.build("xlora", stages.soup_inputs(loras, rows, seed) | schedule, make)
-
-
-def rivals() -> list[Method]:
-    """LoraHub and X-LoRA, in the table's order."""
-    return [
-        LoraHub("lorahub@delta", "LoraHub (delta)", reading.SEARCH),
-        LoraHub("lorahub@factors", "LoraHub (factors, as released)", reading.SEARCH, on="factors"),
-        XLora("xlora", "X-LoRA (mixture of experts)", reading.SEARCH),
-    ]
+        return stages.build("xlora", stages.soup_inputs(loras, rows, seed) | how, make)
