@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,20 +23,24 @@ from lorasoups.lora.serving import vllm_max_lora_rank
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 PROVENANCE = "soup.json"
-
 _FACTOR = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<side>[AB])\.weight")
+_NO_FACTOR = {
+    "lora_embedding": "is a LoRA on an embedding, which cannot be merged",
+    "lora_magnitude_vector": "belongs to DoRA, which cannot be merged exactly",
+    ".lora_B.bias": "is a LoRA bias (lora_bias), which cannot be merged exactly",
+}
+_UNKNOWN = "is not a LoRA factor of a linear layer"
 
 
 def load_lora(path: str | os.PathLike, *, device: str | torch.device = "cpu") -> LoRA:
     """Read a PEFT LoRA folder (``adapter_config.json`` + ``adapter_model.safetensors``).
 
     Honours r, lora_alpha, rank_pattern, alpha_pattern and use_rslora. Tensors of any float type
-    become float32, on ``device`` (``auto``: the GPU where there is one). ``provenance`` holds the
-    folder's name and the sha256 of its weights.
+    become float32, on ``device``; ``provenance`` holds the folder's name and its weights' sha256.
 
-    Raises SoupError, naming the file, for a missing or damaged one, for weights that are not
-    safetensors, and for everything that cannot be merged exactly: DoRA, biases, embeddings,
-    modules_to_save, initialisations that change the base, other adapter types, unknown tensors.
+    Raises SoupError, naming the file, for one that is missing, damaged or pickled, and for what
+    cannot be merged exactly: DoRA, biases, embeddings, modules_to_save, initialisations that change
+    the base, other adapter types, unknown tensors.
     """
     folder = Path(path)
     if not folder.is_dir():
@@ -75,20 +80,18 @@ def save_lora(
 ) -> Path:
     """Write a plain PEFT adapter that stock ``PeftModel.from_pretrained`` reloads exactly.
 
-    rank: cut every module to this rank first (QR + SVD of the factors); default: keep all.
-    dtype: of the stored tensors; float16 and bfloat16 halve the size and round.
-    overwrite: replace an adapter folder that is already there.
+    The folder appears whole or not at all, with provenance and ranks in ``soup.json``.
+    rank: cut every module to this rank first; default: keep all. dtype: as stored; 16 bits round.
+    overwrite: replace an adapter folder.
 
-    The folder appears whole or not at all; ``soup.json`` beside the weights holds the provenance
-    and the rank that a server must allow.
-    Raises SoupError if the folder exists and is not empty (or with ``overwrite`` is no adapter),
-    if a number does not fit ``dtype``, and if the disk refuses.
+    Raises SoupError if the folder is not empty (with ``overwrite``: is no adapter), a number does
+    not fit ``dtype``, or the disk refuses.
     """
     target = Path(path).resolve()
     check_target(target, overwrite, (target / CONFIG).is_file(), "adapter")
     if rank is not None:
-        modules = {name: compress(factors, rank) for name, factors in lora.modules.items()}
-        lora = LoRA(modules, lora.base_model, {**lora.provenance, "saved_rank": rank})
+        cut = lora.each(lambda factors: compress(factors, rank))
+        lora = LoRA(cut.modules, lora.base_model, {**lora.provenance, "saved_rank": rank})
     notes = {
         "lorasoups": __version__,
         "serve": {"rank": lora.max_rank, "vllm_max_lora_rank": vllm_max_lora_rank(lora)},
@@ -106,9 +109,9 @@ def save_lora(
 
 
 def check_target(target: Path, overwrite: bool, replaceable: bool, kind: str) -> None:
-    """Refuse to write over a file or a folder, unless it is empty or may be replaced.
+    """Refuse to write over a file or a folder that is not empty; SoupError.
 
-    ``replaceable``: whether the folder holds a ``kind``, which ``overwrite`` allows to replace.
+    With ``overwrite`` a folder is ``replaceable`` that holds a ``kind``.
     """
     with disk_errors(target):
         if target.exists() and not target.is_dir():
@@ -118,9 +121,7 @@ def check_target(target: Path, overwrite: bool, replaceable: bool, kind: str) ->
     if not overwrite:
         raise SoupError(f"folder exists and is not empty: {target}; choose another or overwrite it")
     if not replaceable:
-        raise SoupError(
-            f"will not overwrite a folder that holds no {kind}: {target}; choose another"
-        )
+        raise SoupError(f"will not overwrite what is no {kind}: {target}; choose another folder")
 
 
 def _read_tensors(folder: Path) -> dict[str, Tensor]:
@@ -144,14 +145,15 @@ def _read_tensors(folder: Path) -> dict[str, Tensor]:
 def _to_lora(
     tensors: Mapping[str, Tensor], config: Mapping[str, Any], where: str, provenance: dict
 ) -> LoRA:
-    sides: dict[str, dict[str, Tensor]] = {}
+    sides: dict[str, dict[str, Tensor]] = defaultdict(dict)
     for key, tensor in tensors.items():
         match = _FACTOR.fullmatch(key)
         if match is None:
-            raise SoupError(f"tensor {key!r} {_explain(key)}: {where}; train without it")
+            why = next((why for part, why in _NO_FACTOR.items() if part in key), _UNKNOWN)
+            raise SoupError(f"tensor {key!r} {why}: {where}; train without it")
         if not tensor.is_floating_point():
             raise SoupError(f"tensor {key!r} is {tensor.dtype}: {where}; expected a float type")
-        sides.setdefault(match["module"], {})[match["side"]] = tensor.float()
+        sides[match["module"]][match["side"]] = tensor.float()
     if not sides:
         raise SoupError(f"no LoRA tensors at all: {where}; save or download the adapter again")
     modules = {name: _to_factors(name, pair, config, where) for name, pair in sides.items()}
@@ -169,25 +171,13 @@ def _to_factors(module: str, pair: dict[str, Tensor], config: Mapping, where: st
     except SoupError as error:
         raise SoupError(f"{error}: module {module!r}, {where}") from error
     if factors.rank != r:
-        raise SoupError(
-            f"module {module!r} has rank {factors.rank}, its config says {r}: {where}; "
-            "weights and adapter_config.json do not belong together"
-        )
+        ranks = f"module {module!r} has rank {factors.rank}, its config says {r}"
+        raise SoupError(f"{ranks}: {where}; weights and {CONFIG} do not belong together")
     wide = factors.shape[0] <= factors.shape[1]
     matrix, other = (factors.A, factors.B) if wide else (factors.B, factors.A)
     if scale == 1 and r == min(factors.shape) and torch.equal(other, torch.eye(r).to(other)):
         return Dense(matrix)
     return factors
-
-
-def _explain(key: str) -> str:
-    if "lora_embedding" in key:
-        return "is a LoRA on an embedding, which cannot be merged"
-    if "lora_magnitude_vector" in key:
-        return "belongs to DoRA, which cannot be merged exactly"
-    if key.endswith(".lora_B.bias"):
-        return "is a LoRA bias (lora_bias), which cannot be merged exactly"
-    return "is not a LoRA factor of a linear layer"
 
 
 def _to_tensors(lora: LoRA, dtype: torch.dtype, target: Path) -> dict[str, Tensor]:

@@ -1,12 +1,12 @@
 """Exact sums and rank reduction on LoRA factors.
 
-A sum of low-rank matrices is the product of the concatenated factors, and the SVD of a product
-``B @ A`` follows from two thin QR decompositions and the SVD of a small core:
-``B = Qb Rb``, ``A^T = Qa Ra``, ``B A = Qb (Rb Ra^T) Qa^T``. Nothing here takes the SVD of a dense
-``[out, in]`` matrix. Decompositions run in float64, results are float32.
+The SVD of ``B @ A`` follows from two thin QR decompositions and the SVD of a small core:
+``B = Qb Rb``, ``A^T = Qa Ra``, ``B A = Qb (Rb Ra^T) Qa^T``; no dense ``[out, in]`` matrix is
+decomposed. Decompositions run in float64, results are float32.
 """
 
 import math
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -19,11 +19,7 @@ EXACT_CORE_LIMIT = 1024
 
 
 def concatenate(factors: list[Factors], weights: Tensor) -> Factors:
-    """The exact weighted sum of k delta weights, as one pair of factors of rank sum r_i.
-
-    weights: float ``[k]``; they go to the B side. Up to rounding,
-    ``result.delta() == sum_i weights[i] * factors[i].delta()``.
-    """
+    """``sum_i weights[i] * delta_i``, exactly, as factors of rank sum r_i; weights: float [k]."""
     A = torch.cat([f.A for f in factors], dim=0)
     B = torch.cat([f.B * float(w) for f, w in zip(factors, weights, strict=True)], dim=1)
     return Factors(A, B)
@@ -32,10 +28,9 @@ def concatenate(factors: list[Factors], weights: Tensor) -> Factors:
 def compress(factors: Factors, rank: int) -> Factors:
     """The best approximation of rank <= ``rank`` in the Frobenius norm (Eckart-Young).
 
-    Factors that already have that rank come back unchanged. Singular values are split evenly
-    between A and B. Above EXACT_CORE_LIMIT (a full-rank delta of a wide layer) the top directions
-    come from block subspace iteration (Halko et al. 2011, arXiv 0909.4061, algorithm 4.4) from a
-    fixed start: still deterministic, near-best rather than best.
+    Factors of such a rank come back unchanged. Singular values are split evenly between A and B.
+    Above EXACT_CORE_LIMIT (a full-rank delta of a wide layer) it is near-best: block subspace
+    iteration (Halko et al. 2011, arXiv 0909.4061, algorithm 4.4) from a fixed start.
 
     Raises SoupError if ``rank`` is not a positive integer.
     """
@@ -49,9 +44,8 @@ def compress(factors: Factors, rank: int) -> Factors:
         left, core, right = _around_top(factors, rank)
     U, S, Vh = torch.linalg.svd(core, full_matrices=False)
     root = S[:rank].sqrt()
-    new_A = (root[:, None] * (Vh[:rank] @ right)).float().contiguous()
-    new_B = ((left @ U[:, :rank]) * root).float().contiguous()
-    return Factors(new_A, new_B)
+    A, B = root[:, None] * (Vh[:rank] @ right), (left @ U[:, :rank]) * root
+    return Factors(A.float().contiguous(), B.float().contiguous())
 
 
 def _around_core(factors: Factors) -> tuple[Tensor, Tensor, Tensor]:
@@ -73,14 +67,12 @@ def _around_top(
     factors: Factors, rank: int, extra: int = 16, rounds: int = 6
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The same for the ``rank + extra`` leading directions of the delta alone."""
-    forth = [factors.delta()] if isinstance(factors, Dense) else [factors.A, factors.B]
-    forth = [part.double() for part in forth]
+    parts = [factors.delta()] if isinstance(factors, Dense) else [factors.A, factors.B]
+    forth = [part.double() for part in parts]  # in the order of application
     back = [part.T for part in reversed(forth)]
 
     def product(parts: list[Tensor], x: Tensor) -> Tensor:
-        for part in parts:
-            x = part @ x
-        return x
+        return reduce(lambda product, part: part @ product, parts, x)
 
     generator = torch.Generator().manual_seed(0)
     width = min(rank + extra, factors.rank)
@@ -94,7 +86,7 @@ def _around_top(
 
 
 def frobenius(factors: Factors) -> float:
-    """The Frobenius norm of a delta weight; of factors, without making the ``[out, in]`` matrix."""
+    """The Frobenius norm of a delta weight, of factors without making the matrix."""
     if isinstance(factors, Dense):
         return float(factors.delta().double().norm())
     A, B = factors.A.double(), factors.B.double()

@@ -1,14 +1,13 @@
 """A LoRA adapter as an immutable value: per module two factors, nothing else.
 
-Terms: an adapted linear layer computes ``W x + delta x`` with the *delta weight*
-``delta = s * B @ A`` (Hu et al. 2021, arXiv 2106.09685, section 4.1), where ``s`` is
-``lora_alpha / r`` (or ``lora_alpha / sqrt(r)`` for rsLoRA, arXiv 2312.03732). Here ``s`` is folded
-into ``B``, so that ``delta = B @ A`` always, and is remembered apart only for those who need it.
+An adapted linear layer computes ``W x + delta x`` with the *delta weight* ``delta = s * B @ A``
+(Hu et al. 2021, arXiv 2106.09685, section 4.1); ``s`` is ``lora_alpha / r``, for rsLoRA (arXiv
+2312.03732) ``lora_alpha / sqrt(r)``. Here ``s`` is folded into ``B``: ``delta = B @ A`` always.
 """
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
@@ -19,10 +18,7 @@ from lorasoups.errors import SoupError
 
 
 def pick_device(name: str | torch.device = "auto") -> str:
-    """``auto``: the GPU where torch has one, else the CPU; other names are checked and kept.
-
-    Raises SoupError for an unknown device, or one that this machine does not have.
-    """
+    """``auto``: the GPU where torch has one, else the CPU; SoupError for a device not here."""
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -38,13 +34,12 @@ def pick_device(name: str | torch.device = "auto") -> str:
 class Factors:
     """The two factors of one adapted module; ``delta = B @ A``.
 
-    A: float32 ``[r, in]``. B: float32 ``[out, r]``, the LoRA scale already folded in.
-    scale: the ``s`` that was folded into ``B`` (1.0 for a merged adapter); ``B / scale`` is B as it
-    was trained. Only factor-wise merging (``on="factors"``) looks at it.
+    A: float32 ``[r, in]``. B: float32 ``[out, r]``. scale: the ``s`` in ``B`` (1.0 for a merged
+    adapter); ``B / scale`` is B as trained, which only ``on="factors"`` looks at.
     rank, shape, device: r; (out, in) of the delta weight; where the tensors are.
 
-    Raises SoupError if the shapes do not fit together, the rank is 0, a tensor is not float32, or a
-    number is not finite. The tensors are kept, not copied: do not write into them.
+    Raises SoupError for shapes that do not fit, rank 0, other types, and NaN or infinity. The
+    tensors are kept, not copied: do not write into them.
     """
 
     A: Tensor
@@ -77,9 +72,8 @@ class Factors:
 class Dense(Factors):
     """A delta weight kept as one float32 matrix ``[out, in]``: what methods that prune it return.
 
-    It reads as factors of rank min(out, in), of which the one on the short side is the identity.
-    The identity is made only when asked for, as in a saved adapter: all of a 7B model's together
-    take about as much memory as its deltas.
+    It reads as factors of rank min(out, in); the one on the short side is the identity, which is
+    made only when asked for (a 7B model's together take about as much memory as its deltas).
     """
 
     def __init__(self, matrix: Tensor):
@@ -119,13 +113,11 @@ def _checked(tensor: Tensor, label: str) -> Tensor:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class LoRA:
-    """An adapter: module path in the base model -> Factors.
+    """An adapter.
 
-    modules: keys like ``"model.layers.0.self_attn.q_proj"``; a module that is absent counts as 0.
-    base_model: ``base_model_name_or_path`` of the adapter config, "" if unknown.
-    provenance: JSON-able notes on where the adapter came from and how it was merged.
-
-    Raises SoupError if there is no module at all.
+    modules: path in the base (``"model.layers.0.self_attn.q_proj"``) -> Factors, at least one;
+    absent ones count as 0. base_model: ``base_model_name_or_path`` of its config, "" if unknown.
+    provenance: JSON-able notes on where it came from and how it was merged.
     """
 
     modules: Mapping[str, Factors]
@@ -143,10 +135,10 @@ class LoRA:
         return f"LoRA({len(self.modules)} modules, {shown}, base {self.base_model!r})"
 
     def __getitem__(self, name: str) -> Factors:
-        """The factors of one module; SoupError if this adapter does not touch it."""
+        """The factors of one module; SoupError if there are none."""
         if name not in self.modules:
-            example = next(iter(self.modules))
-            raise SoupError(f"no LoRA on module {name!r}; module names look like {example!r}")
+            known = next(iter(self.modules))
+            raise SoupError(f"no LoRA on module {name!r}; module names look like {known!r}")
         return self.modules[name]
 
     def delta(self, name: str) -> Tensor:
@@ -162,16 +154,19 @@ class LoRA:
         """The largest rank of all modules."""
         return max(factors.rank for factors in self.modules.values())
 
-    def scaled(self, weight: float) -> "LoRA":
-        """The adapter with every delta weight times ``weight``."""
-        modules = {name: factors.scaled(weight) for name, factors in self.modules.items()}
+    def each(self, change: Callable[[Factors], Factors]) -> "LoRA":
+        """The adapter with ``change`` applied to the factors of every module."""
+        modules = {name: change(factors) for name, factors in self.modules.items()}
         return LoRA(modules, self.base_model, self.provenance)
 
+    def scaled(self, weight: float) -> "LoRA":
+        """The adapter with every delta weight times ``weight``."""
+        return self.each(lambda factors: factors.scaled(weight))
+
     def to(self, device: str | torch.device) -> "LoRA":
-        """The adapter on ``device`` (``auto``, ``cpu``, ``cuda``, ...); see `pick_device`."""
+        """The adapter on ``device``; see `pick_device`."""
         device = pick_device(device)
-        modules = {name: factors.to(device) for name, factors in self.modules.items()}
-        return LoRA(modules, self.base_model, self.provenance)
+        return self.each(lambda factors: factors.to(device))
 
 
 def module_names(loras: list[LoRA]) -> list[str]:

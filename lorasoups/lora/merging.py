@@ -22,24 +22,21 @@ def merge(
     device: str | torch.device | None = None,
     **options: Any,
 ) -> LoRA:
-    """Merge k >= 1 LoRAs of one base model into one LoRA.
+    """Merge k >= 1 LoRAs of one base model into one LoRA; the inputs are never changed.
 
-    weights: k finite numbers, negative ones allowed (default 1/k each); or one such row per module:
-    a mapping module name -> k numbers, or an object whose ``.weights`` is one (the learned alphas).
-    on: what the method works on. "delta" (default): the true delta weights. "factors": A and B
-    apart, as PEFT 0.21.2's ``add_weighted_adapter`` does it; needs equal ranks.
+    weights: k finite numbers, negative ones allowed (default 1/k each); or a mapping module name ->
+    k such numbers; or an object whose ``.weights`` is one (the learned alphas).
+    on: "delta": the method works on the true delta weights; "factors": on A and B apart, as PEFT
+    0.21.2's ``add_weighted_adapter``, which needs equal ranks.
     rank: cut the result to this rank (QR + SVD). The default keeps it exact: of rank sum r_i for
     cat and linear, r for factor-wise methods, min(out, in) for methods that prune the delta itself.
-    device: where to compute and to leave the result, ``auto`` for the GPU where there is one; the
-    default is where the LoRAs are.
-    options: those of the method, see ``METHODS[method].options``.
+    device: where to compute and to leave the result (``auto``: a GPU if any); default: as given.
+    options: see ``METHODS[method].options``.
 
-    A module that some LoRA does not touch counts as zero there. One LoRA alone has nothing to
-    interfere with, so every method returns it times its weight, unpruned, as PEFT does. The inputs
-    are never changed.
+    A module that some LoRA does not touch counts as zero there. One LoRA alone comes back times its
+    weight under every method, unpruned, as in PEFT.
 
-    Raises SoupError for an unknown method or option, bad values, LoRAs of different base models, or
-    shapes or devices that disagree.
+    Raises SoupError for unknown or bad arguments, different base models, shapes or devices.
     """
     loras = _check_loras(loras, device)
     chosen = _check_method(method, on)
@@ -52,8 +49,6 @@ def merge(
         modules = {name: factors.scaled(float(by_module[name])) for name, factors in single}
     else:
         modules = chosen.fn(loras, by_module, on=on, **complete)
-    if rank is not None:
-        modules = {name: compress(factors, rank) for name, factors in modules.items()}
     provenance = {
         "method": method,
         "on": on,
@@ -62,7 +57,8 @@ def merge(
         "weights": _plain_weights(weights, by_module),
         "sources": [lora.provenance for lora in loras],
     }
-    return LoRA(modules, _common_base(loras), provenance)
+    merged = LoRA(modules, _common_base(loras), provenance)
+    return merged if rank is None else merged.each(lambda factors: compress(factors, rank))
 
 
 def _check_loras(loras: Sequence[LoRA], device: str | torch.device | None) -> list[LoRA]:
@@ -78,9 +74,8 @@ def _check_loras(loras: Sequence[LoRA], device: str | torch.device | None) -> li
         shapes = {lora.modules[name].shape for lora in loras if name in lora.modules}
         if len(shapes) > 1:
             shown = " and ".join(str(list(shape)) for shape in sorted(shapes))
-            raise SoupError(
-                f"delta weights of different shape {shown}: module {name!r}; merge LoRAs of a base"
-            )
+            what = f"delta weights of different shape {shown}: module {name!r}"
+            raise SoupError(f"{what}; merge LoRAs of one base")
     if device is not None:
         loras = [lora.to(device) for lora in loras]
     places = sorted({str(f.device) for lora in loras for f in lora.modules.values()})
@@ -109,7 +104,7 @@ def _check_method(method: str, on: str) -> Method:
 
 
 def _weights_by_module(weights: Any, loras: list[LoRA]) -> dict[str, Tensor]:
-    """Any accepted form of weights -> module name -> float64 ``[k]``, on the CPU."""
+    """Module name -> float64 ``[k]``, on the CPU."""
     names, k = module_names(loras), len(loras)
     weights = getattr(weights, "weights", weights)
     if not isinstance(weights, Mapping):

@@ -12,17 +12,15 @@ from typing import Any
 from lorasoups.errors import SoupError
 from lorasoups.lora.lora import LoRA
 
+# init_lora_weights that leave the base weights alone: the delta is relative to them
 PLAIN_INITS = (None, True, False, "gaussian", "eva", "orthogonal")
-"""``init_lora_weights`` that leave the base weights alone: the delta is relative to them."""
-
+# keys that are honoured here, or that matter only for placing and training the adapter
 _HARMLESS = frozenset(
     "alpha_pattern auto_mapping base_model_name_or_path corda_config eva_config exclude_modules "
     "inference_mode init_lora_weights layers_pattern layers_to_transform loftq_config "
     "lora_alpha lora_dropout lora_ga_config megatron_core peft_type peft_version "
     "qalora_group_size r rank_pattern revision target_modules task_type use_rslora".split()
 )
-"""Keys that are honoured here, or that matter only for placing and training the adapter."""
-
 _WHY = {
     "alora_invocation_tokens": "Activated LoRA acts on some tokens only",
     "bias": "it changes the biases of the base model",
@@ -34,6 +32,12 @@ _WHY = {
     "trainable_token_indices": "token embeddings were trained, which no LoRA can hold",
     "use_dora": "DoRA rescales the base weights, so its effect is not a delta that can be added",
 }
+# what `config_of` writes besides the names and ranks of an adapter
+_WRITTEN = {
+    "use_rslora": False, "use_dora": False, "bias": "none", "lora_dropout": 0.0,
+    "fan_in_fan_out": False, "init_lora_weights": True, "inference_mode": True,
+    "modules_to_save": None,
+}  # fmt: skip
 
 
 def check_supported(config: Mapping[str, Any], where: str) -> None:
@@ -53,25 +57,23 @@ def check_supported(config: Mapping[str, Any], where: str) -> None:
         if key in _HARMLESS or value in (None, False, [], {}) or (key, value) == ("bias", "none"):
             continue
         why = _WHY.get(key, "its effect on a merge is unknown")
-        raise SoupError(
-            f"{key}={value!r} cannot be merged exactly, {why}: {where}; train without it"
-        )
+        what = f"{key}={value!r} cannot be merged exactly, {why}"
+        raise SoupError(f"{what}: {where}; train without it")
 
 
 def rank_and_scale(config: Mapping[str, Any], module: str, where: str) -> tuple[int, float]:
-    """The rank r and the scale s of one module, by the patterns that PEFT would apply.
+    """The rank r and the scale of one module: lora_alpha / r, with ``use_rslora`` / sqrt(r).
 
-    s = lora_alpha / r, or lora_alpha / sqrt(r) with ``use_rslora``. Keys of ``rank_pattern`` and
-    ``alpha_pattern`` are regular expressions on the end of the module's name; the first match wins.
+    Keys of ``rank_pattern`` and ``alpha_pattern`` are regular expressions on the end of the
+    module's name; the first match wins.
     """
     r = _lookup(config, "rank_pattern", "r", module, where)
     alpha = _lookup(config, "alpha_pattern", "lora_alpha", module, where)
+    whose = f"of module {module!r} is"
     if type(r) is not int or r < 1:
-        raise SoupError(f"rank of module {module!r} is {r!r}: {where}; expected a positive integer")
+        raise SoupError(f"rank {whose} {r!r}: {where}; expected a positive integer")
     if type(alpha) not in (int, float) or not math.isfinite(alpha) or alpha == 0:
-        raise SoupError(
-            f"lora_alpha of module {module!r} is {alpha!r}: {where}; expected a number, not 0"
-        )
+        raise SoupError(f"lora_alpha {whose} {alpha!r}: {where}; expected a number, not 0")
     return r, alpha / (math.sqrt(r) if config.get("use_rslora") else r)
 
 
@@ -84,18 +86,16 @@ def _lookup(config: Mapping[str, Any], pattern_key: str, key: str, module: str, 
             if re.match(rf"(.*\.)?({pattern})$", module):
                 return value
         except re.error as error:
-            raise SoupError(
-                f"{pattern_key} has the bad pattern {pattern!r} ({error}): {where}; repair it"
-            ) from error
+            bad = f"{pattern_key} has the bad pattern {pattern!r} ({error})"
+            raise SoupError(f"{bad}: {where}; repair it") from error
     return config.get(key, 8)  # PEFT's default for both
 
 
 def config_of(lora: LoRA) -> dict[str, Any]:
-    """The ``adapter_config.json`` under which stock PEFT reloads ``lora`` exactly.
+    """The ``adapter_config.json`` under which stock PEFT reloads ``lora`` exactly, at scale 1.
 
-    ``lora_alpha = r`` everywhere, hence scale 1. ``r`` is the most common rank; modules of another
-    one are named by patterns that match one full name (``^``, escaped dots), so that "layers.1.x"
-    never catches "layers.11.x".
+    ``r`` is the most common rank. The patterns of other ones match one full name (``^``, escaped
+    dots), so that "layers.1.x" never catches "layers.11.x".
     """
     ranks = {name: factors.rank for name, factors in lora.modules.items()}
     r = Counter(ranks.values()).most_common(1)[0][0]
@@ -109,12 +109,5 @@ def config_of(lora: LoRA) -> dict[str, Any]:
         "rank_pattern": pattern,
         "alpha_pattern": pattern,
         "target_modules": sorted(ranks),
-        "use_rslora": False,
-        "use_dora": False,
-        "bias": "none",
-        "lora_dropout": 0.0,
-        "fan_in_fan_out": False,
-        "init_lora_weights": True,
-        "inference_mode": True,
-        "modules_to_save": None,
+        **_WRITTEN,
     }

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch.nn.functional import pad
 
 from lorasoups.errors import SoupError
 from lorasoups.lora.linalg import compress, distance, frobenius
@@ -12,9 +13,7 @@ from lorasoups.lora.lora import Factors, LoRA
 from lorasoups.lora.merging import merge
 from lorasoups.lora.methods import METHODS
 
-EXACT = 2**31
-"""A rank that cuts nothing."""
-
+EXACT = 2**31  # a rank that cuts nothing
 VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """What vLLM's ``--max-lora-rank`` accepts (documentation of vLLM 0.11; not run here)."""
 
@@ -36,21 +35,17 @@ def advice(lora: LoRA) -> str:
 
 
 def uniform_rank(lora: LoRA) -> LoRA:
-    """The same delta weights with every module at the largest rank, padded with zeros (exact).
+    """The same delta weights, each module padded with zeros to the largest rank.
 
-    Servers that read one ``r`` from the config, and not PEFT's ``rank_pattern``, need that.
+    For servers that read one ``r`` from the config, and not PEFT's ``rank_pattern``.
     """
-    rank = lora.max_rank
 
     def padded(f: Factors) -> Factors:
-        if f.rank == rank:
-            return f
-        A = torch.cat([f.A, f.A.new_zeros(rank - f.rank, f.shape[1])])
-        B = torch.cat([f.B, f.B.new_zeros(f.shape[0], rank - f.rank)], dim=1)
-        return Factors(A, B, f.scale)
+        extra = lora.max_rank - f.rank
+        A, B = pad(f.A, (0, 0, 0, extra)), pad(f.B, (0, extra))
+        return Factors(A, B, f.scale) if extra else f
 
-    modules = {name: padded(factors) for name, factors in lora.modules.items()}
-    return LoRA(modules, lora.base_model, lora.provenance)
+    return lora.each(padded)
 
 
 def rank_loss(
@@ -63,26 +58,18 @@ def rank_loss(
     device: str | torch.device | None = None,
     **options: Any,
 ) -> tuple[float, str, float]:
-    """What ``merge(..., rank=rank)`` loses against the same merge at full rank.
+    """What ``merge(..., rank=rank)`` loses against full rank (``svd``: against the exact sum).
 
-    For ``svd``, whose own default is a cut, that is the exact sum. Arguments as those of `merge`.
-
-    Returns:
-        the relative Frobenius norm of the loss over all modules together; the name of the worst
-        module; its own loss.
+    Returns the relative Frobenius norm of the loss over all modules together, the name of the worst
+    module, and its own loss.
     """
     full = {"rank": EXACT} if "rank" in METHODS[method].options else {}
     whole = merge(loras, method, weights=weights, on=on, device=device, **options, **full)
-    modules = {name: compress(factors, rank) for name, factors in whole.modules.items()}
-    return cut_error(whole, LoRA(modules))
+    return cut_error(whole, whole.each(lambda factors: compress(factors, rank)))
 
 
 def cut_error(whole: LoRA, cut: LoRA) -> tuple[float, str, float]:
-    """What rank reduction lost; returns as `rank_loss`.
-
-    Raises:
-        SoupError: adapters of different modules.
-    """
+    """What a cut lost; returns as `rank_loss`. Raises SoupError if the modules differ."""
     if whole.modules.keys() != cut.modules.keys():
         raise SoupError("adapters of different modules: rank reduction; compare one with its cut")
     lost, size, worst = 0.0, 0.0, ("", -1.0)

@@ -2,8 +2,8 @@
 
 A method is a function ``fn(loras, weights, *, on, **options) -> dict[str, Factors]``:
 loras: k >= 2 adapters whose shapes agree; weights: module name -> float64 ``[k]``, for every module
-of the union; on: one of the method's ``on``; options: complete and checked. To add one, write a
-file in this folder that ends with ``METHOD = Method(...)`` and name it in ``__init__.py``.
+of the union; on, options: checked. To add one, write a file here that ends with ``METHOD =
+Method(...)`` and name it in ``__init__.py``.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -59,12 +59,11 @@ def is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def is_rank(value: Any) -> bool:
-    """True for positive integers and None."""
-    return value is None or (type(value) is int and value > 0)
-
-
-RANK = Option(None, is_rank, "a positive integer, or None for the largest rank of any LoRA")
+RANK = Option(
+    None,
+    lambda value: value is None or (type(value) is int and value > 0),
+    "a positive integer, or None for the largest rank of any LoRA",
+)
 DENSITY = Option(
     0.75,
     lambda value: is_number(value) and 0 < value <= 1,
@@ -85,29 +84,24 @@ def apply_rule(
     """Apply a tensor-wise rule to every module, in ``order`` (default: sorted by name).
 
     on="delta": the rule merges the delta weights; the result is exact and dense.
-    on="factors": the rule merges the A's and then, apart from them, the B's, each weighted by
-    ``sqrt|w s|`` with the sign of ``w s`` on the A side (PEFT 0.21.2, ``tuners/lora/model.py``,
-    ``_generalized_task_arithmetic_weighted_adapter``), where s is the LoRA scale. The product of
-    such sums has cross terms B_i A_j; it is what PEFT users and the paper's baselines get.
+    on="factors": the rule merges the A's and then the B's, each weighted by ``sqrt|w s|`` with the
+    sign of ``w s`` on the A side, s being the LoRA scale (PEFT 0.21.2, ``tuners/lora/model.py``,
+    ``_generalized_task_arithmetic_weighted_adapter``). The product of such sums has cross terms
+    B_i A_j; it is what PEFT users and the paper's baselines get.
 
     Raises SoupError if factors of different rank meet under on="factors".
     """
     merged = {}
     for name in module_names(loras) if order is None else order:
         factors, w = present(loras, weights, name)
-        if on == "factors":
-            merged[name] = _merge_factors(rule, factors, w, name)
-        else:
+        if on == "delta":
             merged[name] = Dense(rule([f.delta() for f in factors], w.float()))
+            continue
+        if len(ranks := sorted({f.rank for f in factors})) > 1:
+            raise SoupError(f'ranks differ {ranks}: module {name!r}, on="factors"; use on="delta"')
+        scaled = w * torch.tensor([f.scale for f in factors], dtype=torch.float64)
+        root = scaled.abs().sqrt()
+        A = rule([f.A for f in factors], torch.where(scaled >= 0, root, -root).float())
+        B = rule([f.B / f.scale for f in factors], root.float())
+        merged[name] = Factors(A, B)
     return merged
-
-
-def _merge_factors(rule: Rule, factors: list[Factors], weights: Tensor, name: str) -> Factors:
-    ranks = sorted({f.rank for f in factors})
-    if len(ranks) > 1:
-        raise SoupError(f'ranks differ {ranks}: module {name!r}, on="factors"; use on="delta"')
-    scaled = weights * torch.tensor([f.scale for f in factors], dtype=torch.float64)
-    root = scaled.abs().sqrt()
-    A = rule([f.A for f in factors], torch.where(scaled >= 0, root, -root).float())
-    B = rule([f.B / f.scale for f in factors], root.float())
-    return Factors(A, B)

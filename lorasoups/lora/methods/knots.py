@@ -1,15 +1,14 @@
 """KnOTS: align the LoRAs by one SVD of all their deltas side by side, then merge by signs (TIES).
 
 After the official code (KnOTS baa35e8, ``task_merger.py``, ``masking_ops.py``), per module:
-``[D_1 .. D_k] = U diag(S) [V_1 .. V_k]``, singular values up to 1e-5 of the largest are dropped
-(official: 1e-5 absolute); ``T_i = diag(S) V_i``. The T_i of all modules together are trimmed per
-LoRA to the top ``density`` by magnitude (official for Llama: 100 %, our default), signs are elected
-by the sum, agreeing entries are averaged over their number and multiplied by ``lam`` (1 by default,
-so that one LoRA comes back as itself; official for Llama-3-8B: 0.5); the result is ``U T``. Our
-deltas contain LoRA's scale, which the official code leaves out, and weights, which it lacks,
-multiply the kept entries after the election, as in our TIES. Entries of T_i up to 1e-12 of the
-largest singular value count as 0: as "agreeing" rounding errors they would halve what another LoRA
-holds alone.
+``[D_1 .. D_k] = U diag(S) [V_1 .. V_k]``, ``T_i = diag(S) V_i``. Each LoRA's T_i of all modules
+together are trimmed to the top ``density`` by magnitude (official for Llama: 100 %, our default),
+signs are elected by the sum, agreeing entries are averaged over their number and multiplied by
+``lam`` (ours: 1, so that one LoRA comes back as itself; official for Llama-3-8B: 0.5); the result
+is ``U T``. Deviations: singular values up to 1e-5 of the largest are dropped (official: 1e-5
+absolute); the deltas contain LoRA's scale; weights multiply the kept entries after the election;
+entries of T_i up to 1e-12 of the largest singular value count as 0, since "agreeing" rounding
+errors would halve what another LoRA holds alone.
 """
 
 import torch
@@ -27,9 +26,8 @@ KEEP = Option(1.0, DENSITY.allowed, DENSITY.expects)
 def align(factors: list[Factors]) -> tuple[Tensor, list[Tensor]]:
     """``U`` [out, p] and ``T_i`` [p, in] with ``B_i A_i = U T_i``, float64, 1 <= p <= sum r_i.
 
-    The SVD is of a small matrix between two QR decompositions. It is unique but for rotations among
-    equal singular values and for signs of columns; those matter only where votes cancel to 0, as
-    for a LoRA and its negative. If all deltas are 0, so is the one row of every T_i.
+    Unique but for rotations among equal singular values and for signs of columns, which matter only
+    where votes cancel to 0 (a LoRA and its negative). If all deltas are 0, so is every T_i's row.
     """
     q_out, r_out = torch.linalg.qr(torch.cat([f.B.double() for f in factors], dim=1))
     halves = [torch.linalg.qr(f.A.double().T) for f in factors]

@@ -1,14 +1,13 @@
 """LoRA-LEGO: cluster the rank-one units of all LoRAs, one cluster per rank of the result.
 
-After two unofficial implementations (there is no official one), which agree on this: a unit is a
-row a_j of A with the column b_j of B; the units of all LoRAs are grouped by k-means into
-``clusters`` clusters (default: the largest rank); a cluster's centroid is scaled so that its top
-entry is the mean of its members' top entries; the result is multiplied by sqrt(r / clusters), r
-being the largest rank of any LoRA. A module with no more units than clusters is left as the exact
-sum. Here units are not normalised, their size is their largest magnitude, and sqrt(s) is folded
-into both factors. Weights are ours: sqrt|w s| multiplies both, the sign of w s stands on a. Unlike
-all other methods on deltas, the result depends on how a delta weight is factored ((a, b) or
-(c a, b / c)), and may depend on the order of the LoRAs, which decides from where k-means starts.
+There is no official code; two unofficial implementations agree on this: a unit is a row a_j of A
+with the column b_j of B; k-means groups the units of all LoRAs into ``clusters`` clusters (default:
+r, the largest rank of any LoRA); a centroid is scaled so that its top entry is the mean of its
+members' top entries; the result is multiplied by sqrt(r / clusters). No more units than clusters:
+the exact sum. Here units are not normalised, their size is their largest magnitude. Weights are
+ours: sqrt|w s| multiplies a and b, the sign of w s stands on a. Unlike other methods on deltas, the
+result depends on how a delta is factored ((a, b) or (c a, b / c)) and on the order of the LoRAs,
+which decides from where k-means starts.
 """
 
 import warnings
@@ -41,18 +40,14 @@ def cluster(points: Tensor, k: int, seed: int) -> list[Tensor]:
     if len(points) <= k:
         return [torch.tensor([i]) for i in range(len(points))]
     k = min(k, len(points.unique(dim=0)))  # k-means++ cannot start from more
-    # k-means sees distances alone: n points in d dimensions have them in n dimensions too, and a
-    # layer of Llama-7B has d = 15,104
+    # n points have the same distances in n dimensions; a layer of Llama-7B has d = 15,104
     data = torch.linalg.qr(points.T, mode="r").R.T.contiguous().cpu().numpy()
-    rng, best = np.random.default_rng(seed), (np.inf, None)
-    for _ in range(STARTS):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # "one of the clusters is empty"
-            centers, labels = kmeans2(data, k, ROUNDS, minit="++", rng=rng)
-        spread = float(((data - centers[labels]) ** 2).sum())
-        if spread < best[0]:
-            best = (spread, labels)
-    labels = torch.from_numpy(best[1])
+    rng = np.random.default_rng(seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # "one of the clusters is empty"
+        starts = [kmeans2(data, k, ROUNDS, minit="++", rng=rng) for _ in range(STARTS)]
+    _, labels = min(starts, key=lambda start: float(((data - start[0][start[1]]) ** 2).sum()))
+    labels = torch.from_numpy(labels)
     return [(labels == c).nonzero()[:, 0] for c in range(k) if (labels == c).any()]
 
 

@@ -5,18 +5,16 @@
 | keep the largest entries | magnitude_prune | ties |
 | drop entries at random and rescale | dare_linear | dare_ties |
 
-All four follow PEFT 0.21.2 (``utils/merge_utils.py``). Implementations of TIES differ; this one
-trims each tensor apart (the paper: the whole task vector at once), elects signs on the trimmed,
-*unweighted* tensors (mergekit: weighted) by the sum of values or of signs ("total", "frequency"),
-counts a tie as +, then weights and takes the mean over the *number* of agreeing tensors (mergekit:
-over their weights), with no further factor lambda. So weights 1/k give a result about k times
-smaller than an average; the released LoRA-Soups script uses weights 1.0.
+All four follow PEFT 0.21.2 (``utils/merge_utils.py``). Its TIES trims each tensor apart (the paper:
+the whole task vector), elects signs on the trimmed, *unweighted* tensors (mergekit: weighted) by
+the sum of values or of signs ("total", "frequency"), counts a tie as +, then weights and takes the
+mean over the *number* of agreeing tensors (mergekit: over their weights), without a factor lambda.
+So weights 1/k give about 1/k of an average; the released LoRA-Soups script uses weights 1.0.
 
 DARE draws its masks on the CPU, the same for every device, from a generator of its own: module by
-module (sorted by name, or as ``order`` says), per module all adapters in turn (on="factors": all
-A's, then all B's). With ``order`` = the base model's module order and ``seed`` = the global
-generator's, PEFT draws the same masks (``add_weighted_adapter`` first uses up numbers to initialise
-the new adapter; seed after that).
+module (sorted, or as ``order`` says), per module all adapters in turn (on="factors": all A's, then
+all B's). PEFT draws the same masks with ``order`` = the base's module order and ``seed`` = the
+global generator's, seeded after ``add_weighted_adapter`` has initialised the new adapter.
 """
 
 from collections.abc import Sequence
@@ -56,10 +54,7 @@ def drop_and_rescale(tensor: Tensor, density: float, generator: torch.Generator)
 
 
 def elect_and_average(tensors: list[Tensor], weights: Tensor, majority_sign_method: str) -> Tensor:
-    """Elect a sign per entry, then average the weighted entries that have this sign (TIES 3.2-3.3).
-
-    Entries that are 0 agree with no sign; where nothing agrees the result is 0.
-    """
+    """Elect a sign per entry, average the weighted entries that have it (TIES 3.2-3.3), or 0."""
     stacked = torch.stack(tensors)
     signs = stacked.sign()
     votes = (stacked if majority_sign_method == "total" else signs).sum(dim=0)
@@ -78,11 +73,9 @@ def prune_and_combine(
     seed: int | None = None,
     order: Sequence[str] | None = None,
 ) -> dict[str, Factors]:
-    """All four methods, on the deltas or on A and B apart.
+    """All four methods: with a seed entries are dropped at random, without one the smallest are.
 
-    With a seed entries are dropped at random, without one the smallest are. With a sign method the
-    rest is combined by elected signs, without one by the weighted sum.
-
+    With a sign method the rest is combined by elected signs, without one by the weighted sum.
     Raises SoupError if ``order`` is not all module names.
     """
     if order is not None and sorted(order) != module_names(loras):
@@ -101,32 +94,33 @@ def prune_and_combine(
     return apply_rule(rule, loras, weights, on, order)
 
 
-_RANDOM = {"seed": SEED, "order": ORDER}
+_KEEP, _RANDOM = {"density": DENSITY}, {"seed": SEED, "order": ORDER}
+_ELECT = {"majority_sign_method": SIGN}
 MAGNITUDE_PRUNE = Method(
     "magnitude_prune",
     prune_and_combine,
     "keep the largest entries of each LoRA (density), then the weighted sum",
     "Magnitude pruning (Han et al. 2015, arXiv 1506.02626)",
-    {"density": DENSITY},
+    _KEEP,
 )
 TIES = Method(
     "ties",
     prune_and_combine,
     "trim to the largest entries, elect a sign per entry, average those that agree",
     "TIES-Merging (Yadav et al. 2023, arXiv 2306.01708)",
-    {"density": DENSITY, "majority_sign_method": SIGN},
+    _KEEP | _ELECT,
 )
 DARE_LINEAR = Method(
     "dare_linear",
     prune_and_combine,
     "drop entries at random and rescale (density, seed), then the weighted sum",
     "DARE (Yu et al. 2023, arXiv 2311.03099)",
-    {"density": DENSITY} | _RANDOM,
+    _KEEP | _RANDOM,
 )
 DARE_TIES = Method(
     "dare_ties",
     prune_and_combine,
     "drop entries at random and rescale (density, seed), then merge by elected signs",
     "DARE (Yu et al. 2023, arXiv 2311.03099) with TIES (arXiv 2306.01708)",
-    {"density": DENSITY, "majority_sign_method": SIGN} | _RANDOM,
+    _KEEP | _ELECT | _RANDOM,
 )

@@ -9,10 +9,9 @@ from lorasoups.lora.methods.base import RANK, Method, Weights, apply_rule, prese
 
 
 def exact_sum(loras: list[LoRA], weights: Weights, *, on: str) -> dict[str, Factors]:
-    """``delta = sum_i w_i delta_i`` per module, of rank sum r_i, by concatenated factors.
+    """``sum_i w_i delta_i`` per module, of rank sum r_i, by concatenated factors.
 
-    With the learned alphas of CAT as per-module weights this is the paper's soup; with constant
-    weights it is PEFT's ``cat``.
+    With learned alphas this is the paper's soup, with constant weights PEFT's ``cat``.
     """
     return {name: concatenate(*present(loras, weights, name)) for name in module_names(loras)}
 
