@@ -12,8 +12,6 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from lorasoups.errors import SoupError
-from lorasoups.report.figures.ablation import places
-from lorasoups.report.figures.alphas import correlations
 from lorasoups.results import reading, stats
 from lorasoups.results.reading import Results, estimate, interval, label, percent
 
@@ -273,7 +271,7 @@ def against_each(results: Results) -> str:
 
 def along(results: Results, curve: str, what: str) -> str:
     """The two ends and the best point of one curve."""
-    points = [(x, estimate(results, m)) for x, m in places(results)[curve]]
+    points = [(x, estimate(results, m)) for x, m in reading.places(results)[curve]]
     points = [(x, e) for x, e in points if e]
     best = max(points, key=lambda point: point[1].mean)
     shown = ", ".join(
@@ -286,7 +284,7 @@ def along(results: Results, curve: str, what: str) -> str:
 def moved(results: Results, curve: str, small: float = 0.01) -> str:
     """At which learning rates the alphas stay where they start."""
     points = []
-    for x, method in places(results)[curve]:
+    for x, method in reading.places(results)[curve]:
         extras = [row["extra"] for row in reading.rows(results, method=method)]
         distances = [extra["alpha_moved"] for extra in extras if "alpha_moved" in extra]
         if distances:
@@ -301,7 +299,7 @@ def moved(results: Results, curve: str, small: float = 0.01) -> str:
 
 def stable(results: Results) -> str:
     """How well the seeds agree on the order of the modules, per LoRA."""
-    by_skill = dict(zip(reading.skills(results), correlations(results), strict=True))
+    by_skill = dict(zip(reading.skills(results), reading.correlations(results), strict=True))
     if not all(by_skill.values()):
         return "One seed: nothing can be said about stability."
     parts = [

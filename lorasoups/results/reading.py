@@ -2,9 +2,11 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 import numpy as np
+from scipy.stats import spearmanr
 
 from lorasoups.errors import SoupError
 from lorasoups.results import stats
@@ -152,3 +154,33 @@ def against_all(results: Results, task: str, a: str = "cat") -> dict[str, stats.
     if not others:
         raise SoupError(f"no verdicts: {task}; tests are {', '.join(results['items'])}")
     return {b: stats.paired(*pair(results, task, a, b)) for b in others}
+
+
+def extras(results: Results, method: str, name: str) -> list[float]:
+    """A further number of a method's rows on the target, where they have it."""
+    return [row["extra"][name] for row in rows(results, method=method) if name in row["extra"]]
+
+
+def places(results: Results) -> dict[str, list[tuple[float, str]]]:
+    """Curve of an ablation -> its points (x, method), by x."""
+    curves: dict[str, list[tuple[float, str]]] = {}
+    for method, place in results["config"]["places"].items():
+        curves.setdefault(place["curve"], []).append((place["x"], method))
+    return {curve: sorted(points) for curve, points in curves.items()}
+
+
+def alphas_by_seed(results: Results, preset: str = "ours") -> np.ndarray:
+    """Alphas [seeds, modules, k], modules in the order of their names."""
+    seeds: dict[int, dict[str, list]] = {}
+    for e in results["alphas"]:
+        if e["preset"] == preset:
+            seeds.setdefault(e["seed"], {})[e["module"]] = e["values"]
+    return np.array([[values for _, values in sorted(of.items())] for of in seeds.values()])
+
+
+def correlations(results: Results, preset: str = "ours") -> list[list[float]]:
+    """Per LoRA Spearman's rank correlation over modules, for every pair of seeds."""
+    return [
+        [float(spearmanr(a, b).statistic) for a, b in combinations(of_lora, 2)]
+        for of_lora in np.moveaxis(alphas_by_seed(results, preset), -1, 0)
+    ]

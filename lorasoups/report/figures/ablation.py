@@ -1,7 +1,6 @@
 """An ablation: its single variants as points with intervals, its sweeps as curves."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -9,27 +8,18 @@ from matplotlib.figure import Figure
 
 from lorasoups.report.figures import style
 from lorasoups.results import reading
-from lorasoups.results.reading import estimate
+from lorasoups.results.reading import Results, estimate
 
 _LOOKS = ((style.BLUE, "o", "-"), (style.ORANGE, "s", "--"), (style.GREEN, "^", ":"))
 ROW = 0.27  # inches per variant
 
 
-def places(results: Mapping[str, Any]) -> dict[str, list[tuple[float, str]]]:
-    """Curve -> its points (x, method), by x."""
-    found: dict[str, list[tuple[float, str]]] = {}
-    for method, place in results["config"]["places"].items():
-        found.setdefault(place["curve"], []).append((place["x"], method))
-    return {curve: sorted(points) for curve, points in found.items()}
-
-
 @style.styled
-def bars(results: Mapping[str, Any], title: str) -> Figure:
+def bars(results: Results, title: str) -> Figure:
     """Every variant that is no point of a curve: mean, 95 % interval, a circle per seed."""
     on_curves = results["config"]["places"]
     names = [m for ms in reading.methods(results).values() for m in ms if m not in on_curves]
-    figure = style.new_figure(ROW * len(names) + 1.0)
-    ax = figure.subplots()
+    figure, [ax] = style.panels(ROW * len(names) + 1.0, title)
     for y, method in enumerate(names):
         color = style.BLUE if method == "cat" else style.GREY
         style.bar(ax, y, estimate(results, method), 0.65, color=color)
@@ -38,13 +28,12 @@ def bars(results: Mapping[str, Any], title: str) -> Figure:
     ax.margins(x=0.12)
     ax.grid(axis="x")
     ax.set_xlabel(style.solved(results))
-    style.title(figure, title)
     return figure
 
 
 @style.styled
 def curves(
-    results: Mapping[str, Any],
+    results: Results,
     xlabel: str,
     title: str,
     names: Mapping[str, str],
@@ -62,28 +51,27 @@ def curves(
         facts: further numbers of the rows (``extra``) -> label of their panel.
     """
     facts = facts or {}
-    figure = style.new_figure(3.0, style.WIDTH if facts else style.WIDTH * 0.75)
-    axes = figure.subplots(1, 1 + len(facts), squeeze=False)[0]
-    lines = places(results)
+    width = style.WIDTH if facts else style.WIDTH * 0.75
+    figure, (main, *others) = style.panels(3.0, title, 1, 1 + len(facts), width)
+    places = reading.places(results)
     for (curve, name), (color, mark, line) in zip(names.items(), _LOOKS, strict=False):
-        points = [(x, m) for x, m in lines.get(curve, []) if estimate(results, m)]
+        points = [(x, m, estimate(results, m)) for x, m in places.get(curve, [])]
+        points = [point for point in points if point[2]]
         if not points:
             continue
-        found = [estimate(results, m) for _, m in points]
-        xs = [x for x, _ in points]
-        axes[0].fill_between(xs, [100 * f.lo for f in found], [100 * f.hi for f in found],
-                             color=color, alpha=0.18, lw=0)  # fmt: skip
+        xs, methods, estimates = zip(*points, strict=True)
+        main.fill_between(xs, [100 * e.lo for e in estimates], [100 * e.hi for e in estimates],
+                          color=color, alpha=0.18, lw=0)  # fmt: skip
         look = {"color": color, "marker": mark, "linestyle": line, "label": name}
-        axes[0].plot(xs, [100 * f.mean for f in found], **look)
-        for ax, fact in zip(axes[1:], facts, strict=True):
-            values = [_fact(results, m, fact) for _, m in points]
-            ax.plot(xs, values, **look)
-    axes[0].set_ylabel(f"solved, % ({reading.target(results)})")
-    axes[0].set_ylim(bottom=0)
-    for ax, text in zip(axes, ("", *facts.values()), strict=True):
-        _axis(ax, xlabel, text, log, sorted({x for own in lines.values() for x, _ in own}))
-    axes[0].legend()
-    style.title(figure, title)
+        main.plot(xs, [100 * e.mean for e in estimates], **look)
+        for ax, fact in zip(others, facts, strict=True):
+            ax.plot(xs, [_fact(results, m, fact) for m in methods], **look)
+    main.set_ylabel(f"solved, % ({reading.target(results)})")
+    main.set_ylim(bottom=0)
+    ticks = sorted({x for points in places.values() for x, _ in points})
+    for ax, text in zip((main, *others), ("", *facts.values()), strict=True):
+        _axis(ax, xlabel, text, log, ticks)
+    main.legend()
     return figure
 
 
@@ -95,13 +83,11 @@ def _axis(ax: Axes, xlabel: str, ylabel: str, log: bool, ticks: list[float]) -> 
         ax.minorticks_off()
     ax.set_xlabel(xlabel)
     if ylabel:
-        ax.set_ylabel(ylabel)
-        if "log" in ylabel:
-            ax.set_yscale("log")
+        ax.set(ylabel=ylabel, yscale="log" if "log" in ylabel else "linear")
     ax.grid(axis="y")
 
 
-def _fact(results: Mapping[str, Any], method: str, fact: str) -> float:
+def _fact(results: Results, method: str, fact: str) -> float:
     """Mean over seeds of a further number of a method's rows; NaN where none has it."""
-    values = [r["extra"][fact] for r in reading.rows(results, method=method) if fact in r["extra"]]
+    values = reading.extras(results, method, fact)
     return float(np.mean(values)) if values else float("nan")

@@ -5,9 +5,9 @@ from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
 
-import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.style import context
 
 from lorasoups.files import write_bytes_atomic
 from lorasoups.results import reading
@@ -32,25 +32,13 @@ DPI = 150
 
 STYLE = {
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same on every machine
-    "font.size": 9,
-    "axes.titlesize": 9,
-    "axes.titlelocation": "left",
-    "axes.labelsize": 9,
-    "xtick.labelsize": 8.5,
-    "ytick.labelsize": 8.5,
-    "legend.fontsize": 8.5,
-    "legend.frameon": False,
-    "figure.titlesize": 10.5,
-    "figure.titleweight": "bold",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "grid.color": "#DDDDDD",
-    "grid.linewidth": 0.6,
-    "hatch.linewidth": 0.6,
-    "pdf.fonttype": 42,
-    "svg.hashsalt": "lorasoups",
-}
+    "font.size": 9, "axes.titlesize": 9, "axes.titlelocation": "left", "axes.labelsize": 9,
+    "xtick.labelsize": 8.5, "ytick.labelsize": 8.5, "legend.fontsize": 8.5,
+    "legend.frameon": False, "figure.titlesize": 10.5, "figure.titleweight": "bold",
+    "axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True,
+    "grid.color": "#DDDDDD", "grid.linewidth": 0.6, "hatch.linewidth": 0.6,
+    "pdf.fonttype": 42, "svg.hashsalt": "lorasoups",
+}  # fmt: skip
 # dates and version strings would change the bytes of an unchanged figure
 _METADATA = {
     "png": {"Software": None},
@@ -63,9 +51,7 @@ def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
 
     @wraps(draw)
     def inside(*args, **options) -> Figure:
-        with matplotlib.rc_context():
-            matplotlib.rcdefaults()
-            matplotlib.rcParams.update(STYLE)
+        with context(STYLE, after_reset=True):
             figure = draw(*args, **options)
             figure.draw_without_rendering()  # ticks are made when first drawn: now, in this style
         return figure
@@ -73,9 +59,15 @@ def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
     return inside
 
 
-def new_figure(height: float, width: float = WIDTH) -> Figure:
-    """An empty figure (inches) with constrained layout; none of pyplot's global state."""
-    return Figure(figsize=(width, height), layout="constrained")
+def panels(
+    height: float, title: str = "", rows: int = 1, columns: int = 1, width: float = WIDTH, **options
+) -> tuple[Figure, list[Axes]]:
+    """A figure (inches) with its title over the left edge, and its panels, row by row."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False, **options)
+    if title:
+        figure.suptitle(title, x=0.01, ha="left")
+    return figure, list(axes.flat)
 
 
 def rows(ax: Axes, labels: list[str]) -> None:
@@ -103,31 +95,19 @@ def solved(results: reading.Results) -> str:
     )
 
 
-def title(figure: Figure, text: str) -> None:
-    """The figure's title, over its left edge."""
-    figure.suptitle(text, x=0.01, ha="left")
-
-
 def render(figure: Figure, kind: str, dpi: int = DPI) -> bytes:
     """The bytes of ``png`` or ``pdf``, without dates: equal figures give equal bytes."""
     buffer = io.BytesIO()
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(STYLE)
+    with context(STYLE, after_reset=True):
         figure.savefig(buffer, format=kind, dpi=dpi, metadata=_METADATA[kind])
     return buffer.getvalue()
 
 
 def save(figure: Figure, folder: Path | str, name: str) -> Path:
-    """Write ``name.png`` and ``name.pdf`` into ``folder``, each in one step.
+    """Write ``name.pdf`` and ``name.png`` into ``folder``, each in one step; the path of the PNG.
 
-    Returns:
-        The path of the PNG.
-
-    Raises:
-        SoupError: the folder cannot be written; older figures stand as they were.
+    Raises SoupError if the folder cannot be written; older figures stand as they were.
     """
-    folder = Path(folder)
     for kind in ("pdf", "png"):
-        written = write_bytes_atomic(folder / f"{name}.{kind}", render(figure, kind))
+        written = write_bytes_atomic(Path(folder) / f"{name}.{kind}", render(figure, kind))
     return written

@@ -20,11 +20,12 @@ RESULT_TOP = 6.1
 @style.styled
 def draw() -> Figure:
     """The diagram; it shows no result, so it takes none."""
-    figure = style.new_figure(4.25)
-    axes = figure.subplots(1, 3)
-    for ax, panel in zip(axes, (_data_mixing, _linear, _cat), strict=True):
+    figure, axes = style.panels(4.25, columns=3)
+    ways = {"data mixing": _data_mixing, "linear merge of factors": _linear, "CAT": _cat}
+    for ax, (name, panel) in zip(axes, ways.items(), strict=True):
         ax.set(xlim=(0, 10), ylim=(-0.3, 17.1), aspect="equal")
         ax.set_axis_off()
+        _text(ax, 5, 16.4, name, weight="bold", size=10)
         _data(ax, 0.5, "math data", ONE)
         _data(ax, 5.5, "code data", TWO)
         panel(ax)
@@ -32,30 +33,23 @@ def draw() -> Figure:
 
 
 def _data_mixing(ax: Axes) -> None:
-    _text(ax, 5, 16.4, "data mixing", weight="bold", size=10)
     _arrow(ax, (1.6, 13.3), (4.2, 7.0))
     _arrow(ax, (8.4, 13.3), (5.8, 7.0))
     _text(ax, 5, 12.2, "train one LoRA\non both")
     _factors(ax, 2.7, RESULT_TOP, BOTH, "$B$", "$A$")
-    _formula(
-        ax, r"$\Delta W = B\,A$", "needs all the data, and a new\ntraining for every combination"
-    )
+    _text(ax, 5, 1.85, r"$\Delta W = B\,A$", size=9)
+    _text(ax, 5, 0.5, "needs all the data, and a new\ntraining for every combination")
 
 
 def _linear(ax: Axes) -> None:
-    _text(ax, 5, 16.4, "linear merge of factors", weight="bold", size=10)
     _skills(ax)
     _text(ax, 5, 7.35, "average A's and B's, apart")
     _factors(ax, 2.7, RESULT_TOP, BOTH, r"$\bar B$", r"$\bar A$")
-    _formula(
-        ax,
-        r"$\Delta W = \frac{1}{2}(B_1A_1 + B_2A_2 + B_1A_2 + B_2A_1)$",
-        "no training, but cross terms\nthat belong to no skill",
-    )
+    _text(ax, 5, 1.85, r"$\Delta W = \frac{1}{2}(B_1A_1 + B_2A_2 + B_1A_2 + B_2A_1)$", size=9)
+    _text(ax, 5, 0.5, "no training, but cross terms\nthat belong to no skill")
 
 
 def _cat(ax: Axes) -> None:
-    _text(ax, 5, 16.4, "CAT", weight="bold", size=10)
     _skills(ax)
     _text(ax, 5, 7.35, r"concatenate, learn only $\alpha$")
     x, top = 1.5, RESULT_TOP
@@ -66,11 +60,8 @@ def _cat(ax: Axes) -> None:
         ax.add_patch(Circle((x + 2.4, y), 0.42, fc=style.WHITE, ec=style.BLACK, lw=0.8))
         _text(ax, x + 2.4, y, rf"$\alpha_{i + 1}$")
         _matrix(ax, x + 3.3, top - THIN * i, LONG, THIN, look, f"$A_{i + 1}$")
-    _formula(
-        ax,
-        r"$\Delta W = \alpha_1 B_1A_1 + \alpha_2 B_2A_2$",
-        "one pair of alphas per module,\nlearned on 5 % of the skills' data",
-    )
+    _text(ax, 5, 1.85, r"$\Delta W = \alpha_1 B_1A_1 + \alpha_2 B_2A_2$", size=9)
+    _text(ax, 5, 0.5, "one pair of alphas per module,\nlearned on 5 % of the skills' data")
 
 
 def _skills(ax: Axes) -> None:
@@ -87,25 +78,20 @@ def _factors(ax: Axes, x: float, top: float, look: dict, b: str, a: str, size: f
     _matrix(ax, x + (THIN + 0.35) * size, top, LONG * size, THIN * size, look, a)
 
 
-def _matrix(
-    ax: Axes, x: float, top: float, width: float, height: float, look: dict, name: str
-) -> None:
+def _matrix(ax: Axes, x: float, top: float, width: float, height: float, look: dict, name: str):
     ax.add_patch(Rectangle((x, top - height), width, height, ec=style.BLACK, lw=0.8, **look))
-    place = {"boxstyle": "round,pad=0.1", "fc": style.WHITE, "ec": "none"}
-    _text(ax, x + width / 2, top - height / 2, name, size=7.5, bbox=place)
+    _text(ax, x + width / 2, top - height / 2, name, size=7.5, bbox=_plate(0.1))
 
 
 def _data(ax: Axes, x: float, name: str, look: dict) -> None:
-    box = FancyBboxPatch((x, 13.5), 4, 1.7, "round,pad=0,rounding_size=0.4", ec=style.BLACK, lw=0.8)
-    box.set(**look)
-    ax.add_patch(box)
-    place = {"boxstyle": "round,pad=0.15", "fc": style.WHITE, "ec": "none"}
-    _text(ax, x + 2, 14.35, name, bbox=place)
+    round_box = "round,pad=0,rounding_size=0.4"
+    ax.add_patch(FancyBboxPatch((x, 13.5), 4, 1.7, round_box, ec=style.BLACK, lw=0.8, **look))
+    _text(ax, x + 2, 14.35, name, bbox=_plate(0.15))
 
 
-def _formula(ax: Axes, formula: str, words: str) -> None:
-    _text(ax, 5, 1.85, formula, size=9)
-    _text(ax, 5, 0.5, words)
+def _plate(pad: float) -> dict:
+    """A white plate under a text."""
+    return {"boxstyle": f"round,pad={pad}", "fc": style.WHITE, "ec": "none"}
 
 
 def _arrow(ax: Axes, start: tuple[float, float], end: tuple[float, float]) -> None:
