@@ -100,15 +100,10 @@ def run_ablations(stages: Stages, names: Iterable[str] = (), progress: bool = Tr
 
 
 def learned(
-    stages: Stages,
-    seed: int,
-    *,
-    options: dict | None = None,
+    stages: Stages, seed: int, *, options: dict | None = None,
     change_loras: Callable[[list[LoRA], int], list[LoRA]] = lambda loras, seed: loras,
-    share: float | None = None,
-    skills: Sequence[str] = (),
-    **changes,
-) -> Soup:
+    share: float = 0.0, skills: Sequence[str] = (), **changes,
+) -> Soup:  # fmt: skip
     """Learn alphas and merge; what is not given is as in our own setting.
 
     The facts are the held-out loss of the skills, the mean alphas and how far they moved. A
@@ -155,7 +150,7 @@ def _best_of(stages: Stages, seed: int, normalise: str) -> Soup:
     """The grid's point of one normalisation with the least held-out skill loss."""
     points = [entry for entry in stages.grid if entry["normalise"] == normalise]
     best = min(points, key=lambda entry: entry["heldout_loss"])
-    return learned(stages, seed, options=stages.point_options(best))
+    return learned(stages, seed, options=stages.alpha_options(best))
 
 
 def _of_alphas(stages: Stages) -> list[Variant]:
@@ -179,7 +174,8 @@ def _of_rates(stages: Stages) -> list[Variant]:
     rates = RATES if stages.profile.name != "smoke" else (1e-4, 1e-1)
     variants = [OUR_CAT]
     for kind, lr in [("none", lr) for lr in rates] + [("softmax", lr) for lr in rates[1:6:2]]:
-        make = partial(learned, options=stages.alpha_options(kind, "uniform", lr))
+        point = {"normalise": kind, "init": "uniform", "lr": lr}
+        make = partial(learned, options=stages.alpha_options(point))
         variants.append(Variant(f"{kind}/{lr:g}", f"{kind}, lr {lr:g}", make, kind, lr))
     return variants
 
@@ -199,6 +195,10 @@ def _of_data(stages: Stages) -> list[Variant]:
     return variants
 
 
+def _fresh(stages: Stages, seed: int) -> Soup:
+    return measured(stages, stages.fresh_lora(seed).lora)
+
+
 def _replaced(draw: Callable[[LoRA, int], LoRA], places: Iterable[int]) -> Make:
     """CAT over LoRAs of which some are replaced by random ones."""
 
@@ -208,18 +208,14 @@ def _replaced(draw: Callable[[LoRA, int], LoRA], places: Iterable[int]) -> Make:
     return partial(learned, change_loras=change)
 
 
-def _fresh(stages: Stages, seed: int) -> Soup:
-    return measured(stages, stages.fresh_lora(seed).lora)
-
-
 def _of_random_loras(stages: Stages) -> list[Variant]:
-    first, second = stages.profile.skills[:2]
-    every = range(len(stages.profile.skills))
+    skills = stages.profile.skills
+    every = range(len(skills))
     return [
         OUR_CAT,
         Variant("random_both", "both random", _replaced(gaussian_like, every)),
-        Variant("random_first", f"{first} random", _replaced(gaussian_like, [0])),
-        Variant("random_second", f"{second} random", _replaced(gaussian_like, [1])),
+        Variant("random_first", f"{skills[0]} random", _replaced(gaussian_like, [0])),
+        Variant("random_second", f"{skills[1]} random", _replaced(gaussian_like, [1])),
         Variant("permuted_both", "both with A shuffled", _replaced(permuted_like, every)),
         Variant("fresh", "new LoRA on the alpha data", _fresh),
     ]
@@ -251,93 +247,89 @@ def same_alphas(stages: Stages, **changes) -> Stages:
     return other
 
 
-def with_skills(stages: Stages, skills: tuple[str, ...]) -> Stages:
-    """The same study with other skills."""
-    return same_alphas(stages, skills=skills)
-
-
-def with_rank(stages: Stages, r: int) -> Stages:
-    """The same study with skills of rank r; lora_alpha grows with it, so that the scale stays."""
+def with_rank(stages: Stages, size: int) -> Stages:
+    """The same study with skills of that rank; lora_alpha grows with it: the scale stays."""
     training = stages.profile.training
-    lora_alpha = training.lora_alpha // training.r * r
-    return same_alphas(stages, training=replace(training, r=r, lora_alpha=lora_alpha))
+    lora_alpha = training.lora_alpha // training.r * size
+    return same_alphas(stages, training=replace(training, r=size, lora_alpha=lora_alpha))
 
 
-def with_length(stages: Stages, share: float) -> Stages:
+def with_length(stages: Stages, size: float) -> Stages:
     """The same study with a share of the training steps of every skill."""
     p = stages.profile
-    by_skill = {
-        skill: changes | ({"steps": int(changes["steps"] * share)} if "steps" in changes else {})
-        for skill, changes in p.by_skill.items()
-    }
-    training = replace(p.training, steps=int(p.training.steps * share))
+
+    def shorter(settings: dict) -> dict:
+        return settings | {k: int(v * size) for k, v in settings.items() if k == "steps"}
+
+    by_skill = {skill: shorter(changes) for skill, changes in p.by_skill.items()}
+    training = replace(p.training, steps=int(p.training.steps * size))
     return same_alphas(stages, training=training, by_skill=by_skill)
 
 
-def _in(change: Callable[..., Stages], value, make: Make) -> Make:
-    """The soup that ``make`` gives in a changed study."""
-    return lambda stages, seed: make(change(stages, value), seed)
-
-
-def _sized(stages: Stages, change, values: Sequence[float], usual: float, word: str):
+def _sized(stages: Stages, change: Callable[..., Stages], usual: float, values, word: str):
     """CAT, plain sum and one skill alone at each value of a size."""
     skill = stages.profile.skills[-1]
-    lines = {
-        "cat": ("CAT", learned),
-        "sum": ("sum, weights 1.0", SUM),
-        "skill": (f"{skill} LoRA alone", lambda stages, seed: Soup(stages.skill(skill, seed).lora)),
-    }
+    lines = {"cat": ("CAT", learned), "sum": ("sum, weights 1.0", SUM),
+             "skill": (f"{skill} LoRA alone", partial(_alone, skill=skill))}  # fmt: skip
     variants = []
     for value in values:
         for curve, (label, make) in lines.items():
             ours = curve == "cat" and value == usual
-            name, made = CAT if ours else f"{curve}_{word}{value:g}", _in(change, value, make)
+            name = CAT if ours else f"{curve}_{word}{value:g}"
+            made = _in(partial(change, size=value), make)
             variants.append(Variant(name, f"{label}, {word} {value:g}", made, curve, float(value)))
     return variants
+
+
+def _in(change: Callable[[Stages], Stages], make: Make) -> Make:
+    """The soup that ``make`` gives in a changed study."""
+    return lambda stages, seed: make(change(stages), seed)
+
+
+def _alone(stages: Stages, seed: int, skill: str) -> Soup:
+    return Soup(stages.skill(skill, seed).lora)
 
 
 def _of_ranks(stages: Stages) -> list[Variant]:
     usual = stages.profile.training.r
     ranks = RANKS if stages.profile.name != "smoke" else (2, usual)
-    return _sized(stages, with_rank, ranks, usual, "r")
+    return _sized(stages, with_rank, usual, ranks, "r")
 
 
 def _of_lengths(stages: Stages) -> list[Variant]:
     shares = LENGTHS if stages.profile.name != "smoke" else (0.5, 1.0)
-    return _sized(stages, with_length, shares, 1.0, "steps x ")
+    return _sized(stages, with_length, 1.0, shares, "steps x ")
 
 
 def _of_more(stages: Stages) -> list[Variant]:
     """The target that needs two skills, with up to two more in the soup."""
     two, variants = stages.profile.skills, []
     for skills in (two, (*two, THIRD), (*two, THIRD, FOURTH)):
-        k = len(skills)
+        k, change = len(skills), partial(same_alphas, skills=skills)
         for curve, name, label, make in (
             ("cat", CAT if k == 2 else f"cat_k{k}", "CAT", learned),
             ("sum", f"sum_k{k}", "sum, weights 1.0", SUM),
             ("average", f"average_k{k}", "average", partial(weighted, weight=1 / k)),
         ):
-            made = _in(with_skills, skills, make)
-            variants.append(Variant(name, f"{label}, k = {k}", made, curve, k))
+            variants.append(Variant(name, f"{label}, k = {k}", _in(change, make), curve, k))
     return variants
-
-
-def _mix(stages: Stages, seed: int) -> Soup:
-    return Soup(stages.data_mix("data_mix", seed).lora)
 
 
 def _of_three(stages: Stages) -> list[Variant]:
     """The target that needs three skills: all three, each pair, DATA-MIX."""
     three = (*stages.profile.skills, THIRD)
-    pairs = [(left, tuple(skill for skill in three if skill != left)) for left in three]
+    pairs = {left: tuple(skill for skill in three if skill != left) for left in three}
     lines = [
         (CAT, "CAT of three", three, learned),
         ("sum_k3", "sum of three, weights 1.0", three, SUM),
         ("average_k3", "average of three", three, partial(weighted, weight=1 / 3)),
-        *((f"without_{left}", f"CAT without {left}", pair, learned) for left, pair in pairs),
-        ("data_mix", "DATA-MIX of three", three, _mix),
+        *((f"without_{left}", f"CAT without {left}", pairs[left], learned) for left in three),
+        ("data_mix", "DATA-MIX of three", three, lambda s, n: Soup(s.data_mix("data_mix", n).lora)),
     ]
-    return [Variant(*names, _in(with_skills, skills, make)) for *names, skills, make in lines]
+    return [
+        Variant(name, label, _in(partial(same_alphas, skills=skills), make))
+        for name, label, skills, make in lines
+    ]
 
 
 _ALL = (
@@ -349,8 +341,6 @@ _ALL = (
     Ablation("rank", "rank of the skill LoRAs", _of_ranks),
     Ablation("k_skills", "more LoRAs in the soup than the task needs", _of_more),
     Ablation("three_skills", "a target that needs three skills", _of_three, "hard_math_aside"),
-    Ablation(
-        "surface", "loss and solved problems over the two alphas", _of_surface, items=100, seeds=1
-    ),
+    Ablation("surface", "loss and solved problems over the two alphas", _of_surface, "", 100, 1),
 )
 ABLATIONS: dict[str, Ablation] = {ablation.name: ablation for ablation in _ALL}

@@ -103,20 +103,11 @@ class Profile:
         return replace(self.training, **self.by_skill.get(skill, {}))
 
     def adapted(
-        self,
-        *,
-        device: str = "cuda",
-        gpu_bytes: int = 0,
-        base: str | None = None,
-        limit: int | None = None,
-        steps: int | None = None,
-        methods: str | None = None,
-        tests: Mapping[str, str] = MappingProxyType({}),
-        template: str | None = None,
-        eval_batch: int | None = None,
-        checkpointing: bool = False,
-        four_bit: bool = False,
-    ) -> "Profile":
+        self, *, device: str = "cuda", gpu_bytes: int = 0, base: str | None = None,
+        limit: int | None = None, steps: int | None = None, methods: str | None = None,
+        tests: Mapping[str, str] = MappingProxyType({}), template: str | None = None,
+        eval_batch: int | None = None, checkpointing: bool = False, four_bit: bool = False,
+    ) -> "Profile":  # fmt: skip
         """The profile for this machine (with ``gpu_bytes`` of memory) and these options.
 
         A run on a CPU is cut down, so that 135M parameters take minutes, and says so in ``note``.
@@ -141,15 +132,13 @@ class Profile:
         known = {profile.target, *profile.extras, *map(profile.test_of, profile.skills)}
         new = {task: judge for task, judge in tests.items() if task not in known}
         n_test = dict.fromkeys(tests, ALL_ITEMS) | profile.n_test
+        given = {"base": base, "template": template, "eval_batch": eval_batch,
+                 "four_bit": four_bit, "gradient_checkpointing": checkpointing}  # fmt: skip
         return profile.override(
             extras=(*profile.extras, *new),
             judges=profile.judges | new,
-            base=base or profile.base,
-            template=template or profile.template,
-            eval_batch=eval_batch or profile.eval_batch,
-            four_bit=four_bit or profile.four_bit,
-            gradient_checkpointing=checkpointing or profile.gradient_checkpointing,
             n_test={task: min(n, limit or n) for task, n in n_test.items()},
+            **{name: value for name, value in given.items() if value},
         )
 
     def _cut_for_cpu(self, steps: int) -> "Profile":
@@ -224,10 +213,10 @@ def _resolve(path: Path, study: str, below: tuple[Path, ...] = ()) -> tuple[dict
     table, names = {}, []
     if parent is not None:
         beside = path.parent / str(parent)
-        parent_path = beside if beside.is_file() else _find(parent)
-        if parent_path in (path, *below):
+        parent = beside if beside.is_file() else _find(parent)
+        if parent in (path, *below):
             raise SoupError(f"extends itself: {path.name}; change the key 'extends'")
-        table, names = _resolve(parent_path, study, (path, *below))
+        table, names = _resolve(parent, study, (path, *below))
     for changes in (layer, studies.get(study, {})):
         _merge(table, changes, path)
     return table, list(dict.fromkeys([*names, *studies]))

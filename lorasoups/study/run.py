@@ -144,8 +144,7 @@ def adapted_profile(
 ) -> Profile:
     """A profile with options of `Profile.adapted`; ``tests`` are names with commas, e.g. mawps.
 
-    A real base on a machine without a GPU is cut down to what the machine can do. Raises SoupError
-    for unknown methods and tests.
+    A real base on a CPU is cut down. Raises SoupError for unknown methods and tests.
     """
     judges = {name: task.judge for name, task in catalogue().tasks.items() if task.judge}
     wanted = tests.split(",") if tests else []
@@ -182,12 +181,12 @@ def reproduce_real(
     are those of `open_experiment`.
     """
     experiment = open_experiment(profile, study, seeds, out, force, **options)
-    if experiment.profile.note:
-        print(f"NOTE: {experiment.profile.note}.", flush=True)
+    p = experiment.profile
+    if p.note:
+        print(f"NOTE: {p.note}.", flush=True)
     results = run_study(experiment)
     print(summary(results))
-    path = results_path(results["profile"], results["experiment"], experiment.folders.base)
-    print(f"written: {path}")
+    print(f"written: {results_path(p.name, p.study, experiment.folders.base)}")
     return results
 
 

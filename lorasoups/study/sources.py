@@ -36,7 +36,7 @@ class WorldTasks:
     def views(self, task: str, n: int) -> dict[str, np.ndarray]:
         """Masks over the test items of a task: ``all``, and the parts that the items name."""
         names = [item.get("view") for item in self.items(task, "test", n)]
-        parts = dict.fromkeys(name for name in names if name)
+        parts = dict.fromkeys(filter(None, names))
         masks = {part: np.array([name == part for name in names]) for part in parts}
         return {"all": np.ones(len(names), dtype=bool)} | (masks if len(masks) > 1 else {})
 
@@ -51,22 +51,14 @@ class WorldTasks:
 
 @dataclass
 class Source:
-    """A frozen base model with its tokenizer and its tasks.
-
-    Attributes:
-        model, tokenizer: of the base; the model is in eval mode and needs no gradients.
-        info: provenance of the base (kind, files, revision, sha256).
-        name: what adapters and results call the base; no path of this machine.
-        tasks: items, views and provenance of the data.
-        key: what determines the base's numbers; names artifacts.
-    """
+    """A frozen base model (in eval mode) with its tokenizer and its tasks."""
 
     model: Any
     tokenizer: Any
-    info: dict
-    name: str
+    info: dict  # provenance of the base: kind, files, revision, sha256
+    name: str  # what adapters and results call the base; no path of this machine
     tasks: WorldTasks | RealTasks
-    key: str
+    key: str  # what determines the base's numbers; names artifacts
 
     def items(self, task: str, split: str, n: int) -> list[dict]:
         """The first ``n`` items ``{prompt, answer, target, ...}`` of a task's split."""
@@ -79,19 +71,18 @@ def open_source(profile: Profile, project: Path) -> Source:
     A real model goes to the GPU if there is one, in bfloat16 where that is native there, in four
     bits where the profile says so. Raises SoupError for a base that is missing, damaged or gated.
     """
-    inside = project / profile.base
+    inside, gpu = project / profile.base, profile.real and torch.cuda.is_available()
+    half = gpu and native_bf16("cuda")
+    how = {"dtype": "bfloat16" if half else "float32", "four_bit": profile.four_bit}
+    how = how if profile.real else {"attn_implementation": "eager"}
     spec = str(inside) if inside.exists() else profile.base
+    model, tokenizer, info = load_base(spec, **how)
+    if gpu and not profile.four_bit:  # bitsandbytes has put it where it belongs
+        model.to("cuda")
+    model.eval().requires_grad_(False)
     if not profile.real:
-        model, tokenizer, info = load_base(spec, attn_implementation="eager")
-        model.eval().requires_grad_(False)
         tasks = WorldTasks(WORLDS[profile.source][0])
         return Source(model, tokenizer, info, profile.base, tasks, info["sha256"])
-    gpu = torch.cuda.is_available()
-    dtype = "bfloat16" if gpu and native_bf16("cuda") else "float32"
-    model, tokenizer, info = load_base(spec, dtype=dtype, four_bit=profile.four_bit)
-    if not profile.four_bit:  # bitsandbytes has put it where it belongs
-        model.to("cuda" if gpu else "cpu")
-    model.eval().requires_grad_(False)
     if profile.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     tasks = RealTasks(tokenizer, profile.max_length, profile.template)
@@ -104,8 +95,7 @@ def open_source(profile: Profile, project: Path) -> Source:
 def load_skill(place: str, source: Source) -> LoRA:
     """A skill LoRA that was trained elsewhere: a PEFT folder or a Hub id (``org/name@revision``).
 
-    Raises:
-        SoupError: nothing there; it was trained on another base, or does not fit its modules.
+    Raises SoupError: nothing there; it was trained on another base, or does not fit its modules.
     """
     folder = Path(place) if Path(place).is_dir() else _download(place)
     lora = load_lora(folder)
@@ -129,5 +119,5 @@ def _download(place: str) -> str:
     try:
         return snapshot_download(name, revision=revision or None, allow_patterns=files)
     except Exception as error:
-        instead = "give the folder of a PEFT adapter"
-        raise explain_hub_error(error, f"skill LoRA {place}", instead) from error
+        what, instead = f"skill LoRA {place}", "give the folder of a PEFT adapter"
+        raise explain_hub_error(error, what, instead) from error

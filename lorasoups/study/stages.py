@@ -7,7 +7,7 @@ notebooks share work, a second run reuses it and an interrupted one goes on wher
 import json
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -34,6 +34,8 @@ from lorasoups.study.sources import Source, load_skill, open_source
 from lorasoups.study.store import Make, Store, digest
 from lorasoups.tasks.judging.judges import JUDGES
 
+POINT = ("normalise", "init", "lr")  # what a point of the alphas' grid says
+
 
 @dataclass(frozen=True)
 class Skill:
@@ -47,21 +49,16 @@ class Stages:
     """The stages of one profile, with its folders, its store and its base model.
 
     Args:
-        profile: a `Profile`, or what `load_profile` reads.
+        profile: a `Profile`, or what `load_profile` reads for the ``study``.
         seeds: how many seeds ``0 .. seeds - 1`` belong to the run.
         out: folder for results, figures and cache; empty: the project itself.
         fresh: stages (``skill``, ``alphas``, ...) that are built again although they are stored.
-        study: which composed task, where ``profile`` is a name.
     """
 
     def __init__(
-        self,
-        profile: str | Profile = "mini",
-        seeds: int = 1,
-        out: str | Path = "",
-        fresh: Sequence[str] = (),
-        study: str = "hard_math",
-    ):
+        self, profile: str | Profile = "mini", seeds: int = 1, out: str | Path = "",
+        fresh: Sequence[str] = (), study: str = "hard_math",
+    ):  # fmt: skip
         processes.join()  # before the first model: it gives this process its GPU
         self.profile = profile if isinstance(profile, Profile) else load_profile(profile, study)
         self.seeds = tuple(range(seeds))
@@ -105,8 +102,7 @@ class Stages:
 
     def skill(self, name: str, seed: int) -> Skill:
         """The LoRA of one skill: trained, or loaded where the profile says from where."""
-        place = self.profile.adapters.get(name)
-        if not place:
+        if not (place := self.profile.adapters.get(name)):
             return self._trained(name, self.encoded(name), self._config(name), seed)
         if (name, seed) not in self._skills:
             self._skills[name, seed] = Skill(load_skill(place, self.source), {})
@@ -118,12 +114,11 @@ class Stages:
         It takes the steps of all skills together; a skill that is trained n times as long as
         another has its rows n times (rounded down) in the mix. Under ``epochs`` each row is once.
         """
-        skills, config = self.profile.skills, self.profile.training
-        steps = {skill: self._config(skill).steps for skill in skills}
-        least = min(steps.values())
-        times = {s: 1 if self.profile.epochs else n // least for s, n in steps.items()}
-        rows = [row for s in skills for row in self.encoded(s) * times[s]]
-        k = len(skills) if name == "data_mix_2r" else 1  # lora_alpha grows too: the scale stays
+        p, config = self.profile, self.profile.training
+        steps = {skill: self._config(skill).steps for skill in p.skills}
+        times = {s: 1 if p.epochs else n // min(steps.values()) for s, n in steps.items()}
+        rows = [row for skill in p.skills for row in self.encoded(skill) * times[skill]]
+        k = len(p.skills) if name == "data_mix_2r" else 1  # lora_alpha grows too: the scale stays
         larger = {"r": config.r * k, "lora_alpha": config.lora_alpha * k}
         return self._trained(name, rows, replace(config, steps=sum(steps.values()), **larger), seed)
 
@@ -172,15 +167,13 @@ class Stages:
         log = json.loads((folder / "log.json").read_text())
         return self._skills.setdefault((name, seed), Skill(load_lora(folder / "adapter"), log))
 
-    def alpha_rows(
-        self, seed: int, share: float | None = None, skills: Sequence[str] = ()
-    ) -> list[dict]:
+    def alpha_rows(self, seed: int, share: float = 0.0, skills: Sequence[str] = ()) -> list[dict]:
         """5 % of each skill's own training data, drawn by the seed; never the target task's.
 
         ``share``: another share than the profile's; ``skills``: only these skills' data.
         """
         rng = random.Random(f"alpha data {seed}")
-        share, rows = self.profile.alphas.share if share is None else share, []
+        share, rows = share or self.profile.alphas.share, []
         for name in self.profile.skills:
             encoded = self.encoded(name)
             drawn = rng.sample(encoded, max(1, round(share * len(encoded))))
@@ -234,19 +227,14 @@ class Stages:
         """The arguments of `learn_alphas` that a preset stands for."""
         if preset == "released":
             return {"preset": "released"}
-        best = self.point_options(next(entry for entry in self.grid if entry["chosen"]))
+        best = next(entry for entry in self.grid if entry["chosen"])
         changes = {"lr0": {"lr": 0.0}, "global": {"granularity": "global"}}
-        return best | changes.get(preset, {})
+        return self.alpha_options(best) | changes.get(preset, {})
 
-    def point_options(self, entry: dict) -> dict:
-        """The arguments of `learn_alphas` at one point of the grid."""
-        return self.alpha_options(entry["normalise"], entry["init"], entry["lr"])
-
-    def alpha_options(self, normalise: str, init: str, lr: float) -> dict:
-        """Arguments of `learn_alphas`, with the profile's schedule."""
-        a = self.profile.alphas
-        return {"normalise": normalise, "init": init, "lr": lr, "epochs": a.epochs,
-                "batch_size": a.batch_size}  # fmt: skip
+    def alpha_options(self, point: Mapping) -> dict:
+        """Arguments of `learn_alphas` at a point of the grid, with the profile's schedule."""
+        chosen, a = {name: point[name] for name in POINT}, self.profile.alphas
+        return chosen | {"epochs": a.epochs, "batch_size": a.batch_size}
 
     @cached_property
     def grid(self) -> list[dict]:
@@ -254,17 +242,17 @@ class Stages:
 
         The lowest loss is ``chosen``; the target task plays no part in it.
         """
-        seed, entries = self.seeds[0], []
-        for normalise, init, lr in self.profile.alphas.grid:
-            _, loss = self._learn(seed, self.alpha_options(normalise, init, lr))
-            entries.append({"seed": seed, "normalise": normalise, "init": init, "lr": lr,
-                            "heldout_loss": loss, "chosen": False})  # fmt: skip
+        entries = []
+        for values in self.profile.alphas.grid:
+            entry = {"seed": self.seeds[0], **dict(zip(POINT, values, strict=True))}
+            _, loss = self._learn(entry["seed"], self.alpha_options(entry))
+            entries.append(entry | {"heldout_loss": loss, "chosen": False})
         min(entries, key=lambda entry: entry["heldout_loss"])["chosen"] = True
         return entries
 
     def grid_soup(self, entry: dict) -> LoRA:
         """The soup of one point of the grid, on the grid's seed."""
-        learned, _ = self._learn(entry["seed"], self.point_options(entry))
+        learned, _ = self._learn(entry["seed"], self.alpha_options(entry))
         return merge(self.loras(entry["seed"]), "cat", weights=learned)
 
     def items(self, task: str) -> list[dict]:
@@ -285,18 +273,14 @@ class Stages:
         return self.answers(task, name, lambda: self.with_adapter(lora))
 
     def answers(
-        self,
-        task: str,
-        adapter: str | None,
-        changed_model: Callable[[], AbstractContextManager],
-        items: list[dict] | None = None,
-        more: dict | None = None,
-    ) -> list[dict]:
+        self, task: str, adapter: str | None, changed_model: Callable[[], AbstractContextManager],
+        items: list[dict] | None = None, more: dict | None = None,
+    ) -> list[dict]:  # fmt: skip
         """Answers to one test set, in its order: its judge's ``{text, outcome, value, ...}``.
 
         ``outcome`` is ``ok`` where the answer is right. ``changed_model`` yields the model to
-        generate with, ``adapter`` is the adapter's digest (None: the base); ``items`` are other
-        items than the task's (few-shot prompts); ``more`` names the artifact too.
+        generate with, ``adapter`` is the adapter's digest (None: the base); ``items`` replace the
+        task's (few-shot prompts); ``more`` names the artifact too.
         """
         p, judge = self.profile, JUDGES[self.profile.judge(task)]
         items = self.items(task) if items is None else items

@@ -83,17 +83,13 @@ class Store:
     ) -> Path:
         """Return the artifact's folder, building it if it is not there, whole and sound.
 
-        Args:
-            stage: of `VERSIONS`.
-            inputs: everything that determines the result, as plain JSON values.
-            make: ``make(folder, scratch)`` writes the files into ``folder``; ``scratch`` survives
-                a kill and is removed after success (for checkpoints).
-            force: build again; a sound artifact is replaced only when the new one is complete.
+        ``inputs`` are plain JSON values: everything that determines the result.
+        ``make(folder, scratch)`` writes the files into ``folder``; ``scratch`` survives a kill and
+        is removed after success (for checkpoints). With ``force`` a sound artifact is built again,
+        and replaced only when the new one is complete.
 
-        Raises:
-            SoupError: bad inputs; no space or no permission; nothing written; processes that mean
-                different artifacts. What ``make`` raises goes through. Nothing half-built is left,
-                and an older artifact stands as it was.
+        Raises SoupError: bad inputs; no space or no permission; nothing written; processes that
+        mean different artifacts. What ``make`` raises goes through. Nothing half-built is left.
         """
         folder = self.path(stage, inputs)
         if processes.size() == 1:
@@ -128,17 +124,20 @@ class Store:
 
     def _build(self, folder: Path, stage: str, inputs: Mapping, make: Make, force: bool) -> None:
         ensure_folder(folder.parent)
-        with _lock(folder, f"{stage} {folder.name[:8]}"):
+        name = f"{stage} {folder.name[:8]}"
+        with _lock(folder, name):
             _remove_leftovers(folder)
-            damage = _damage(folder, key(stage, inputs)) if folder.exists() else None
-            if damage:
+            if folder.exists() and (damage := _damage(folder, key(stage, inputs))):
                 aside = ensure_folder(self.root / "corrupt") / f"{folder.name}-{time.time_ns()}"
                 with disk_errors(aside):
                     folder.rename(aside)
-                what = f"artifact {stage} {folder.name[:8]} is damaged ({damage})"
-                warnings.warn(f"{what}; put aside as {aside}, built again", stacklevel=4)
+                what = f"artifact {name} is damaged ({damage}); put aside as {aside}, built again"
+                warnings.warn(what, stacklevel=4)
             if force or not folder.exists():
-                _make(folder, stage, inputs, make)
+                try:
+                    _make(folder, stage, inputs, make)
+                finally:
+                    _remove_leftovers(folder)
 
 
 def _make(folder: Path, stage: str, inputs: Mapping, make: Make) -> None:
@@ -148,19 +147,22 @@ def _make(folder: Path, stage: str, inputs: Mapping, make: Make) -> None:
         temporary.mkdir()
         scratch.mkdir(exist_ok=True)
     try:
-        with _clear_disk_errors(folder):
-            make(temporary, scratch)
-        manifest = {"schema": SCHEMA, "stage": stage, "key": key(stage, inputs), "inputs": inputs,
-                    "version": VERSIONS[stage], "files": _files(temporary, stage),
-                    "seconds": round(time.monotonic() - started, 3)}  # fmt: skip
-        write_json_atomic(temporary / MANIFEST, manifest)
-        with disk_errors(folder):
-            if folder.exists():
-                folder.rename(_beside(folder, "old"))
-            temporary.rename(folder)
-        shutil.rmtree(scratch, ignore_errors=True)
-    finally:
-        _remove_leftovers(folder)
+        make(temporary, scratch)
+    except Exception as error:  # one line for a full disk, which libraries wrap in their own errors
+        phrases = ("No space left", "File too large")
+        full = getattr(error, "errno", None) in DISK_FULL or any(p in str(error) for p in phrases)
+        if not full:
+            raise
+        raise DiskError(f"cannot write, the disk is full: {folder}; free some space") from error
+    manifest = {"schema": SCHEMA, "stage": stage, "key": key(stage, inputs), "inputs": inputs,
+                "version": VERSIONS[stage], "files": _files(temporary, stage),
+                "seconds": round(time.monotonic() - started, 3)}  # fmt: skip
+    write_json_atomic(temporary / MANIFEST, manifest)
+    with disk_errors(folder):
+        if folder.exists():
+            folder.rename(_beside(folder, "old"))
+        temporary.rename(folder)
+    shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _beside(folder: Path, suffix: str) -> Path:
@@ -195,7 +197,7 @@ def _remove_leftovers(folder: Path) -> None:
 def _files(folder: Path, stage: str) -> dict[str, dict[str, Any]]:
     """Flush every file; returns the sizes and sha256 for the manifest."""
     files = {}
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+    for path in sorted(filter(Path.is_file, folder.rglob("*"))):
         with disk_errors(path), open(path, "rb+") as file:
             os.fsync(file.fileno())
         name = path.relative_to(folder).as_posix()
@@ -221,19 +223,6 @@ def _damage(folder: Path, full_key: str) -> str | None:
         return f"{Path(error.filename).name} is missing"
     except (ValueError, KeyError, TypeError, AttributeError):
         return "its manifest cannot be read"
-
-
-@contextmanager
-def _clear_disk_errors(folder: Path) -> Iterator[None]:
-    """One line for a full disk, which libraries (safetensors, torch) wrap in their own errors."""
-    try:
-        yield
-    except Exception as error:
-        phrases = ("No space left", "File too large")
-        full = getattr(error, "errno", None) in DISK_FULL or any(p in str(error) for p in phrases)
-        if not full:
-            raise
-        raise DiskError(f"cannot write, the disk is full: {folder}; free some space") from error
 
 
 def _wait_for(manifest: Path) -> None:

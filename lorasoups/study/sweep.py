@@ -56,17 +56,10 @@ class Failure:
 
 
 def sweep(
-    profile: str = "mini",
-    studies: Sequence[str] = ("hard_math",),
-    seeds: int = 1,
-    engine: str = "local",
-    jobs: int = 1,
-    gpus: int = 0,
-    minutes: int = 24 * 60,
-    partition: str | None = None,
-    out: str | Path = "",
-    **options,
-) -> list[Failure]:
+    profile: str = "mini", studies: Sequence[str] = ("hard_math",), seeds: int = 1,
+    engine: str = "local", jobs: int = 1, gpus: int = 0, minutes: int = 24 * 60,
+    partition: str | None = None, out: str | Path = "", **options,
+) -> list[Failure]:  # fmt: skip
     """Run studies x seeds as jobs; returns what failed (its study gets no results file).
 
     Args:
@@ -82,14 +75,14 @@ def sweep(
     if seeds < 1 or jobs < 1:
         raise SoupError(f"nothing to run: --seeds {seeds}, --jobs {jobs}; give at least 1 of both")
     options = {name: value for name, value in options.items() if value not in (None, False)}
-    studies = list(dict.fromkeys(studies))
-    for study in studies:
+    files = []
+    for study in dict.fromkeys(studies):
         real = adapted_profile(profile, study, **options).real
         if not real and (odd := options.keys() - {"methods"}):
             option = odd.pop().replace("_", "-")
             raise SoupError(f"--{option} means nothing here: profile {profile}; leave it out")
+        files.append(Job(str(profile), study, seeds, str(out), None, options, gpus))
     executor = _executor(engine, minutes, gpus, jobs, partition, out)
-    files = [Job(str(profile), study, seeds, str(out), None, options, gpus) for study in studies]
     each = [replace(job, seed=seed) for job in files for seed in range(seeds)]
     at_once = jobs if engine == "local" else len(each)  # Slurm counts by itself
     failures = _run(executor, each, at_once, engine)
@@ -120,9 +113,8 @@ def _executor(engine: str, minutes: int, gpus: int, jobs: int, partition: str | 
 
 def _visible_gpus() -> list[str]:
     """Numbers of the GPUs that this process may use."""
-    listed = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if listed is None:
-        return [str(number) for number in range(torch.cuda.device_count())]
+    every = ",".join(map(str, range(torch.cuda.device_count())))
+    listed = os.environ.get("CUDA_VISIBLE_DEVICES", every)
     return [number for number in listed.split(",") if number.strip().isdigit()]
 
 

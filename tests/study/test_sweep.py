@@ -105,5 +105,5 @@ def test_jobs_at_the_same_time_have_their_own_gpus(monkeypatch):
 
     jobs = [Job("smoke", "hard_math", 2, seed=seed, gpus=2) for seed in (0, 1)]
     with pytest.raises(ValueError):  # it has no handles to wait for
-        sweep_module._run(Recorder(), jobs, "local")
+        sweep_module._run(Recorder(), jobs, 2, "local")
     assert [job.visible for job in given] == ["2,3", "5,7"]
