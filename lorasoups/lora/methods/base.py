@@ -59,16 +59,12 @@ def is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-RANK = Option(
-    None,
-    lambda value: value is None or (type(value) is int and value > 0),
-    "a positive integer, or None for the largest rank of any LoRA",
-)
-DENSITY = Option(
-    0.75,
-    lambda value: is_number(value) and 0 < value <= 1,
-    "a number in (0, 1], the fraction of entries to keep",
-)
+# fmt: off
+RANK = Option(None, lambda value: value is None or (type(value) is int and value > 0),
+              "a positive integer, or None for the largest rank of any LoRA")
+DENSITY = Option(0.75, lambda value: is_number(value) and 0 < value <= 1,
+                 "a number in (0, 1], the fraction of entries to keep")
+# fmt: on
 SEED = Option(0, lambda value: type(value) is int and value >= 0, "an integer >= 0")
 
 

@@ -69,10 +69,6 @@ def _threshold(blocks: list[Tensor], density: float) -> float:
 
 
 METHOD = Method(
-    "knots",
-    knots,
-    "align all deltas by one SVD, then TIES in the common basis (density, lam)",
-    "KnOTS (Stoica et al. 2024, arXiv 2410.19735)",
-    {"density": KEEP, "lam": LAM},
-    on=("delta",),
-)
+    "knots", knots, options={"density": KEEP, "lam": LAM}, on=("delta",),
+    summary="align all deltas by one SVD, then TIES in the common basis (density, lam)",
+    paper="KnOTS (Stoica et al. 2024, arXiv 2410.19735)")  # fmt: skip

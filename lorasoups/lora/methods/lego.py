@@ -79,10 +79,7 @@ def _center(members: Tensor) -> Tensor:
 
 
 METHOD = Method(
-    "lego",
-    lego,
-    "cluster the rank-one units of all LoRAs by k-means (clusters, seed)",
-    "LoRA-LEGO (Zhao et al. 2024, arXiv 2409.16167), after unofficial implementations",
-    {"clusters": RANK, "seed": SEED},
-    on=("delta",),
-)
+    "lego", lego, options={"clusters": RANK, "seed": SEED}, on=("delta",),
+    summary="cluster the rank-one units of all LoRAs by k-means (clusters, seed)",
+    paper="LoRA-LEGO (Zhao et al. 2024, arXiv 2409.16167), after unofficial implementations",
+)  # fmt: skip

@@ -18,6 +18,7 @@ global generator's, seeded after ``add_weighted_adapter`` has initialised the ne
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -28,11 +29,8 @@ from lorasoups.lora.methods.base import DENSITY, SEED, Method, Option, Weights, 
 from lorasoups.lora.methods.sums import weighted_sum
 
 SIGN = Option("total", lambda value: value in ("total", "frequency"), '"total" or "frequency"')
-ORDER = Option(
-    None,
-    lambda value: value is None or isinstance(value, (list, tuple)),
-    "a list of all module names, or None: sorted",
-)
+ORDER = Option(None, lambda value: value is None or isinstance(value, (list, tuple)),
+               "a list of all module names, or None: sorted")  # fmt: skip
 
 
 def keep_largest(tensor: Tensor, density: float) -> Tensor:
@@ -40,8 +38,7 @@ def keep_largest(tensor: Tensor, density: float) -> Tensor:
     if density >= 1:
         return tensor
     flat = tensor.flatten()
-    # unsorted: the same entries, without sorting tens of millions of them
-    kept = flat.abs().topk(int(density * flat.numel()), sorted=False).indices
+    kept = flat.abs().topk(int(density * flat.numel()), sorted=False).indices  # not sorted: fast
     return torch.zeros_like(flat).scatter(0, kept, flat[kept]).view_as(tensor)
 
 
@@ -80,13 +77,12 @@ def prune_and_combine(
     """
     if order is not None and sorted(order) != module_names(loras):
         raise SoupError("order does not name every adapted module once; complete it or leave it")
-    generator = None if seed is None else torch.Generator().manual_seed(seed)
+    prune = keep_largest
+    if seed is not None:
+        prune = partial(drop_and_rescale, generator=torch.Generator().manual_seed(seed))
 
     def rule(tensors: list[Tensor], w: Tensor) -> Tensor:
-        if generator is None:
-            pruned = [keep_largest(tensor, density) for tensor in tensors]
-        else:
-            pruned = [drop_and_rescale(tensor, density, generator) for tensor in tensors]
+        pruned = [prune(tensor, density) for tensor in tensors]
         if majority_sign_method is None:
             return weighted_sum(pruned, w)
         return elect_and_average(pruned, w, majority_sign_method)
@@ -94,33 +90,23 @@ def prune_and_combine(
     return apply_rule(rule, loras, weights, on, order)
 
 
+# fmt: off
 _KEEP, _RANDOM = {"density": DENSITY}, {"seed": SEED, "order": ORDER}
 _ELECT = {"majority_sign_method": SIGN}
 MAGNITUDE_PRUNE = Method(
-    "magnitude_prune",
-    prune_and_combine,
-    "keep the largest entries of each LoRA (density), then the weighted sum",
-    "Magnitude pruning (Han et al. 2015, arXiv 1506.02626)",
-    _KEEP,
-)
+    "magnitude_prune", prune_and_combine, options=_KEEP,
+    summary="keep the largest entries of each LoRA (density), then the weighted sum",
+    paper="Magnitude pruning (Han et al. 2015, arXiv 1506.02626)")
 TIES = Method(
-    "ties",
-    prune_and_combine,
-    "trim to the largest entries, elect a sign per entry, average those that agree",
-    "TIES-Merging (Yadav et al. 2023, arXiv 2306.01708)",
-    _KEEP | _ELECT,
-)
+    "ties", prune_and_combine, options=_KEEP | _ELECT,
+    summary="trim to the largest entries, elect a sign per entry, average those that agree",
+    paper="TIES-Merging (Yadav et al. 2023, arXiv 2306.01708)")
 DARE_LINEAR = Method(
-    "dare_linear",
-    prune_and_combine,
-    "drop entries at random and rescale (density, seed), then the weighted sum",
-    "DARE (Yu et al. 2023, arXiv 2311.03099)",
-    _KEEP | _RANDOM,
-)
+    "dare_linear", prune_and_combine, options=_KEEP | _RANDOM,
+    summary="drop entries at random and rescale (density, seed), then the weighted sum",
+    paper="DARE (Yu et al. 2023, arXiv 2311.03099)")
 DARE_TIES = Method(
-    "dare_ties",
-    prune_and_combine,
-    "drop entries at random and rescale (density, seed), then merge by elected signs",
-    "DARE (Yu et al. 2023, arXiv 2311.03099) with TIES (arXiv 2306.01708)",
-    _KEEP | _ELECT | _RANDOM,
-)
+    "dare_ties", prune_and_combine, options=_KEEP | _ELECT | _RANDOM,
+    summary="drop entries at random and rescale (density, seed), then merge by elected signs",
+    paper="DARE (Yu et al. 2023, arXiv 2311.03099) with TIES (arXiv 2306.01708)")
+# fmt: on

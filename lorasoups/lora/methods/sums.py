@@ -35,24 +35,17 @@ def svd(loras: list[LoRA], weights: Weights, *, on: str, rank: int | None) -> di
     return {name: compress(factors, rank) for name, factors in whole.items()}
 
 
+# fmt: off
 CAT = Method(
-    "cat",
-    exact_sum,
-    "exact weighted sum by concatenated factors; takes learned per-module alphas",
-    "LoRA Soups (Prabhakar et al. 2024, arXiv 2410.13025)",
-    on=("delta",),
-)
+    "cat", exact_sum, on=("delta",),
+    summary="exact weighted sum by concatenated factors; takes learned per-module alphas",
+    paper="LoRA Soups (Prabhakar et al. 2024, arXiv 2410.13025)")
 LINEAR = Method(
-    "linear",
-    linear,
-    "weighted sum of the delta weights (on=factors: of A and B apart, with cross terms)",
-    "Task arithmetic (Ilharco et al. 2022, arXiv 2212.04089)",
-)
+    "linear", linear,
+    summary="weighted sum of the delta weights (on=factors: of A and B apart, with cross terms)",
+    paper="Task arithmetic (Ilharco et al. 2022, arXiv 2212.04089)")
 SVD = Method(
-    "svd",
-    svd,
-    "exact weighted sum cut to the largest rank of the LoRAs (or rank) by QR + SVD",
-    "Eckart & Young 1936; as PEFT's svd (Mangrulkar et al. 2022)",
-    {"rank": RANK},
-    on=("delta",),
-)
+    "svd", svd, options={"rank": RANK}, on=("delta",),
+    summary="exact weighted sum cut to the largest rank of the LoRAs (or rank) by QR + SVD",
+    paper="Eckart & Young 1936; as PEFT's svd (Mangrulkar et al. 2022)")
+# fmt: on
