@@ -7,13 +7,10 @@ LLAMA_PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_pr
 
 @dataclass(frozen=True)
 class SkillTraining:
-    """How a skill LoRA is trained. ``lora_alpha`` is LoRA's own scale, not CAT's alphas.
-
-    It stands here, away from PEFT and transformers, so that a profile can be read without them.
-    """
+    """How a skill LoRA is trained; here, so that profiles can be read without PEFT."""
 
     r: int = 8
-    lora_alpha: int = 16
+    lora_alpha: int = 16  # LoRA's own scale, not CAT's alphas
     lora_dropout: float = 0.0
     target_modules: tuple[str, ...] = LLAMA_PROJECTIONS
     lr: float = 1e-3

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -16,16 +15,11 @@ from lorasoups.learning.fit import fit, scheduled
 from lorasoups.lora.lora import LoRA
 from lorasoups.models.batching import heldout_loss
 
-DEFAULTS = {
-    "normalise": "none", "init": "ones",
-    "lr": 0.01, "epochs": 3.0, "batch_size": 16, "warmup_steps": 0,
-}  # fmt: skip
-PRESETS = {
-    "released": {  # the schedule of the script released with the paper
-        "normalise": "softmax", "init": "randn",
-        "lr": 1e-4, "epochs": 1.0, "batch_size": 6, "warmup_steps": 100,
-    },
-}  # fmt: skip
+_OPTIONS = ("normalise", "init", "lr", "epochs", "batch_size", "warmup_steps")
+DEFAULTS = dict(zip(_OPTIONS, ("none", "ones", 0.01, 3.0, 16, 0), strict=True))
+PRESETS = {  # released: the schedule of the script released with the paper
+    "released": dict(zip(_OPTIONS, ("softmax", "randn", 1e-4, 1.0, 6, 100), strict=True))
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,22 +102,18 @@ def learn_alphas(
     """Learn the alphas of frozen LoRAs on a frozen model with AdamW and linear decay.
 
     Args:
-        model: causal LM, see `cat.CatModel`; it comes back as it was.
-        loras: k adapters.
+        model, loras: see `cat.CatModel`; the model comes back as it was.
         dataset: dicts ``input_ids``, ``labels`` (lists of int; -100 where nothing is learned): a
             share of the skills' own training data, never the target task's. Rows without any
             label (a prompt cut off before its answer) are left out.
         eval_dataset: held-out rows; their loss before and after goes into ``losses``.
-        preset: ``released`` stands for the settings of the paper's script; an option that is given
-            as well wins over it.
-        normalise, init: see `cat.CatModel`; default "none" and "ones".
+        preset: ``released``, the settings of the paper's script; options given as well win.
+        normalise, init, granularity: see `cat.CatModel`; default "none", "ones", "module".
         lr: peak learning rate, default 0.01; 0 returns the start (a control).
         epochs, batch_size, warmup_steps: the schedule; default 3, 16, 0.
         max_steps: if above 0, the number of steps in place of ``epochs``.
         seed: of ``randn`` and of the data order.
-        granularity: see `cat.CatModel`.
-        bf16: run matmuls under bfloat16 autocast ("auto": where faster). Alphas stay float32.
-        checkpoints, progress: see `fit.fit`.
+        bf16, checkpoints, progress: see `fit.fit`.
 
     Raises:
         Diverged: a loss that is not finite.
@@ -131,32 +121,31 @@ def learn_alphas(
     """
     if preset is not None and preset not in PRESETS:
         raise SoupError(f"unknown preset {preset!r}: choose from {', '.join(PRESETS)}")
-    given = {"normalise": normalise, "init": init, "lr": lr, "epochs": epochs}
-    given |= {"batch_size": batch_size, "warmup_steps": warmup_steps}
-    options = DEFAULTS | PRESETS.get(preset, {})
-    options |= {name: value for name, value in given.items() if value is not None}
+    given = zip(_OPTIONS, (normalise, init, lr, epochs, batch_size, warmup_steps), strict=True)
+    options = DEFAULTS | PRESETS.get(preset, {}) | {name: v for name, v in given if v is not None}
     schedule = {name: options[name] for name in ("lr", "epochs", "batch_size")}
     batches = scheduled(_with_labels(dataset), model, max_steps=max_steps, seed=seed, **schedule)
     start = {"normalise": options["normalise"], "init": options["init"], "seed": seed}
     with CatModel(model, loras, granularity=granularity, **start) as cat:
         losses = {"start": heldout_loss(model, list(eval_dataset))} if eval_dataset else {}
+        first = _stacked(cat)
+
+        def describe(labels: Tensor) -> dict:
+            now = _stacked(cat)
+            moved = float((now - first).abs().mean())
+            return {"alpha_mean": now.mean(0).tolist(), "alpha_moved": moved}
+
         trained = fit(
             cat, batches, lr=options["lr"], warmup_steps=options["warmup_steps"], seed=seed,
-            bf16=bf16, name="alphas", describe=partial(_describe, cat, _stacked(cat)),
-            checkpoints=checkpoints, progress=progress,
+            bf16=bf16, name="alphas", describe=describe, checkpoints=checkpoints, progress=progress,
         )  # fmt: skip
         if eval_dataset:
             losses["end"] = heldout_loss(model, list(eval_dataset))
         return Alphas(cat.weights(), history=trained.history, losses=losses, **start)
 
 
-def _describe(cat: CatModel, start: Tensor, labels: Tensor) -> dict:
-    """What the history says of the alphas after a step; ``start`` [modules, k]."""
-    now = _stacked(cat)
-    return {"alpha_mean": now.mean(0).tolist(), "alpha_moved": float((now - start).abs().mean())}
-
-
 def _stacked(cat: CatModel) -> Tensor:
+    """All alphas, [modules, k]."""
     return torch.stack(list(cat.weights().values()))
 
 
@@ -165,7 +154,7 @@ def _with_labels(dataset: Sequence[dict]) -> list[dict]:
     for at, row in enumerate(dataset):
         if len(row["input_ids"]) != len(row["labels"]):
             raise SoupError(f"row {at} has labels of another length than its input_ids: dataset")
-    rows = [row for row in dataset if any(label != -100 for label in row["labels"][1:])]
+    rows = [row for row in dataset if set(row["labels"][1:]) - {-100}]
     if not rows:
         what = "dataset has no label but -100" if dataset else "dataset is empty"
         raise SoupError(f"no data to learn alphas from: {what}; give ~5 % of the skills' rows")

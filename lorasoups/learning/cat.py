@@ -8,8 +8,8 @@ matmuls: their A stacked to [sum r_i, in], their B to [out, sum r_i], alpha scal
 """
 
 import re
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -30,9 +30,10 @@ GRANULARITIES = ("module", "layer", "global")
 def start_logits(normalise: str, init: str, groups: int, k: int, seed: int = 0) -> Tensor:
     """The logits theta [groups, k], float32, that an init stands for.
 
-    ``uniform``: every alpha is 1/k. ``ones``: every alpha is 1 (with softmax, which has no such
-    point, 1/k). ``randn``: theta is standard normal, drawn with ``seed``. A sigmoid never reaches
-    1, so that ``sigmoid`` from ``ones`` raises SoupError, as unknown names do.
+    ``uniform``: every alpha is 1/k. ``ones``: every alpha is 1 (with softmax, 1/k). ``randn``:
+    theta is standard normal, drawn with ``seed``.
+
+    Raises SoupError for unknown names, and for ``ones`` with ``sigmoid``, which never reaches 1.
     """
     if normalise not in NORMALISE or init not in INITS:
         raise SoupError(
@@ -40,14 +41,14 @@ def start_logits(normalise: str, init: str, groups: int, k: int, seed: int = 0) 
         )
     if init == "randn":
         return torch.randn(groups, k, generator=torch.Generator().manual_seed(seed))
+    start = torch.full((groups, k), 1.0 if init == "ones" else 1.0 / k)
     if normalise == "softmax":
-        return torch.zeros(groups, k)
-    start = 1.0 if init == "ones" else 1.0 / k
+        return torch.zeros_like(start)
     if normalise == "none":
-        return torch.full((groups, k), start)
-    if start == 1.0:
+        return start
+    if start[0, 0] == 1.0:
         raise SoupError("sigmoid alphas cannot start at 1: init; use init='uniform' with k >= 2")
-    return torch.logit(torch.full((groups, k), start))
+    return torch.logit(start)
 
 
 def effective(logits: Tensor, normalise: str) -> Tensor:
@@ -133,59 +134,84 @@ class _FrozenCat(torch.autograd.Function):
         return of_x, of_alpha, None, None, None, None, None
 
 
-class CatModel(nn.Module):
-    """k frozen LoRAs on a frozen causal LM; the only trainable tensor is ``logits`` [groups, k].
+class OnBase(nn.Module):
+    """Layers of LoRAs in a base, until `remove` or the end of ``with``: it is then what it was.
 
-    Use it as a context manager, or call `remove`: the model is then what it was, bit for bit.
+    Raises SoupError for no LoRA, a module that the model lacks or of another shape, and PEFT
+    adapters that are active on ``model``; of those on the LoRAs' modules, only with ``alone``.
+    """
+
+    def __init__(self, model: nn.Module, loras: Sequence[LoRA], method: str, alone: bool):
+        super().__init__()
+        if not loras:
+            raise SoupError(f"no LoRA given: {method} needs at least one adapter")
+        self.model, self.names = model, module_names(loras)
+        self.layers = {name: linear_layer(model, name, loras) for name in self.names}
+        for name, module in model.named_modules():
+            if hasattr(module, "lora_A") and (alone or name not in self.layers):
+                raise SoupError(f"another PEFT adapter is active on {name!r}; unload it first")
+        self._originals = {name: model.get_submodule(name) for name in self.names}
+        self._flags = [(p, "requires_grad", p.requires_grad) for p in model.parameters()]
+        self._flags += [(module, "training", module.training) for module in model.modules()]
+
+    def train(self, mode: bool = True) -> "OnBase":
+        """Eval mode whatever ``mode`` is: the base's dropout stays off.
+
+        transformers recomputes layers (gradient checkpointing) in training mode only. So they are
+        in it, and their parts are not.
+        """
+        super().train(False)
+        for module in self.model.modules():
+            if isinstance(module, GradientCheckpointingLayer) and module.gradient_checkpointing:
+                module.training = mode
+        return self
+
+    def remove(self) -> None:
+        """Put every original layer back, and give parameters and modules their flags back."""
+        while self._originals:
+            self.model.set_submodule(*self._originals.popitem())
+        for where, flag, value in self._flags:
+            setattr(where, flag, value)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.remove()
+
+
+class CatModel(OnBase):
+    """k frozen LoRAs on a frozen causal LM; the only trainable tensor is ``logits`` [groups, k].
 
     Args:
         model: a causal LM with linear layers under the LoRAs' module names (float32, bfloat16, or
-            4-bit), plain or the base of a PEFT model.
+            4-bit), plain or the base of a PEFT model. Use ``with``, or `remove`, to get it back.
         loras: k >= 1 adapters; ranks may differ, a module that one lacks counts as zero.
         normalise: ``none`` | ``softmax`` | ``sigmoid``: how alphas come from the logits.
         init, seed: where the logits start, see `start_logits`.
         granularity: one row of alphas per ``module``, per ``layer``, or one for all (``global``).
 
-    Raises:
-        SoupError: no LoRA, unknown options, a module that the model lacks or of another shape.
+    Raises SoupError for unknown options, and as `OnBase`.
     """
 
     def __init__(
-        self,
-        model: nn.Module,
-        loras: Sequence[LoRA],
-        *,
-        normalise: str = "none",
-        init: str = "uniform",
-        seed: int = 0,
-        granularity: str = "module",
-    ):
-        super().__init__()
-        if not loras:
-            raise SoupError("no LoRA given: CAT needs at least one adapter")
+        self, model: nn.Module, loras: Sequence[LoRA], *, normalise: str = "none",
+        init: str = "uniform", seed: int = 0, granularity: str = "module",
+    ):  # fmt: skip
+        super().__init__(model, loras, "CAT", alone=False)
         if granularity not in GRANULARITIES:
             raise SoupError(f"unknown granularity {granularity!r}: choose from {GRANULARITIES}")
         self.k, self.normalise = len(loras), normalise
-        self.names = module_names(loras)
         groups = [_group(name, granularity) for name in self.names]
-        rows = {group: i for i, group in enumerate(dict.fromkeys(groups))}
-        self._row = {name: rows[group] for name, group in zip(self.names, groups, strict=True)}
+        rows = list(dict.fromkeys(groups))
+        self._row = {n: rows.index(group) for n, group in zip(self.names, groups, strict=True)}
         logits = start_logits(normalise, init, len(rows), self.k, seed)
-        layers = {name: linear_layer(model, name, loras) for name in self.names}
-        weight = next(iter(layers.values())).weight
+        weight = self.layers[self.names[0]].weight
         double = weight.dtype == torch.float64
         self.logits = nn.Parameter(logits.to(weight.device, torch.float64 if double else None))
-        self.model = model
-        self._restore = flags_of(model)
-        self._replaced: list[tuple[nn.Module, str, nn.Module]] = []
-        for parameter in model.parameters():
-            parameter.requires_grad_(False)
-        for name, layer in layers.items():
-            self._install(name, layer, loras)
-        active = [n for n, m in model.named_modules() if hasattr(m, "lora_A")]
-        if active:
-            self.remove()
-            raise SoupError(f"another PEFT adapter is active on {active[0]!r}; unload it first")
+        model.requires_grad_(False)
+        for name in self.names:
+            self._install(name, loras)
 
     @classmethod
     def from_peft(cls, peft_model, adapters: Sequence[str], **options) -> "CatModel":
@@ -196,48 +222,26 @@ class CatModel(nn.Module):
         loras = [from_peft(peft_model, name) for name in adapters]
         return cls(peft_model.get_base_model(), loras, **options)
 
-    def _install(self, name: str, layer: nn.Module, loras: Sequence[LoRA]) -> None:
+    def _install(self, name: str, loras: Sequence[LoRA]) -> None:
         adapting = [(i, lora.modules[name]) for i, lora in enumerate(loras) if name in lora.modules]
         stacked = concatenate([factors for _, factors in adapting], torch.ones(len(adapting)))
         owner_of = torch.cat([torch.full((factors.rank,), i) for i, factors in adapting])
-        row = self._row[name]
-        wrapped = CatLinear(layer, stacked.A, stacked.B, owner_of, lambda: self._alpha(row))
-        parent = self.model.get_submodule(name.rpartition(".")[0])
-        child = name.rpartition(".")[2]
-        self._replaced.append((parent, child, getattr(parent, child)))
-        setattr(parent, child, wrapped)
 
-    def _alpha(self, row: int) -> Tensor:
-        return effective(self.logits[row], self.normalise)
+        def alphas() -> Tensor:
+            return effective(self.logits[self._row[name]], self.normalise)
+
+        wrapped = CatLinear(self.layers[name], stacked.A, stacked.B, owner_of, alphas)
+        self.model.set_submodule(name, wrapped)
 
     def forward(self, input_ids: Tensor, labels: Tensor | None = None, attention_mask=None):
         """The model's own output; right-padded batches need no mask."""
         batch = {"input_ids": input_ids, "labels": labels, "attention_mask": attention_mask}
         return self.model(**batch, use_cache=False)
 
-    def train(self, mode: bool = True) -> "CatModel":
-        """Eval mode whatever ``mode`` is: the base's dropout stays off, see `recompute`."""
-        super().train(False)
-        recompute(self.model, mode)
-        return self
-
     def weights(self) -> dict[str, Tensor]:
-        """Effective alphas per module: float32 [k], detached, on the CPU."""
+        """Effective alphas per module: float32 [k], detached, on the CPU; also after `remove`."""
         alphas = effective(self.logits.detach(), self.normalise).float().cpu()
         return {name: alphas[row].clone() for name, row in self._row.items()}
-
-    def remove(self) -> None:
-        """Put every original layer back; the alphas stay readable."""
-        while self._replaced:
-            parent, child, original = self._replaced.pop()
-            setattr(parent, child, original)
-        self._restore()
-
-    def __enter__(self) -> "CatModel":
-        return self
-
-    def __exit__(self, *_) -> None:
-        self.remove()
 
     def _apply(self, fn, recurse: bool = True):
         """Moves go to model and alphas; a cast goes to the model alone (alphas stay float32)."""
@@ -269,49 +273,19 @@ def linear_layer(model: nn.Module, name: str, loras: Sequence[LoRA]) -> nn.Modul
     if not hasattr(layer, "in_features"):
         raise SoupError(f"{name!r} is a {type(layer).__name__}: LoRAs adapt linear layers only")
     shape = (layer.out_features, layer.in_features)
-    shapes = {lora.modules[name].shape for lora in loras if name in lora.modules}
-    if shapes - {shape}:
-        raise SoupError(
-            f"{name!r} is {shape} in the model but {(shapes - {shape}).pop()} in the LoRA; "
-            "it was trained on another base"
-        )
+    for other in {lora.modules[name].shape for lora in loras if name in lora.modules} - {shape}:
+        where = f"{name!r} is {shape} in the model but {other} in the LoRA"
+        raise SoupError(f"{where}; it was trained on another base")
     return layer
-
-
-def flags_of(model: nn.Module) -> Callable[[], None]:
-    """A function that gives parameters ``requires_grad`` and modules their mode back."""
-    frozen = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    modes = [(module, module.training) for module in model.modules()]
-
-    def restore() -> None:
-        for parameter, required in frozen:
-            parameter.requires_grad_(required)
-        for module, training in modes:
-            module.training = training
-
-    return restore
-
-
-def recompute(model: nn.Module, training: bool) -> None:
-    """Let gradient checkpointing work although everything is in eval mode.
-
-    transformers recomputes layers in training mode only. So they are, and their parts are not.
-    """
-    for module in model.modules():
-        if isinstance(module, GradientCheckpointingLayer) and module.gradient_checkpointing:
-            module.training = training
 
 
 @contextmanager
 def attached(model, lora: LoRA | None) -> Iterator:
     """The base with ``lora`` computed beside its layers, quantised or not; None: the base alone.
 
-    Raises SoupError for a module that the model does not have, or of another shape.
+    Raises SoupError as `OnBase`.
     """
-    if lora is None:
-        yield model
-        return
-    with CatModel(model, [lora], normalise="none", init="ones"):
+    with nullcontext() if lora is None else CatModel(model, [lora], init="ones"):
         yield model
 
 

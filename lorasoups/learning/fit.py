@@ -1,8 +1,8 @@
 """The training loop of everything small on a frozen base: LoRA factors, alphas, a gate.
 
-transformers' Trainer, with AdamW, and checkpoints of what is trained: a run that was killed goes on
-from the last one and, on a CPU, ends bit for bit where it would have ended. Under ``accelerate
-launch`` every process takes a share of each batch's rows: several take the steps of one.
+transformers' Trainer with AdamW, and checkpoints of what is trained: on a CPU, a run that is killed
+and goes on ends bit for bit where it would have ended. Under ``accelerate launch`` every process
+takes a share of each batch's rows: several take the steps of one.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ from array import array
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import accumulate
+from itertools import accumulate, chain
 from pathlib import Path
 
 import torch
@@ -34,24 +34,22 @@ from transformers import (
 )
 
 from lorasoups.errors import Diverged, SoupError
-from lorasoups.files import disk_errors, ensure_folder, fsync_folder, sha256_file, write_json_atomic
+from lorasoups.files import ensure_folder, json_text, new_folder, sha256_file
 from lorasoups.models import processes
 from lorasoups.models.batching import LengthBatches, answer_loss
 from lorasoups.models.devices import fast_bf16
 
-SAVE_EVERY_S = 300.0
-LINE_EVERY_S = 60.0  # where there is no terminal
+SAVE_EVERY_S, LINE_EVERY_S = 300.0, 60.0  # a line: where there is no terminal
 BAR_AFTER_S = 2.0  # most runs of the mini world are over by then
 KEPT = 2  # checkpoints on the disk: if the newest is damaged, there is one before it
 
 
 @dataclass
 class Fit:
-    """Per step ``{step, loss, lr}`` (nats per labelled token of its batch) and what ``describe``
-    adds; the seconds of training, interruptions not counted."""
+    """What a training was like."""
 
-    history: list[dict] = field(default_factory=list)
-    seconds: float = 0.0
+    history: list[dict] = field(default_factory=list)  # {step, loss (nats per labelled token), lr}
+    seconds: float = 0.0  # without interruptions
 
 
 def fit(
@@ -72,13 +70,12 @@ def fit(
     Args:
         module: with a causal LM as ``module.model``, in whose layers the parameters take part.
         batches: all batches of the run.
-        lr: peak learning rate; it rises over ``warmup_steps`` and falls linearly to 0.
+        lr, warmup_steps: the rate rises to ``lr`` and then falls linearly to 0.
         seed: of the batches' order and of dropout.
         name: of what is trained, for progress and errors.
-        bf16: matmuls under bfloat16 autocast, trained tensors and loss in float32; "auto": where
-            that is faster.
+        bf16: bfloat16 autocast, trained tensors and loss in float32; "auto": where it is faster.
         checkpoints: a folder to save into every five minutes and to go on from; None: none.
-        describe: more entries for the history, called after every step with its labels.
+        describe: more entries for the history, from the labels of the step just done.
         progress: show a bar or lines; ``TQDM_DISABLE`` in the environment hides them too.
 
     Raises:
@@ -123,11 +120,7 @@ def scheduled(
     rows: Sequence[dict], model, *, epochs: float, batch_size: int, max_steps: int, lr: float,
     seed: int,
 ) -> LengthBatches:  # fmt: skip
-    """The batches of ``epochs`` passes over the rows, or of ``max_steps`` > 0 steps.
-
-    Raises:
-        SoupError: a schedule that cannot be run.
-    """
+    """The batches of ``epochs`` passes, or of ``max_steps`` > 0 steps; SoupError for a bad one."""
     if lr < 0 or batch_size < 1 or (epochs <= 0 and max_steps <= 0):
         raise SoupError(
             f"bad schedule: lr {lr}, batch_size {batch_size}, epochs {epochs}; "
@@ -140,22 +133,12 @@ def scheduled(
 def _arguments(folder: str, steps: int, seed: int, bf16: bool, device: str) -> TrainingArguments:
     """A Trainer that neither saves nor reports; `_Run` does."""
     arguments = TrainingArguments(
-        output_dir=folder,
-        max_steps=steps,
-        per_device_train_batch_size=1,
-        train_sampling_strategy="sequential",
-        bf16=bf16,
-        use_cpu=device == "cpu",
-        logging_steps=1,
-        logging_nan_inf_filter=False,
-        save_strategy="no",
-        report_to=[],
-        disable_tqdm=True,
-        remove_unused_columns=False,
+        folder, max_steps=steps, per_device_train_batch_size=1, bf16=bf16, seed=seed,
+        train_sampling_strategy="sequential", remove_unused_columns=False, use_cpu=device == "cpu",
+        logging_steps=1, logging_nan_inf_filter=False, save_strategy="no", report_to=[],
+        disable_tqdm=True, ddp_find_unused_parameters=False,
         ddp_broadcast_buffers=False,  # they are frozen factors
-        ddp_find_unused_parameters=False,
-        seed=seed,
-    )
+    )  # fmt: skip
     arguments._n_gpu = 1  # one process, one GPU: no DataParallel over all that are visible
     return arguments
 
@@ -172,14 +155,8 @@ class _Loss(nn.Module):
         return {"loss": answer_loss(self.module.model, input_ids, labels) * weight}
 
 
-# --- batches, shared by the processes -----------------------------------------------------------
-
-
 class _Shares(torch.utils.data.Dataset):
-    """The batches still to do; items ``i * size + rank`` are the shares of the i-th of them.
-
-    accelerate gives process r the items r, r + size, ..., hence its share of every batch.
-    """
+    """The batches still to do. accelerate gives process r the items r, r + size, ... of it."""
 
     def __init__(self, batches: LengthBatches, seed: int, done: int, size: int):
         generator = torch.Generator().manual_seed(seed)
@@ -199,8 +176,8 @@ def share(batch: dict[str, Tensor], rank: int, size: int) -> dict[str, Tensor]:
 
     DDP averages gradients over processes. With ``weight`` = size * (labelled tokens of this share)
     / (labelled tokens of the batch) the average is the gradient of the whole batch's mean loss.
-    Rows are sorted by length, so every ``size``-th one makes about equal work. A process for which
-    no row is left computes one at weight 0: all take part in every step.
+    Every ``size``-th row of rows sorted by length makes about equal work. A process for which no
+    row is left computes one at weight 0: all take part in every step.
     """
     tokens = (batch["labels"][:, 1:] != -100).sum(1)
     rows = tokens.nonzero()[rank::size, 0]
@@ -213,13 +190,10 @@ def share(batch: dict[str, Tensor], rank: int, size: int) -> dict[str, Tensor]:
 def _digest(batches: LengthBatches) -> str:
     """sha256 of all token ids and labels, in the order of the batches."""
     digest = hashlib.sha256()
-    for row in (row for batch in batches.batches for row in batch):
+    for row in chain.from_iterable(batches.batches):
         for key in ("input_ids", "labels"):
             digest.update(array("q", row[key]).tobytes())
     return digest.hexdigest()
-
-
-# --- the run, its checkpoints and its progress --------------------------------------------------
 
 
 class _Run(TrainerCallback):
@@ -237,10 +211,7 @@ class _Run(TrainerCallback):
         self.labels: Tensor | None = None  # of the present step
 
     def open(self, folder: Path | str, settings: dict) -> None:
-        """Save into ``folder`` from now on; go on from its newest sound checkpoint.
-
-        Of several processes rank 0 writes, and all go on from what it has.
-        """
+        """Save into ``folder`` from now on (rank 0); go on from its newest sound checkpoint."""
         self.settings = settings
         self.folder = Path(processes.broadcast(str(ensure_folder(folder).resolve())))
         newest = processes.broadcast(str(newest_checkpoint(self.folder) or ""))
@@ -248,8 +219,8 @@ class _Run(TrainerCallback):
             return
         notes = json.loads(Path(newest, "notes.json").read_text(encoding="utf-8"))
         tensors = load_file(Path(newest, "trained.safetensors"))
-        shapes = [{n: t.shape for n, t in group.items()} for group in (tensors, self.trained)]
-        if notes["settings"] != settings or shapes[0] != shapes[1]:
+        there, here = ({n: t.shape for n, t in each.items()} for each in (tensors, self.trained))
+        if notes["settings"] != settings or there != here:
             raise SoupError(f"checkpoints of another run: {self.folder}; give an empty folder")
         for name, parameter in self.trained.items():
             parameter.data.copy_(tensors[name])
@@ -261,7 +232,7 @@ class _Run(TrainerCallback):
 
     @contextmanager
     def started(self, shares: _Shares, progress: bool) -> Iterator[None]:
-        """Around the training: clocks and the progress display."""
+        """Around the training: clocks and progress."""
         rows = (shares.batches.batches[i] for i in shares.order)
         self.tokens = accumulate(sum(len(row["input_ids"]) for row in batch) for batch in rows)
         self.start = self.saved = time.perf_counter()
@@ -295,44 +266,35 @@ class _Run(TrainerCallback):
             self.saved = time.perf_counter()
 
     def save(self) -> None:
-        """Write a checkpoint under a temporary name, then its manifest, then rename it."""
-        final = self.folder / f"step-{len(self.fit.history):08d}"
-        writing = self.folder / "writing"
+        """Write a checkpoint with its manifest; a damaged one of the same step is replaced."""
+        for leftover in self.folder.glob(".step-*"):  # of a run killed while it saved
+            shutil.rmtree(leftover, ignore_errors=True)
         random = {"cpu": torch.get_rng_state()}
         if torch.cuda.is_available():
             random["cuda"] = torch.cuda.get_rng_state()
         state = {"optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict()}
         tensors = {n: p.detach().cpu().contiguous() for n, p in self.trained.items()}
-        with disk_errors(final):
-            shutil.rmtree(writing, ignore_errors=True)
-            writing.mkdir()
-            save_file(tensors, writing / "trained.safetensors")
-            torch.save(state | {"random": random}, writing / "state.pt")
-            notes = {"settings": self.settings, **vars(self.fit)}
-            write_json_atomic(writing / "notes.json", notes, indent=None)
-            manifest = {path.name: sha256_file(path) for path in writing.iterdir()}
-            for name in manifest:
-                with open(writing / name, "rb") as file:
-                    os.fsync(file.fileno())
-            write_json_atomic(writing / "manifest.json", manifest)
-            shutil.rmtree(final, ignore_errors=True)  # damaged: else the run had gone on from it
-            writing.rename(final)
-            fsync_folder(self.folder)
-            for old in sorted(self.folder.glob("step-*"))[:-KEPT]:
-                shutil.rmtree(old, ignore_errors=True)
+        notes = {"settings": self.settings, **vars(self.fit)}
+        with new_folder(self.folder / f"step-{len(self.fit.history):08d}") as folder:
+            save_file(tensors, folder / "trained.safetensors")
+            torch.save(state | {"random": random}, folder / "state.pt")
+            (folder / "notes.json").write_text(json_text(notes, folder, None), encoding="utf-8")
+            manifest = {path.name: sha256_file(path) for path in folder.iterdir()}
+            (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+        for old in sorted(self.folder.glob("step-*"))[:-KEPT]:
+            shutil.rmtree(old, ignore_errors=True)
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
     """The checkpoint of the highest step whose files are those of its manifest, if any."""
-    return next(filter(_is_sound, sorted(folder.glob("step-*"), reverse=True)), None)
-
-
-def _is_sound(checkpoint: Path) -> bool:
-    try:
-        manifest = json.loads((checkpoint / "manifest.json").read_text(encoding="utf-8"))
-        return all(sha256_file(checkpoint / name) == sha for name, sha in manifest.items())
-    except (OSError, ValueError, AttributeError):
-        return False
+    for checkpoint in sorted(folder.glob("step-*"), reverse=True):
+        try:
+            manifest = json.loads((checkpoint / "manifest.json").read_text(encoding="utf-8"))
+            if all(sha256_file(checkpoint / name) == sha for name, sha in manifest.items()):
+                return checkpoint
+        except (OSError, ValueError, AttributeError):
+            continue
+    return None
 
 
 class _Lines(tqdm):

@@ -1,9 +1,8 @@
 """LoraHub: one weight per LoRA, found without gradients (Huang et al. 2023, arXiv 2307.13269).
 
 The search is the released one (sail-sg/lorahub): nevergrad's NGOpt, started at 0, weights within
-+-1.5, objective = loss + 0.05 * mean |w|; here for causal LMs. The released loss is a sum of batch
-means divided by the number of examples, so that the strength of the penalty depends on batch size
-and data; ours is the mean cross-entropy per labelled token, so that 0.05 always means the same.
++-1.5, objective = loss + 0.05 * mean |w|; here for causal LMs. The released loss depends on batch
+size; ours is the mean cross-entropy per labelled token, so that 0.05 always means the same.
 """
 
 import math
@@ -24,12 +23,11 @@ BUDGET_PER_LORA = 50
 
 @dataclass(frozen=True, eq=False)
 class Hub:
-    """LoraHub's result; per evaluation ``history`` has ``{step, loss, objective, weights: [k]}``,
-    ``loss`` in nats per labelled token. Step 1 is the start, all weights 0: the base alone."""
+    """LoraHub's result."""
 
     weights: list[float]  # one per LoRA, of the lowest objective that was evaluated
     lora: LoRA  # the LoRAs merged with these weights, exact
-    history: list[dict]
+    history: list[dict]  # {step, loss (nats per labelled token), objective, weights: [k]}
 
 
 def lorahub(
@@ -48,19 +46,17 @@ def lorahub(
     Args:
         model: a causal LM, its linear layers quantised or not.
         loras: k adapters.
-        rows: dicts ``input_ids``, ``labels`` (lists of int; -100 where nothing is learned).
+        rows: dicts ``input_ids``, ``labels`` (lists of int; -100 where nothing is asked).
         on: "delta": the true sum ``sum_i w_i delta_i``. "factors": as released, A and B summed
             apart with the same w on both, hence ``w_i w_j B_i A_j`` for all pairs: a weight of 0.5
             leaves a quarter of a LoRA, and a lone LoRA loses its sign. Needs equal ranks.
         budget: evaluations of the loss, at most 50 per LoRA.
         seed: of nevergrad; COBYLA, which NGOpt is within the budget, draws no random numbers.
-        regularisation: times mean |w| is added to the loss.
-        bound: weights stay within +-bound.
+        regularisation, bound: mean |w| times this is added to the loss; |w| <= bound.
 
     Raises:
         Diverged: a loss that is not finite.
-        SoupError: no LoRA, no rows, bad options, different ranks with ``on="factors"``, LoRAs of
-            another base.
+        SoupError: no LoRA, no rows, bad options, LoRAs of another base or of unequal ranks.
     """
     _check(loras, rows, on, budget)
     history: list[dict] = []
@@ -107,9 +103,8 @@ def _merged(loras: Sequence[LoRA], weights: list[float], on: str) -> LoRA:
     modules = {}
     for name in module_names(list(loras)):
         pairs = [(w, lora.modules.get(name)) for w, lora in zip(weights, loras, strict=True)]
-        A = sum(w * factors.A for w, factors in pairs if factors is not None)
-        B = sum(w * factors.B for w, factors in pairs if factors is not None)
-        modules[name] = Factors(A, B)
+        weighted = [(w * factors.A, w * factors.B) for w, factors in pairs if factors is not None]
+        modules[name] = Factors(*map(sum, zip(*weighted, strict=True)))
     return LoRA(modules, next((lora.base_model for lora in loras if lora.base_model), ""))
 
 

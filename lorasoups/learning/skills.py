@@ -15,8 +15,7 @@ from lorasoups.lora.lora import LoRA
 from lorasoups.models.batching import LengthBatches
 
 __all__ = ["LLAMA_PROJECTIONS", "SkillTraining", "train_lora"]
-LOGGED = 40
-"""Losses in a skill's log: means over so many equal parts of its training."""
+LOGGED = 40  # losses in a skill's log: means over so many equal parts of its training
 
 
 def train_lora(
@@ -33,16 +32,14 @@ def train_lora(
 
     Args:
         model: frozen base; PEFT layers are put on it for the training and taken off again.
-        rows: dicts ``input_ids``, ``labels`` (lists of int; -100 where nothing is learned), see
-            `encoding.encode_all`.
+        rows: see `batching.encode_all`.
         config: hyper-parameters; rows are repeated until ``config.steps`` batches are seen.
         seed: of LoRA's initialisation and of the data order.
         base_model: the base's name for the adapter's config; default what ``model`` says.
         checkpoints, progress: see `fit.fit`.
 
     Returns:
-        The adapter as a value, and a log ``{config, seed, steps, loss, losses, seconds, tokens,
-        tokens_per_s}``; ``tokens`` are real tokens, padding not counted.
+        The adapter as a value, and a log; its ``tokens`` are without padding.
 
     Raises:
         Diverged: a loss that is not finite.
@@ -53,15 +50,11 @@ def train_lora(
     config = replace(config, bf16=wants_bf16(config.bf16, model.device.type))
     torch.manual_seed(seed)
     adapter = LoraConfig(
-        r=config.r,
-        lora_alpha=config.lora_alpha,
-        lora_dropout=config.lora_dropout,
-        target_modules=list(config.target_modules),
-        task_type="CAUSAL_LM",
-    )
-    batches = LengthBatches(
-        rows, config.batch_size, config.steps, seed, model.config.pad_token_id or 0
-    )
+        r=config.r, lora_alpha=config.lora_alpha, lora_dropout=config.lora_dropout,
+        target_modules=list(config.target_modules), task_type="CAUSAL_LM",
+    )  # fmt: skip
+    pad_id = model.config.pad_token_id or 0
+    batches = LengthBatches(rows, config.batch_size, config.steps, seed, pad_id)
     wrapped = get_peft_model(model, adapter)
     try:
         trained = fit(
@@ -71,21 +64,15 @@ def train_lora(
         lora = replace(from_peft(wrapped), base_model=base_model or model.name_or_path)
     finally:
         wrapped.unload()
-    losses = _means([entry["loss"] for entry in trained.history], max(1, config.steps // LOGGED))
-    log = {
+    losses, n = [entry["loss"] for entry in trained.history], max(1, config.steps // LOGGED)
+    means = [sum(losses[i : i + n]) / n for i in range(0, len(losses) - n + 1, n)]
+    return lora, {
         "config": asdict(config),
         "seed": seed,
         "steps": config.steps,
-        "loss": losses[-1],
-        "losses": losses,
+        "loss": means[-1],
+        "losses": means,
         "seconds": trained.seconds,
         "tokens": batches.tokens,
         "tokens_per_s": batches.tokens / trained.seconds,
     }
-    return lora, log
-
-
-def _means(losses: list[float], n: int) -> list[float]:
-    """The mean of every ``n`` losses; of the last ones only if there are n."""
-    parts = [losses[i : i + n] for i in range(0, len(losses), n)]
-    return [sum(part) / n for part in parts if len(part) == n]

@@ -1,10 +1,9 @@
 """X-LoRA: a gate that mixes frozen LoRAs anew for every token (arXiv 2402.07148), by way of PEFT.
 
 For each token the base runs once without adapters; a gate on its last hidden state gives k scalings
-(a softmax: they sum to 1), and a second run weighs each LoRA with them. PEFT 0.21.2 generates
-without a cache of keys and values, since its two runs would share one: every new token costs two
-runs over the whole text. Here each run has its own cache. That is exact, no approximation: the
-first run sees the base alone and attention is causal, so a token's scalings never change.
+(a softmax: they sum to 1), and a second run weighs each LoRA with them. In PEFT 0.21.2 the two runs
+would share one cache, so it generates without. Here each run has its own. That is exact: the first
+run sees the base alone and attention is causal, so a token's scalings never change.
 """
 
 import json
@@ -25,7 +24,7 @@ from transformers import Cache, DynamicCache
 
 from lorasoups.errors import SoupError
 from lorasoups.files import write_bytes_atomic
-from lorasoups.learning.cat import flags_of, linear_layer, recompute
+from lorasoups.learning.cat import OnBase
 from lorasoups.learning.fit import fit, scheduled
 from lorasoups.lora.adapters import save_lora
 from lorasoups.lora.lora import LoRA, module_names
@@ -45,14 +44,11 @@ class Gate:
 
 @dataclass(frozen=True, eq=False)
 class XLora:
-    """A trained gate; the LoRAs that it mixes are kept apart.
-
-    ``history`` is that of `fit.Fit`, with ``scaling_mean`` [k] over the answer tokens and modules.
-    """
+    """A trained gate; the LoRAs that it mixes are kept apart."""
 
     tensors: dict[str, Tensor]  # state dict of PEFT's XLoraClassifier, float32 on the CPU
     gate: Gate = Gate()
-    history: list[dict] = field(default_factory=list)
+    history: list[dict] = field(default_factory=list)  # `fit.Fit`'s, and ``scaling_mean`` [k]
     seconds: float = 0.0
 
     @property
@@ -98,9 +94,8 @@ def train_xlora(
     Args:
         model: a causal LM with plain linear layers; it comes back as it was.
         loras: k adapters; ranks may differ, a module that one lacks counts as zero.
-        rows: dicts ``input_ids``, ``labels`` (lists of int; -100 where nothing is learned): those
-            that CAT learns its alphas on, in the same batches for the same seed.
-        epochs, batch_size, lr: the schedule; ``max_steps`` > 0 overrides ``epochs``.
+        rows: see `alphas.learn_alphas`; the same batches for the same seed.
+        epochs, batch_size, lr, max_steps: see `fit.scheduled`.
         seed: of the gate's start and of the data order.
         checkpoints, progress: see `fit.fit`.
 
@@ -125,10 +120,8 @@ def train_xlora(
 def mixed(model, loras: Sequence[LoRA], xlora: XLora) -> Iterator:
     """The base with the mixture in it, for losses and generation; afterwards bit for bit the base.
 
-    Greedy decoding and sampling, batches padded on the left with an attention mask, with or without
-    a cache. ``loras`` are those of the training, in the same order.
-
-    Raises SoupError for a gate of other LoRAs or of another base, and for beam search.
+    ``loras`` are those of the training, in the same order. Batches are padded on the left with an
+    attention mask. Raises SoupError for a gate of other LoRAs or another base, and for beam search.
     """
     with _Mixture(model, loras, xlora.gate) as mixture:
         mixture.load(xlora.tensors)
@@ -136,18 +129,18 @@ def mixed(model, loras: Sequence[LoRA], xlora: XLora) -> Iterator:
         yield model
 
 
-class _Mixture(nn.Module):
+class _Mixture(OnBase):
     """PEFT's X-LoRA layers and gate on a base, with two runs of our own per forward call.
 
-    Use it as a context manager; while it is open, the base itself computes the mixture.
+    While it is open, the base itself computes the mixture.
     """
 
     def __init__(self, model: nn.Module, loras: Sequence[LoRA], gate: Gate, seed: int = 0):
-        super().__init__()
-        _check(model, loras)
-        self.model = model
-        self._originals = {name: model.get_submodule(name) for name in module_names(list(loras))}
-        self._restore = flags_of(model)
+        for name in module_names(loras):
+            if not name.startswith("model."):  # PEFT 0.21.2 looks for this prefix when it loads
+                raise SoupError(f"module {name!r}: PEFT's X-LoRA takes only modules under 'model.'")
+        super().__init__(model, loras, "X-LoRA", alone=True)
+        merge(loras, "cat")  # refuses what does not belong together
         self._attributes = set(vars(model))
         self._hooks: list = []
         self._main = self._twin = None  # caches: of the second run, and of the first
@@ -159,9 +152,8 @@ class _Mixture(nn.Module):
         except BaseException:
             self.remove()
             raise
-        hooks = {model.base_model: self._gate}
-        hooks |= {model.get_submodule(name): self._inject for name in self._originals}
-        for module, hook in hooks.items():
+        hooks = {model.get_submodule(name): self._inject for name in self.names}
+        for module, hook in {model.base_model: self._gate, **hooks}.items():
             self._hooks.append(module.register_forward_pre_hook(hook, with_kwargs=True))
 
     def _gate(self, decoder: nn.Module, args: tuple, kwargs: dict) -> None:
@@ -203,9 +195,8 @@ class _Mixture(nn.Module):
         return {"scaling_mean": of_answers.mean((0, 1)).tolist()}
 
     def train(self, mode: bool = True) -> "_Mixture":
-        """The gate alone follows ``mode``: the base's dropout stays off, see `cat.recompute`."""
-        super().train(False)
-        recompute(self.model, mode)
+        """The gate alone follows ``mode``."""
+        super().train(mode)
         self.classifier.train(mode)
         return self
 
@@ -221,53 +212,28 @@ class _Mixture(nn.Module):
             raise SoupError(f"the gate does not fit ({why}); it is of other LoRAs") from error
 
     def remove(self) -> None:
-        """Put every original layer back, and everything else that PEFT left on the base."""
+        """Put every original layer back, and take off what else PEFT left on the base."""
         while self._hooks:
             self._hooks.pop().remove()
-        for name, original in self._originals.items():
-            parent, _, child = name.rpartition(".")
-            setattr(self.model.get_submodule(parent), child, original)
         for name in set(vars(self.model)) - self._attributes:
             delattr(self.model, name)
-        self._restore()
         self._main = self._twin = None
-
-    def __enter__(self) -> "_Mixture":
-        return self
-
-    def __exit__(self, *_) -> None:
-        self.remove()
+        super().remove()
 
 
 def _peft_xlora(model, loras: Sequence[LoRA], gate: Gate) -> XLoraModel:
     """PEFT's layers and gate; it reads adapters from folders and wants the keys "0", "1", ..."""
     use_cache = model.config.use_cache
+    shape = {"xlora_depth": gate.depth, "xlora_size": gate.hidden}
+    shape |= {"layerwise_scalings": gate.layerwise, "hidden_size": model.config.hidden_size}
     with tempfile.TemporaryDirectory() as folder:
-        paths = [str(save_lora(lora, Path(folder) / str(i))) for i, lora in enumerate(loras)]
-        config = XLoraConfig(
-            task_type="CAUSAL_LM",
-            hidden_size=model.config.hidden_size,
-            adapters={str(i): path for i, path in enumerate(paths)},
-            xlora_depth=gate.depth,
-            xlora_size=gate.hidden,
-            layerwise_scalings=gate.layerwise,
-        )
+        paths = {str(i): str(save_lora(lora, Path(folder, str(i)))) for i, lora in enumerate(loras)}
+        config = XLoraConfig(task_type="CAUSAL_LM", adapters=paths, **shape)
         try:
             model.config.use_cache = False  # PEFT refuses otherwise; here each run has its cache
             return XLoraModel(model, config, "default", torch_device=str(model.device))
         finally:
             model.config.use_cache = use_cache
-
-
-def _check(model: nn.Module, loras: Sequence[LoRA]) -> None:
-    if not loras:
-        raise SoupError("no LoRA given: X-LoRA needs at least one adapter")
-    for name in merge(loras, "cat").modules:  # merge refuses what does not belong together
-        if not name.startswith("model."):  # PEFT 0.21.2 looks for this prefix when it loads
-            raise SoupError(f"module {name!r}: PEFT's X-LoRA takes only modules under 'model.'")
-        linear_layer(model, name, loras)
-        if hasattr(model.get_submodule(name), "lora_A"):
-            raise SoupError(f"another PEFT adapter is active on {name!r}; unload it first")
 
 
 def _no_beams(*_) -> None:
