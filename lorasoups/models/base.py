@@ -147,10 +147,7 @@ def _find(spec: str | Path) -> tuple[str, str, str | None, Path]:
 
 
 def gguf_of_wheel(name: str) -> Path:
-    """The GGUF file inside an installed package of `WHEELS`; nothing of the package is imported.
-
-    Raises SoupError if it is not installed, or has no GGUF file.
-    """
+    """The GGUF file in an installed package of `WHEELS`, which is not imported; else SoupError."""
     package, version = WHEELS[name]
     spec = find_spec(package)
     folders = spec.submodule_search_locations or () if spec else ()
@@ -247,7 +244,7 @@ def _model(
             folder, output_loading_info=True, **_LOCAL, **options
         )
     except Exception as error:  # safetensors, transformers and gguf each have their own
-        cure = "check its files; code from a repository is not run"
+        cure = "check its files; its architecture must be one of transformers, no foreign code runs"
         raise _refusal(f"the model does not load ({_line(error)})", spec, cure) from error
     lost = sorted(loading["missing_keys"]) + [str(m[0]) for m in loading["mismatched_keys"]]
     if lost:

@@ -11,7 +11,7 @@ ANSWER, EVERYTHING = "answer", "everything"
 
 
 def encode_all(tokenizer: Any, items: list[dict], max_length: int = 512) -> list[dict]:
-    """Token ids of prompt + answer + end, with labels on what each item wants to be trained on.
+    """Token ids of prompt + answer + end, with labels on what each item trains on.
 
     Args:
         tokenizer: the base's tokenizer; it may add a begin token to the prompt.
@@ -19,8 +19,7 @@ def encode_all(tokenizer: Any, items: list[dict], max_length: int = 512) -> list
             ``answer`` (the default: the prompt's labels are -100) or ``everything``.
         max_length: tokens; longer examples lose the tail of their answer.
 
-    Returns:
-        dicts of ``input_ids`` and ``labels`` (lists of int, equally long).
+    Returns dicts of ``input_ids`` and ``labels`` (lists of int, equally long).
     """
     rows = []
     for item in items:
@@ -36,8 +35,7 @@ def encode_all(tokenizer: Any, items: list[dict], max_length: int = 512) -> list
 class Collate:
     """Pad ``input_ids`` with ``pad_id`` and ``labels`` with -100, on the right.
 
-    With causal attention a token never sees what stands to its right, so right padding needs no
-    attention mask: with none, eager attention on CPU is several times faster.
+    Causal attention never looks there, so no mask is needed: on a CPU several times faster.
     """
 
     def __init__(self, pad_id: int):
@@ -57,10 +55,7 @@ class LengthBatches(torch.utils.data.Dataset):
     """``steps`` whole batches of nearly equal length, in an order that only the seed decides.
 
     Each epoch shuffles the rows, sorts pools of ``pool`` batches by length, cuts them and shuffles
-    the batches. An item of this dataset is a batch (use batch size 1 and take the item).
-
-    Attributes:
-        tokens: real tokens (no padding) in all ``steps`` batches together.
+    the batches. An item of this dataset is a batch; ``tokens`` counts real tokens (no padding).
     """
 
     def __init__(
@@ -96,9 +91,8 @@ def answer_loss(
 ) -> Tensor:
     """Mean cross-entropy per labelled token (nats), with logits at labelled positions only.
 
-    A vocabulary of 49k makes logits most of a step's memory, and prompts have none to learn. A hook
-    in front of the output layer picks the positions, so that all else in the model stays in effect,
-    such as the softcapping of logits.
+    Logits would be most of a step's memory. A hook in front of the output layer picks the
+    positions, so that all else stays in effect, such as the softcapping of logits.
 
     Args:
         model: causal LM, plain, quantised or wrapped (PEFT, `CatModel`); not under DDP, which must
@@ -106,9 +100,8 @@ def answer_loss(
         input_ids, labels: int64 [rows, tokens]; -100 where nothing is asked.
         attention_mask: not needed for right-padded rows.
 
-    Returns:
-        float32 []; NaN without any label. The model's own loss for one whose output layer sees
-        something else than one vector per token.
+    Returns float32 [], NaN without any label; the model's own loss if its output layer sees
+    something else than one vector per token.
     """
     while not hasattr(model, "get_output_embeddings"):
         model = model.model
@@ -138,10 +131,8 @@ def answer_loss(
 def heldout_loss(model, rows: list[dict], batch_size: int = 100) -> float:
     """Mean cross-entropy per labelled token (nats) of ``rows``, in the model's own precision.
 
-    Args:
-        model: causal LM; put into eval mode.
-        rows: dicts of ``input_ids`` and ``labels`` (-100 where nothing is asked).
-        batch_size: rows per batch, sorted by length.
+    rows: dicts of ``input_ids`` and ``labels`` (-100: not asked), batched by length. The model is
+    put into eval mode.
     """
     model.eval()
     device = next(model.parameters()).device

@@ -3,6 +3,7 @@
 import os
 import platform
 import time
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -24,24 +25,22 @@ def native_bf16(device: str) -> bool:
 def fast_bf16(device: str) -> bool:
     """Whether bfloat16 matmuls are faster than float32 ones: what bf16="auto" asks.
 
-    On a CPU both are timed (0.2 s); the answer is kept per processor and torch version, so that
-    runs on one machine do not change their minds. Some processors have the instructions and are
-    slower with them.
+    On a CPU both are timed (0.2 s), as some have the instructions and are slower with them; the
+    answer is kept per processor and torch version.
     """
     if not device.startswith("cpu"):
         return native_bf16(device)
     key = f"{cpu_name()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
-    path = _cache_folder() / "bf16.json"
+    cache_folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    path = cache_folder / "lorasoups" / "bf16.json"
     try:
         known = read_json(path, "")
     except SoupError:
         known = {}
     if key not in known:
         known[key] = _matmul_seconds(torch.bfloat16) < 0.9 * _matmul_seconds(torch.float32)
-        try:
+        with suppress(SoupError):  # measured again next time
             write_json_atomic(path, known)
-        except SoupError:  # measured again next time
-            pass
     return bool(known[key])
 
 
@@ -57,10 +56,6 @@ def _matmul_seconds(dtype: torch.dtype, size: int = 512, budget: float = 0.1) ->
     return best
 
 
-def _cache_folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lorasoups"
-
-
 def device_name(device: str) -> str:
     """What the vendor calls the GPU, or the processor."""
     return torch.cuda.get_device_name() if device.startswith("cuda") else cpu_name()
@@ -68,10 +63,7 @@ def device_name(device: str) -> str:
 
 def cpu_name() -> str:
     """The processor's model name, or at least its architecture."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
+    with suppress(OSError, StopIteration):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(x for x in lines if x.startswith("model name")).split(":", 1)[1].strip()
     return platform.processor() or platform.machine()

@@ -13,17 +13,10 @@ from lorasoups.models import processes
 
 @contextmanager
 def folded(model, lora: LoRA | None) -> Iterator:
-    """The base with ``lora`` added to its weights; afterwards the very same weights as before.
+    """The base with ``lora`` (None: nothing) added to its weights, so that it costs no more.
 
-    Generation then costs what the base's costs. The original tensors are put aside and put back,
-    so that nothing is left of the sum, not even rounding.
-
-    Args:
-        model: a causal LM with plain linear layers.
-        lora: an adapter value; None leaves the base as it is.
-
-    Raises:
-        SoupError: a module that the model does not have, quantised or of another shape.
+    The original tensors are put aside and put back, so that no rounding is left.
+    Raises SoupError as `linear_layer`.
     """
     kept: list[tuple[nn.Module, Tensor]] = []
     try:
@@ -38,10 +31,7 @@ def folded(model, lora: LoRA | None) -> Iterator:
 
 
 def linear_layer(model, name: str, factors: Factors) -> nn.Module:
-    """The layer of the model that the factors of module ``name`` can be added to.
-
-    Raises SoupError if there is none, it is quantised, or of another shape.
-    """
+    """The layer ``name``; SoupError if there is none, it is quantised, or of another shape."""
     try:
         layer = model.get_submodule(name)
     except AttributeError:
@@ -50,10 +40,8 @@ def linear_layer(model, name: str, factors: Factors) -> nn.Module:
     if weight is None or not weight.is_floating_point():
         raise SoupError(f"{name!r} is quantised: base model; give the unquantised one")
     if tuple(weight.shape) != factors.shape:
-        raise SoupError(
-            f"{name!r} is {tuple(weight.shape)} in the base, {factors.shape} in the adapter; "
-            "the adapter was trained on another base"
-        )
+        shapes = f"{tuple(weight.shape)} in the base, {factors.shape} in the adapter"
+        raise SoupError(f"{name!r} is {shapes}; the adapter was trained on another base")
     return layer
 
 
@@ -66,22 +54,17 @@ def add_delta(weight: Tensor, factors: Factors) -> Tensor:
 def generate(
     model, tokenizer, prompts, max_new_tokens: int = 96, batch_size: int = 256
 ) -> list[str]:
-    """Greedy continuations of ``prompts``, in their order.
+    """Greedy continuations of ``prompts``, in their order, without special tokens.
 
-    Prompts are sorted by length and left-padded; only new tokens are decoded, up to the end token.
-
-    Several processes share the batches, which are those of one process (which prompts share a batch
-    decides its padding, and padding changes rounding); all get the same list.
+    Prompts are sorted by length and left-padded. Several processes share the batches, which are
+    those of one process, and all get the same list.
 
     Args:
         model: causal LM; put into eval mode.
         tokenizer: its tokenizer, with a pad token.
         prompts: texts.
         max_new_tokens: limit per prompt.
-        batch_size: prompts per batch (part of what determines a result: padding changes rounding).
-
-    Returns:
-        One text per prompt without special tokens.
+        batch_size: prompts per batch; it matters to the result, since padding changes rounding.
     """
     model.eval()
     device = next(model.parameters()).device
@@ -92,14 +75,9 @@ def generate(
         batch = tokenizer(
             [prompts[i] for i in chosen], padding=True, padding_side="left", return_tensors="pt"
         ).to(device)
-        out = model.generate(
-            input_ids=batch["input_ids"],
-            attention_mask=batch["attention_mask"],
-            max_new_tokens=max_new_tokens,
-            do_sample=False,
-            use_cache=True,
-            pad_token_id=tokenizer.pad_token_id,
-        )
+        inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
+        options = {"do_sample": False, "use_cache": True, "pad_token_id": tokenizer.pad_token_id}
+        out = model.generate(**inputs, max_new_tokens=max_new_tokens, **options)
         new = out[:, batch["input_ids"].shape[1] :]
         decoded = tokenizer.batch_decode(new, skip_special_tokens=True)
         texts |= zip(chosen, decoded, strict=True)

@@ -17,10 +17,7 @@ _REASONS = {
     "RevisionNotFoundError": ("no such revision", "check the commit or branch"),
     "RepositoryNotFoundError": _PRIVATE,
     "DatasetNotFoundError": _PRIVATE,
-    "OfflineModeIsEnabled": (
-        "offline mode is on and it is not in the cache",
-        "unset HF_HUB_OFFLINE",
-    ),
+    "OfflineModeIsEnabled": ("offline mode is on and it is not cached", "unset HF_HUB_OFFLINE"),
 }
 _NETWORK = {"LocalEntryNotFoundError", "TransportError", "ConnectionError", "TimeoutError"}
 
@@ -28,10 +25,8 @@ _NETWORK = {"LocalEntryNotFoundError", "TransportError", "ConnectionError", "Tim
 def explain_hub_error(error: BaseException, what: str, instead: str) -> SoupError:
     """Turn an error of huggingface_hub, datasets or the network into one clear line to raise.
 
-    Args:
-        error: what was raised; its causes are looked at as well. Tokens in it are blanked.
-        what: what was asked for, e.g. ``"model org/name"``.
-        instead: the way that needs no Hub, e.g. which option takes local files.
+    error: what was raised, with its causes; tokens in it are blanked. what: what was asked for,
+    e.g. ``"model org/name"``. instead: the way that needs no Hub.
     """
     reason, cure = _explain(list(_chain(error)))
     return SoupError(f"Hugging Face Hub, {reason}: {what}; {cure}, or {instead}")

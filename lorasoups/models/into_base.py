@@ -27,22 +27,27 @@ def merge_into_base(
         lora: an adapter value.
         base: see `load_base`; a GGUF file is dequantised.
         out: a new folder. It appears whole or not at all, with ``soup.json`` beside the weights.
-        dtype: of the written weights; ``auto``: what the base is stored in. Sums are formed in
-            float32, one module after the other, and rounded once.
+        dtype: of the written weights; ``auto``: as the base is stored. Sums are formed in float32.
         any_base: do not compare the base's name with the one that the adapter was trained on.
         overwrite: replace a model that this function wrote.
 
-    Returns:
-        What ``soup.json`` holds.
-
-    Raises:
-        SoupError: another base, a module that it lacks, a quantised one, or a folder in the way.
+    Returns what ``soup.json`` holds. Raises SoupError for another base, a module that it lacks or
+    that is quantised, or a folder in the way.
     """
     target = Path(out).resolve()
     check_target(target, overwrite, _is_ours(target), "merged model of ours")
     model, tokenizer, info = load_base(base, dtype=dtype)
-    _check_base(lora, info, any_base)
-    _fold(model, lora)
+    # by the last part of the name: a path and a Hub id of one model end alike
+    name, trained_on = (str(n).rstrip("/").split("/")[-1] for n in (info["name"], lora.base_model))
+    if trained_on and name != trained_on and not any_base:
+        what = f"trained on {lora.base_model!r}, not on {info['name']!r}: the adapter"
+        raise SoupError(f"{what}; give that base, or --any-base if the two are the same model")
+    tied = model.get_output_embeddings() if model.config.tie_word_embeddings else None
+    for name, factors in lora.modules.items():
+        module = linear_layer(model, name, factors)
+        if module is tied:
+            raise SoupError(f"{name!r} is tied to the input embedding: no delta fits it alone")
+        module.weight.data = add_delta(module.weight.data, factors)
     content = {
         "lorasoups": __version__,
         "base": {key: info[key] for key in ("kind", "name", "revision", "sha256", "quantisation")},
@@ -61,26 +66,3 @@ def _is_ours(folder: Path) -> bool:
         return "base" in read_json(folder / PROVENANCE, "")
     except SoupError:
         return False
-
-
-def _check_base(lora: LoRA, info: dict, any_base: bool) -> None:
-    """By the last part of the name: a path and a Hub id of one model end alike."""
-    ours, theirs = (
-        str(name).rstrip("/").split("/")[-1] for name in (info["name"], lora.base_model)
-    )
-    if theirs and ours != theirs and not any_base:
-        raise SoupError(
-            f"trained on {lora.base_model!r}, not on {info['name']!r}: the adapter; "
-            "give that base, or --any-base if the two are the same model"
-        )
-
-
-def _fold(model: Any, lora: LoRA) -> None:
-    tied = model.get_output_embeddings() if model.config.tie_word_embeddings else None
-    for name, factors in lora.modules.items():
-        module = linear_layer(model, name, factors)
-        if module is tied:
-            raise SoupError(
-                f"{name!r} is tied to the input embedding: it cannot take a delta alone"
-            )
-        module.weight.data = add_delta(module.weight.data, factors)

@@ -1,8 +1,7 @@
 """Several processes as one run: who this process is, and how they talk, through accelerate.
 
-``accelerate launch`` (or ``torchrun``) starts the same command several times and tells every
-process its number in the environment. With one process every function answers at once, and neither
-torch nor accelerate is imported.
+``accelerate launch`` (or ``torchrun``) starts one command several times and numbers the processes
+in the environment. With one process neither torch nor accelerate is imported.
 """
 
 import os
@@ -15,16 +14,11 @@ from typing import Any
 from lorasoups.errors import SoupError
 
 _LAUNCHER = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR")
-PATIENCE = timedelta(days=7)
-"""How long processes wait for each other: rank 0 may judge, or wait for another job's lock."""
+PATIENCE = timedelta(days=7)  # of each for the others: rank 0 may wait for another job's lock
 
 
 def size() -> int:
-    """How many processes run this command together.
-
-    Raises:
-        SoupError: numbers in the environment that no launcher would write.
-    """
+    """How many processes run this command. SoupError for numbers that no launcher would write."""
     return _numbers()[0]
 
 
@@ -39,24 +33,20 @@ def is_main() -> bool:
 
 
 def _numbers() -> tuple[int, int]:
-    # all four, as every launcher sets them: a WORLD_SIZE that lies around alone means nothing
+    # every launcher sets all four: a WORLD_SIZE alone means nothing
     if any(name not in os.environ for name in _LAUNCHER):
         return 1, 0
-    try:
-        processes, number = int(os.environ["WORLD_SIZE"]), int(os.environ["RANK"])
-    except ValueError:
-        processes, number = 0, 0
-    if not 0 <= number < processes:
-        values = ", ".join(f"{name}={os.environ[name]}" for name in _LAUNCHER[:2])
-        raise SoupError(f"not a process of a launcher: {values}; unset them, or accelerate launch")
-    return processes, number
+    processes, number = os.environ["WORLD_SIZE"], os.environ["RANK"]
+    if processes.isdecimal() and number.isdecimal() and int(number) < int(processes):
+        return int(processes), int(number)
+    values = f"WORLD_SIZE={processes}, RANK={number}"
+    raise SoupError(f"not a process of a launcher: {values}; unset them, or accelerate launch")
 
 
 def join() -> Any:
-    """Meet the other processes; returns accelerate's state, None for one process.
+    """Meet the other processes: accelerate's state, None for one process.
 
-    Gives this process its GPU too (``cuda`` means that one from now on), so it comes before the
-    first model.
+    It comes before the first model: ``cuda`` means this process's own GPU from now on.
     """
     if size() == 1:
         return None
@@ -82,11 +72,11 @@ def only_one(why: str) -> None:
 
 @contextmanager
 def one_voice(several: bool) -> Iterator[None]:
-    """Around a command: rank 0 prints, the other processes only compute; errors are all shown.
+    """Around a command: rank 0 prints, the others only compute; errors are all shown.
 
-    Raises SoupError for several processes where the command does not know them (``several``).
+    Raises SoupError for several processes where the command takes one (not ``several``).
     """
-    if size() > 1 and not several:
+    if not several:
         only_one("this command runs in one process; only reproduce and ablate share their work")
     if is_main():
         yield
