@@ -192,8 +192,7 @@ def reproduce_real(
 
 def summary(results: dict) -> str:
     """The rows of a results file as lines of text, with what is to be known of model and data."""
-    config = results["config"]
-    base = config["base_info"]
+    config, base = results["config"], results["config"]["base_info"]
     stored = f", stored as {base['quantisation']}" if base["quantisation"] else ""
     lines = [f"base: {base['name']} ({base['parameters'] / 1e6:.1f}M parameters{stored})"]
     for data in config["data"]:
@@ -204,9 +203,8 @@ def summary(results: dict) -> str:
     lines.append(f"{'task':9} {'view':18} {'method':14} seed  right  outcomes")
     for row in results["rows"]:
         outcomes = ", ".join(f"{name} {n}" for name, n in row["outcomes"].items())
-        right = f"{row['correct']}/{row['n']}"
-        which = f"{row['task']:9} {row['view']:18} {row['method']:14} {row['seed']:4}"
-        lines.append(f"{which} {right:>6}  {outcomes}")
+        which, right = "{task:9} {view:18} {method:14} {seed:4}", f"{row['correct']}/{row['n']}"
+        lines.append(f"{which.format_map(row)} {right:>6}  {outcomes}")
     if results.get("decontamination"):
         lines.append(decontamination.table(results["decontamination"]))
     if config["note"]:

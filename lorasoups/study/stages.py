@@ -172,13 +172,10 @@ class Stages:
 
         ``share``: another share than the profile's; ``skills``: only these skills' data.
         """
-        rng = random.Random(f"alpha data {seed}")
-        share, rows = share or self.profile.alphas.share, []
-        for name in self.profile.skills:
-            encoded = self.encoded(name)
-            drawn = rng.sample(encoded, max(1, round(share * len(encoded))))
-            rows += drawn if not skills or name in skills else []
-        return rows
+        rng, share = random.Random(f"alpha data {seed}"), share or self.profile.alphas.share
+        rows = {name: self.encoded(name) for name in self.profile.skills}
+        drawn = {s: rng.sample(r, max(1, round(share * len(r)))) for s, r in rows.items()}
+        return [row for skill in drawn if not skills or skill in skills for row in drawn[skill]]
 
     @cached_property
     def held_out(self) -> dict[str, list[dict]]:
@@ -194,7 +191,7 @@ class Stages:
 
     def soup_inputs(self, loras: Sequence[LoRA], rows: list[dict], seed: int) -> dict:
         """What names an artifact that is learned over LoRAs."""
-        digests = list(map(lora_digest, loras))
+        digests = [lora_digest(lora) for lora in loras]
         return {"base": self.source.key, "loras": digests, "rows": digest(rows), "seed": seed}
 
     def learn(

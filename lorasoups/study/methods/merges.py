@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -48,25 +49,23 @@ class Static(Method):
 
     def adapter(self, stages: Stages, seed: int) -> LoRA:
         """The merge, which is remembered until another one is asked for."""
-        return stages.latest((self.name, seed), lambda: self._merge(stages, seed))
+        loras, how = stages.loras(seed), self._options(stages, seed) | {"on": self.on}
+        weights = self.weight and [self.weight] * len(loras)
+        merged = partial(merge, loras, self.merge_method, weights=weights, **how)
+        return stages.latest((self.name, seed), merged)
 
-    def _merge(self, stages: Stages, seed: int) -> LoRA:
-        loras, options = stages.loras(seed), self._options(stages.profile.density, seed)
-        weights = None if self.weight is None else [self.weight] * len(loras)
-        return merge(loras, self.merge_method, weights=weights, on=self.on, **options)
-
-    def _options(self, density: float, seed: int) -> dict:
-        taken = set(methods.METHODS[self.merge_method].options)
+    def _options(self, stages: Stages, seed: int) -> dict:
+        given = {"density": stages.profile.density, "seed": seed}
         if self.merge_method == "knots":  # keeps all, as its official code does
-            taken -= {"density"}
-        given = {"density": density, "seed": seed}
+            del given["density"]
+        taken = methods.METHODS[self.merge_method].options
         return {option: value for option, value in given.items() if option in taken}
 
     def answers(self, stages: Stages, task: str, seed: int) -> list[dict]:
-        """As ever; the merge's digest is stored, so that a second run need not merge."""
-        digests, density = map(lora_digest, stages.loras(seed)), stages.profile.density
-        inputs = {"loras": list(digests), "method": self.merge_method, "on": self.on,
-                  "weight": self.weight, "options": self._options(density, seed)}  # fmt: skip
+        """Verdicts; the merge's digest is stored, so that a second run need not merge."""
+        digests = [lora_digest(lora) for lora in stages.loras(seed)]
+        inputs = {"loras": digests, "method": self.merge_method, "on": self.on,
+                  "weight": self.weight, "options": self._options(stages, seed)}  # fmt: skip
 
         def make(folder: Path, scratch: Path) -> None:
             digest = lora_digest(self.adapter(stages, seed))
