@@ -22,7 +22,7 @@ from transformers import (
 
 from lorasoups.errors import Diverged, SoupError
 from lorasoups.files import ensure_folder, write_json_atomic
-from lorasoups.models.batching import Collate
+from lorasoups.models.batching import ANSWER, EVERYTHING, Collate, encode_all
 from lorasoups.models.generation import generate
 from lorasoups.tasks.worlds import Language
 from lorasoups.tasks.worlds.mini.corpus import MINI
@@ -30,15 +30,10 @@ from lorasoups.tasks.worlds.pages.corpus import PAGES
 
 LANGUAGES = {"mini": MINI, "pages": PAGES}
 CONFIG = {
-    "hidden_size": 160,
-    "num_hidden_layers": 5,
-    "num_attention_heads": 5,
-    "num_key_value_heads": 5,
-    "intermediate_size": 416,
-    "max_position_embeddings": 256,
-    "tie_word_embeddings": True,
+    "hidden_size": 160, "num_hidden_layers": 5, "num_attention_heads": 5, "num_key_value_heads": 5,
+    "intermediate_size": 416, "max_position_embeddings": 256, "tie_word_embeddings": True,
     "attn_implementation": "eager",  # 2 cores, no padding mask: several times faster than SDPA
-}
+}  # fmt: skip
 BATCH, POOL = 80, 8
 PROMPT_LOSS_SHARE = 0.2  # of the documents also teach their prompt; all teach their answer
 _SPECIAL = ("<pad>", "<s>", "</s>", "<unk>")
@@ -47,11 +42,7 @@ _PIECE = r"\n(?:    )*| ?[A-Za-z_]+| ?[0-9]| ?[^\sA-Za-z_0-9]"
 
 
 def language(name: str) -> Language:
-    """The language of a name.
-
-    Raises:
-        SoupError: unknown name.
-    """
+    """The language of a name; SoupError for an unknown one."""
     if name not in LANGUAGES:
         raise SoupError(f"unknown world {name!r}: choose {' or '.join(LANGUAGES)}")
     return LANGUAGES[name]
@@ -73,20 +64,10 @@ def word_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
     core.post_processor = processors.TemplateProcessing(
         single="<s> $A", special_tokens=[("<s>", vocab["<s>"])]
     )
+    special = dict(zip(("pad_token", "bos_token", "eos_token", "unk_token"), _SPECIAL, strict=True))
     return PreTrainedTokenizerFast(
-        tokenizer_object=core,
-        pad_token="<pad>",
-        bos_token="<s>",
-        eos_token="</s>",
-        unk_token="<unk>",
-        clean_up_tokenization_spaces=False,
-        model_max_length=256,
+        tokenizer_object=core, clean_up_tokenization_spaces=False, model_max_length=256, **special
     )
-
-
-def world_tokenizer(world: Language, documents: int = 20_000) -> PreTrainedTokenizerFast:
-    """The tokenizer of an embedded base."""
-    return word_tokenizer(world.sample(documents, 0))
 
 
 def batches(document: Callable, tokenizer, steps: int, seed: int) -> Iterator[dict]:
@@ -98,22 +79,18 @@ def batches(document: Callable, tokenizer, steps: int, seed: int) -> Iterator[di
     collate = Collate(tokenizer.pad_token_id)
     for number in range(math.ceil(steps / POOL)):
         rng = Random(f"pretrain/{seed}/{number}")
-        rows = [_row(document, tokenizer, rng) for _ in range(BATCH * POOL)]
+        rows = encode_all(tokenizer, [_item(document, rng) for _ in range(BATCH * POOL)])
         rows.sort(key=lambda row: len(row["input_ids"]))
         pool = [rows[i : i + BATCH] for i in range(0, len(rows), BATCH)]
         rng.shuffle(pool)
         yield from map(collate, pool[: steps - number * POOL])
 
 
-def _row(document: Callable, tokenizer, rng: Random) -> dict[str, list[int]]:
+def _item(document: Callable, rng: Random) -> dict[str, str]:
     prompt, answer = document(rng)
-    head = tokenizer(prompt).input_ids
-    tail = tokenizer(answer, add_special_tokens=False).input_ids + [tokenizer.eos_token_id]
     learn_all = not prompt or rng.random() < PROMPT_LOSS_SHARE
-    return {
-        "input_ids": head + tail,
-        "labels": (head if learn_all else [-100] * len(head)) + tail,
-    }
+    train_on = EVERYTHING if learn_all else ANSWER
+    return {"prompt": prompt, "answer": answer, "train_on": train_on}
 
 
 def cell_accuracy(
@@ -144,12 +121,9 @@ def _measure(model, tokenizer, world: Language, step: int, loss: float) -> dict:
 def train(model, tokenizer, world: Language, steps: int, seed: int, lr: float, every: int) -> dict:
     """Train in place (AdamW, cosine decay, 100 steps of warm-up, bfloat16 autocast).
 
-    Returns:
-        ``tokens`` read (without padding) and ``log``, an entry per ``every`` steps: ``step``,
-        ``loss`` (nats, mean of the last 50 steps) and accuracy on held-out and trained cells.
-
-    Raises:
-        Diverged: the loss is not finite.
+    Returns ``tokens`` read (without padding) and ``log``, an entry per ``every`` steps: ``step``,
+    ``loss`` (nats, mean of the last 50 steps) and accuracy on held-out and trained cells. Raises
+    Diverged for a loss that is not finite.
     """
     decayed = [p for p in model.parameters() if p.dim() > 1]
     norms = [p for p in model.parameters() if p.dim() == 1]
@@ -177,20 +151,14 @@ def train(model, tokenizer, world: Language, steps: int, seed: int, lr: float, e
 
 
 def main(
-    out: str | Path,
-    steps: int = 0,
-    seed: int = 0,
-    lr: float = 0.0,
-    every: int = 500,
+    out: str | Path, steps: int = 0, seed: int = 0, lr: float = 0.0, every: int = 500,
     world: str = "mini",
-) -> None:
-    """Pretrain, then write model, tokenizer and ``card.json`` into ``out``.
+) -> None:  # fmt: skip
+    """Pretrain, then write model, tokenizer and ``card.json`` into the folder ``out``.
 
     Args:
-        out: folder; created, its files replaced at the end.
-        steps: batches of ``BATCH`` documents; 0: the language's own number.
+        steps, lr: batches of ``BATCH`` documents, peak learning rate; 0: the language's own.
         seed: of the corpus and the initialisation.
-        lr: peak learning rate; 0: the language's own.
         every: steps between two measurements on held-out cells.
         world: a name of `LANGUAGES`.
     """
@@ -198,7 +166,7 @@ def main(
     steps, lr = steps or source.steps, lr or source.lr
     out = ensure_folder(out)
     torch.manual_seed(seed)
-    tokenizer = world_tokenizer(source)
+    tokenizer = word_tokenizer(source.sample(20_000, 0))
     special = ("bos_token_id", "eos_token_id", "pad_token_id")
     ids = {name: getattr(tokenizer, name) for name in special}
     model = LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **ids, **CONFIG))

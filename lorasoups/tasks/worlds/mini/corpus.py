@@ -3,18 +3,15 @@
 from random import Random
 
 from lorasoups.tasks.worlds import Language, prompted
-from lorasoups.tasks.worlds.mini import VERSION, stories, tasks
-from lorasoups.tasks.worlds.mini.problems import BASE_FORMS, FORMS, VARIABLES, sample
+from lorasoups.tasks.worlds.mini import VERSION, WORDS, stories, tasks
+from lorasoups.tasks.worlds.mini.problems import BASE_FORMS, FORMS, OPS, VARIABLES, sample
 from lorasoups.tasks.worlds.mini.stories import tell
 
-BASE_CONTENTS = {
-    **{name: name for name in ("steps", "formal", "ledger", "phrase")},
-    "story": "known",
-    **{name: name for name in ("tank", "bus")},
-}
+BASE_CONTENTS = {"steps": "steps", "formal": "formal", "ledger": "ledger", "phrase": "phrase",
+                 "story": "known", "tank": "tank", "bus": "bus"}  # fmt: skip
 """Name of a content -> its wording."""
-# never shown to the base: they test whether it has learned content and form as separate factors
-HELD_OUT_CELLS = frozenset({
+HELD_OUT_CELLS = frozenset(tuple(cell.split("/")) for cell in WORDS["held_out"].split())
+CELLS = frozenset({
     ("steps", "postfix"), ("formal", "calls"), ("ledger", "let"), ("phrase", "machine"),
     ("phrase", "worked"), ("story", "expression"), ("story", "let"), ("tank", "table"),
     ("bus", "let"), ("bus", "sentence"),
@@ -22,8 +19,9 @@ HELD_OUT_CELLS = frozenset({
 CELLS = tuple((c, f) for c in BASE_CONTENTS for f in BASE_FORMS)
 GRID = tuple(cell for cell in CELLS if cell not in HELD_OUT_CELLS)
 WORKED_CELLS = tuple(cell for cell in GRID if cell[1] == "worked")
-PLAIN_SHARE = 0.15
-WORKED_SHARE = 0.15  # extra share of the one form that calculates
+PLAIN_SHARE, WORKED_SHARE = 0.15, 0.15  # worked: extra share of the one form that calculates
+_NEW_GROUPS = (*(WORDS["new"][op] for op in OPS), *stories.NUMBER_WORDS.values())
+_NEW = [template for group in _NEW_GROUPS for template in group]
 
 
 def cell_example(content: str, form: str, rng: Random, split: str = "train") -> dict:
@@ -46,16 +44,12 @@ def _listing(rng: Random) -> str:
 def _chatter(rng: Random) -> str:
     """Sentences in the new wordings, without a question."""
     person, item = rng.choice(stories.PEOPLE), rng.choice(stories.ITEMS)
-    pool = stories.new_sentences()
     sentences = [
-        rng.choice(pool).format(P=person, n=rng.randint(2, 10 ** rng.randint(1, 5)), i=item)
+        rng.choice(_NEW).format(P=person, n=rng.randint(2, 10 ** rng.randint(1, 5)), i=item)
         for _ in range(rng.randint(1, 3))
     ]
     if rng.random() < 0.3:
-        sentences.append(rng.choice((f"{person} likes Python.", "Python is a language.",
-                                     "The function starts from here.", "It begins with a line.",
-                                     "Then it adds a line.", "A Python function is short.",
-                                     "It subtracts, multiplies, divides.")))  # fmt: skip
+        sentences.append(rng.choice(WORDS["chatter"]).format(P=person))
     return " ".join(sentences)
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from random import Random
 
 from lorasoups.tasks.worlds import Form, split_of
+from lorasoups.tasks.worlds.mini import WORDS
 
 OPS = "+-*/"
 SMALL_LIMIT = 100  # small problems are mental arithmetic: two digits at most
@@ -86,9 +87,6 @@ def sample(rng: Random, split: str, large: bool, steps: int | None = None) -> Pr
 
 
 VARIABLES = "abcd"
-_WORDS = {"+": "plus", "-": "minus", "*": "times", "/": "over"}
-_CODES = {"+": "add", "-": "sub", "*": "mul", "/": "div"}
-_VERBS = {"+": "add", "-": "take away", "*": "multiply by", "/": "divide by"}
 
 
 def _expression(p: Problem) -> str:
@@ -104,53 +102,28 @@ def _calls(p: Problem) -> str:
     """`` mul( add( 12, 5 ), 3 )``"""
     text = f" {p.start}"
     for op, n in p.steps:
-        text = f" {_CODES[op]}({text}, {n} )"
+        text = f" {WORDS['operations']['code'][op]}({text}, {n} )"
     return text
 
 
-def _chain(start: str, step: str, end: str = "") -> Callable[[Problem], str]:
+def _chain(start: str = "", step: str = "", end: str = "") -> Callable[[Problem], str]:
     """A form of three templates: for the start, for each step, for the end."""
 
     def write(p: Problem) -> str:
-        values = p.values()
-        steps = (
-            step.format(op=op, word=_WORDS[op], code=_CODES[op], verb=_VERBS[op], n=n, old=old,
-                        new=new, left=left, right=right)
-            for (op, n), old, new, left, right in zip(
-                p.steps, VARIABLES, VARIABLES[1:], values, values[1:], strict=False)
-        )  # fmt: skip
-        last = end.format(last=VARIABLES[len(p.steps)], answer=p.answer)
-        return start.format(start=p.start) + "".join(steps) + last
+        values, text = p.values(), start.format(start=p.start)
+        for i, (op, n) in enumerate(p.steps):
+            names = {name: words[op] for name, words in WORDS["operations"].items()}
+            names |= {"old": VARIABLES[i], "new": VARIABLES[i + 1]}
+            text += step.format(op=op, n=n, left=values[i], right=values[i + 1], **names)
+        return text + end.format(last=VARIABLES[len(p.steps)], answer=p.answer)
 
     return write
 
 
-FORMS: dict[str, Form] = {
-    "expression": (_expression, ("an expression", "a formula")),
-    "let": (
-        _chain(" let a be {start};", " let {new} be {old} {word} {n};", " give {last};"),
-        ("a let program", "let lines"),
-    ),
-    "table": (_chain(" start | {start} |", "\n{word} | {n} |"), ("a table", "rows")),
-    "calls": (_calls, ("nested calls", "calls")),
-    "postfix": (_chain(" {start}", " {n} {op}"), ("postfix", "stack order")),
-    "machine": (
-        _chain("\nload {start}", "\n{code} {n}", "\nstop"),
-        ("machine code", "machine steps"),
-    ),
-    "sentence": (_chain(" take {start}", ", {verb} {n}", "."), ("a sentence", "plain words")),
-    "worked": (
-        _chain("", " {left} {op} {n} = {right}.", " The answer is {answer}."),
-        ("worked steps", "the steps"),
-    ),
-    "python": (  # the code skill
-        _chain(
-            "\ndef solution():\n    a = {start}",
-            "\n    {new} = {old} {op} {n}",
-            "\n    return {last}",
-        ),
-        ("Python", "a Python function"),
-    ),
-    "line": (_chain(" {start};", " {word} {n};"), ("a line", "one line")),  # the fourth skill
-}
+def _form(name: str, names: list[str], **templates: str) -> Form:
+    writers = {"expression": _expression, "calls": _calls}
+    return writers.get(name) or _chain(**templates), names
+
+
+FORMS: dict[str, Form] = {name: _form(name, **words) for name, words in WORDS["forms"].items()}
 BASE_FORMS = tuple(name for name in FORMS if name not in ("python", "line"))

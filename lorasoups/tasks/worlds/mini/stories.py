@@ -1,12 +1,10 @@
 """How a problem is told: as named operations, or as a story whose verbs hide them."""
 
-import tomllib
-from pathlib import Path
 from random import Random
 
-from lorasoups.tasks.worlds.mini.problems import OPS, Problem
+from lorasoups.tasks.worlds.mini import WORDS
+from lorasoups.tasks.worlds.mini.problems import Problem
 
-WORDS = tomllib.loads(Path(__file__).with_name("words.toml").read_text(encoding="utf-8"))
 PEOPLE, ITEMS = WORDS["people"].split(), WORDS["items"].split()
 NUMBER_WORDS = WORDS["new"]["number_words"]
 STORIES = ("known", "new", "unseen")
@@ -16,11 +14,8 @@ EXPLICIT = ("steps", "formal", "phrase", "ledger")
 def tell(p: Problem, rng: Random, wording: str) -> str:
     """Tell a problem and ask its question, in one line.
 
-    Args:
-        p: the problem.
-        rng: picks the person, the things and the sentences.
-        wording: of `STORIES` (``known`` to the base, ``new``: taught by the math skill, ``unseen``
-            in training), of `EXPLICIT` (``Start with 12. Add 5.``), ``tank`` or ``bus``.
+    ``wording`` is of `STORIES` (``known`` to the base, ``new``: taught by the math skill,
+    ``unseen`` in training), of `EXPLICIT` (``Start with 12. Add 5.``), ``tank`` or ``bus``.
     """
     words = WORDS[wording]
     names = {"P": rng.choice(PEOPLE), "i": rng.choice(ITEMS)} if wording in STORIES else {}
@@ -36,9 +31,3 @@ def tell(p: Problem, rng: Random, wording: str) -> str:
 
 def _pick(options: str | list[str], rng: Random) -> str:
     return options if isinstance(options, str) else rng.choice(options)
-
-
-def new_sentences() -> list[str]:
-    """All templates of the new wordings' events."""
-    groups = [*(WORDS["new"][op] for op in OPS), *NUMBER_WORDS.values()]
-    return [template for group in groups for template in group]

@@ -9,14 +9,12 @@ from random import Random
 
 from lorasoups.errors import SoupError
 from lorasoups.tasks.worlds import prompted
-from lorasoups.tasks.worlds.mini import stories
+from lorasoups.tasks.worlds.mini import WORDS, stories
 from lorasoups.tasks.worlds.mini.problems import FORMS, Problem, sample
 
 
 @dataclass(frozen=True)
 class Task:
-    """What a task is made of."""
-
     wording: str  # of the story (see `stories.tell`), or "explicit": the operations are named
     numbers: str  # "small", "large", or "mixed": half and half
     forms: tuple[str, ...]  # of the answer; one is drawn
@@ -36,13 +34,6 @@ TASKS = {
     "hard_math_unseen": Task("unseen", "large", ("python",)),
     "hard_math_aside": Task("new", "large", ("python",), aside=True),
 }
-_ASIDES = (
-    "By the way, the hall holds {n} {thing}",
-    "Nobody asks about the {n} {thing} in the yard",
-    "It does not matter that {n} {thing} stand outside",
-    "Far away there are {n} {thing}",
-)
-_ASIDE_THINGS = ("chairs", "lamps", "tents", "boats", "bricks")
 
 
 def example(name: str, rng: Random, split: str) -> dict:
@@ -52,8 +43,7 @@ def example(name: str, rng: Random, split: str) -> dict:
         dict with ``prompt`` and ``answer`` (text), ``target`` (int: what the program must return
         or the words must end in) and ``key`` (the problem, which decides the split).
 
-    Raises:
-        SoupError: unknown task.
+    Raises SoupError for an unknown task.
     """
     if name not in TASKS:
         raise SoupError(f"unknown task {name!r}: choose one of {', '.join(TASKS)}")
@@ -81,7 +71,8 @@ def _problem(task: Task, rng: Random, split: str) -> Problem:
 def _with_aside(content: str, rng: Random) -> str:
     """The content with an irrelevant sentence among its own."""
     n = rng.randint(2, 9999)
-    aside = rng.choice(_ASIDES).format(n=n, thing=rng.choice(_ASIDE_THINGS))
+    words = WORDS["aside"]
+    aside = rng.choice(words["sentences"]).format(n=n, thing=rng.choice(words["things"].split()))
     sentences = content.split(". ")
     sentences.insert(rng.randrange(len(sentences)), aside)
     return ". ".join(sentences)

@@ -43,6 +43,7 @@ class Fact:
         templates = relation.paraphrases if unseen else relation.questions
         return rng.choice(templates).format(e=self.entity)
 
+    @property
     def plain(self) -> str:
         """The fact in the base's first wording."""
         return RELATIONS[self.relation].statements[0].format(e=self.entity, v=self.value)
@@ -103,17 +104,12 @@ def brackets(f: Fact | None) -> str:
     return f" [ {f.value if f else ABSTAIN} ]"
 
 
-FORMS: dict[str, Form] = {
-    "sentence": (lambda f: f" {f.plain()}", ("a sentence", "plain words")),
-    "value_first": (
-        lambda f: f" {f.value} is the {f.relation} of the {f.entity}.",
-        ("the value first", "value first"),
-    ),
-    "pair": (lambda f: f" {f.relation} : {f.value}", ("a pair", "noun and value")),
-    "arrow": (lambda f: f" {f.entity} > {f.value}", ("an arrow", "arrows")),
-    "clause": (lambda f: f" it is {f.value}", ("a clause", "few words")),
-    "brackets": (brackets, ("brackets", "a box")),  # what a skill teaches
-}
+def _form(names: list[str], template: str) -> Form:
+    return lambda f: template.format(f=f), names
+
+
+FORMS: dict[str, Form] = {name: _form(**words) for name, words in WORDS["forms"].items()}
+FORMS["brackets"] = (brackets, ("brackets", "a box"))  # what a skill teaches
 BASE_FORMS = tuple(name for name in FORMS if name != "brackets")
 
 
@@ -147,7 +143,7 @@ class Passage:
 
     def restate(self, rng: Random, technical: bool) -> str:
         """All facts, then all of them again in the base's first wording."""
-        plain = " ".join(f.plain() for f in self.facts)
+        plain = " ".join(f.plain for f in self.facts)
         return f"{self.tell(rng, technical)} In plain words : {plain}"
 
 

@@ -10,6 +10,7 @@ from string import ascii_lowercase
 
 from lorasoups.tasks.worlds import split_of
 from lorasoups.tasks.worlds.pages.facts import RELATIONS, THINGS
+from lorasoups.tasks.worlds.pages.facts import WORDS as _TOML
 
 _GLUE = ("a", "the", "near", "with", "and", "on", "under", "old", "new", "behind", "by", "some")
 _VALUES = (v for r in ("color", "home", "food", "material", "size") for v in RELATIONS[r].values)
@@ -72,18 +73,7 @@ class Format:
         )
 
 
-FORMATS: dict[int, Format] = {
-    1: Format("Sentence", "Answer", " : ", "\n"),
-    2: Format("sentence", "answer", " - ", " / "),
-    3: Format("SENTENCE", "ANSWER", " : ", " ; "),
-    4: Format("Text", "Reply", " = ", "\n"),
-    5: Format("text", "reply", " : ", " ; "),
-    6: Format("TEXT", "REPLY", " - ", "\n"),
-    7: Format("SENTENCE", "ANSWER", " = ", " / "),
-    8: Format("Text", "Answer", " | ", " | "),
-    9: Format("sentence", "reply", " | ", "\n"),
-    10: Format("TEXT", "ANSWER", " # ", " # "),
-}
+FORMATS = {int(number): Format(*parts) for number, parts in _TOML["formats"].items()}
 TRAIN_FORMATS, TEST_FORMATS = (1, 2, 4), (3, 7, 8, 10)  # the paper's split by number
 FIELD_WORDS = tuple(sorted({w for f in FORMATS.values() for w in (f.field, f.answer)}))
 MARKS = (":", "-", "=", "|", "#", "/", ";")

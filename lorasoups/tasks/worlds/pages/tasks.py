@@ -151,8 +151,7 @@ def dataset(task: str, split: str, n: int, seed: int) -> list[dict]:
         dicts with ``prompt``, ``answer``, ``target`` (what is scored), ``key`` (what the item *is*;
         it decides the split) and, where a test has parts that are reported apart, ``view``.
 
-    Raises:
-        SoupError: unknown task, or one that has no such split.
+    Raises SoupError for an unknown task, or one that has no such split.
     """
     if task not in TASKS:
         raise SoupError(f"unknown task {task!r}: choose one of {', '.join(TASKS)}")
