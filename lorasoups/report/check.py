@@ -21,12 +21,9 @@ from lorasoups.study.profile import STUDIES
 SAID_OF = "mini"  # the profile that most notebooks speak of
 
 STUDY_NOTEBOOKS = {
-    "03_hard_math": "hard_math",
-    "04_manual_qa": "manual_qa",
-    "05_reading": "reading",
-    "06_prompt_formats": "formats",
-    "09_report": "hard_math",
-}
+    "03_hard_math": "hard_math", "04_manual_qa": "manual_qa", "05_reading": "reading",
+    "06_prompt_formats": "formats", "09_report": "hard_math",
+}  # fmt: skip
 ALONG = {"length": "share", "rank": "rank", "k_skills": "k"}  # ablation -> what is varied
 
 
@@ -40,14 +37,9 @@ def report(profile: str = SAID_OF, root: Path | str | None = None) -> int:
 
 
 def check(profile: str = SAID_OF, root: Path | str | None = None) -> Iterator[Finding]:
-    """All findings on ``data/results/<profile>/*.json`` and on what is said of them.
+    """All findings on ``data/results/<profile>/*.json`` of a project and on what is said of them.
 
-    Args:
-        profile: which results.
-        root: the project; default where we are.
-
-    Raises:
-        SoupError: there are no results.
+    Raises SoupError if there are no results.
     """
     folders = Folders(root=root)
     paths = sorted((folders.results / profile).glob("*.json"))
@@ -86,7 +78,9 @@ def said(project: Path, profile: str, known: Known) -> Iterator[Finding]:
         for name, experiment in STUDY_NOTEBOOKS.items():
             if experiment in known:
                 yield from _notebook(project, name, _of_study(known, name, experiment))
-        yield from _notebook(project, "07_alphas", _of_ablations(known))
+        ablations = {name: r for name, r in known.items() if "ablation" in r["config"]}
+        said_of_each = (text for name, r in ablations.items() for text in of_ablation(name, r))
+        yield from _notebook(project, "07_alphas", said_of_each)
     elif profile == "small" and "hard_math" in known:
         yield from _notebook(project, "08_real_models", _of_real_model(known))
 
@@ -110,12 +104,6 @@ def of_ablation(name: str, results: Results) -> list[str]:
         ends = [sentences.along(results, curve, "lr") for curve in curves]
         return ends + [sentences.moved(results, curve) for curve in curves]
     return [sentences.valley(results) if name == "surface" else sentences.against_each(results)]
-
-
-def _of_ablations(known: Known) -> Iterator[str]:
-    for name, results in known.items():
-        if "ablation" in results["config"]:
-            yield from of_ablation(name, results)
 
 
 def _of_real_model(known: Known) -> Iterator[str]:

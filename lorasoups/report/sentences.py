@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from scipy.stats import spearmanr
 
 from lorasoups.errors import SoupError
@@ -44,6 +45,10 @@ def _difference(entry: Entry, unit: str = " points") -> str:
     """``+12.3 points [+8.0, +16.4]``."""
     ends = interval(entry["lo"], entry["hi"], "+")
     return f"{100 * entry['diff']:+.1f}{unit} {'(no interval)' if ends == '-' else ends}"
+
+
+def _differences(results: Results, entries: Mapping[str, Entry], unit: str = " points") -> str:
+    return "; ".join(f"{label(m, results)} {_difference(e, unit)}" for m, e in entries.items())
 
 
 # --- a study ------------------------------------------------------------------------------------
@@ -89,39 +94,34 @@ def against_static(results: Results) -> str:
         return "No static merge was evaluated."
     by = _by_verdict(entries)
     best = max(entries, key=lambda m: estimate(results, m).mean)
-    text = (
-        f"Of {len(entries)} static merges, CAT is above {len(by[ABOVE])}, not told apart from "
-        f"{len(by[OPEN])}{_names(results, by[OPEN])}, below {len(by[BELOW])}"
-        f"{_names(results, by[BELOW])}. The best of them, {label(best, results)}, solves "
-        f"{percent(estimate(results, best).mean)} %; CAT minus it is {_difference(entries[best])}."
-    )
-    if not by[ABOVE]:
-        return text
     ps = [p for p in (entries[m]["p_holm"] for m in by[ABOVE]) if p is not None]
-    kept = sum(p < SIGNIFICANT for p in ps)
-    return f"{text} After Holm's correction for all comparisons {kept} of {len(ps)} wins remain."
+    kept = f"{sum(p < SIGNIFICANT for p in ps)} of {len(ps)} wins remain."
+    holm = f" After Holm's correction for all comparisons {kept}" if by[ABOVE] else ""
+    return (
+        f"Of {len(entries)} static merges, CAT is above {len(by[ABOVE])}, not told apart from "
+        f"{_counted(results, by[OPEN])}, below {_counted(results, by[BELOW])}. The best of them, "
+        f"{label(best, results)}, solves {percent(estimate(results, best).mean)} %; CAT minus it "
+        f"is {_difference(entries[best])}.{holm}"
+    )
 
 
-def _names(results: Results, methods: Sequence[str], most: int = 4) -> str:
+def _counted(results: Results, methods: Sequence[str], most: int = 4) -> str:
+    """How many, and the names of the first ones in brackets."""
     names = "; ".join(label(m, results) for m in methods[:most])
     more = f", and {len(methods) - most} more" if len(methods) > most else ""
-    return f" ({names}{more})" if methods else ""
+    return f"{len(methods)} ({names}{more})" if methods else "0"
 
 
 def super_linear(results: Results) -> str:
     """Whether the soup's gain over the base is more than the sum of its two skills' gains."""
     gain = results["superlinearity"]
-    if not gain and len(reading.skills(results)) == 2:
-        return "Super-linearity was not measured."
     if not gain:
-        return "Super-linearity is asked of two skills only."
-    says = {
-        ABOVE: "Super-linear",
-        BELOW: "Sub-linear",
-        OPEN: "Neither super- nor sub-linear, as far as these data tell",
-    }
+        two = len(reading.skills(results)) == 2
+        return f"Super-linearity {'was not measured' if two else 'is asked of two skills only'}."
+    neither = "Neither super- nor sub-linear, as far as these data tell"
+    says = {ABOVE: "Super-linear", BELOW: "Sub-linear", OPEN: neither}[verdict(gain)]
     return (
-        f"{says[verdict(gain)]}: the soup gains {100 * gain['gain_soup']:+.1f} points over the "
+        f"{says}: the soup gains {100 * gain['gain_soup']:+.1f} points over the "
         f"base, its skills {100 * gain['sum_of_gains']:+.1f} together; the difference is "
         f"{_difference(gain)}."
     )
@@ -133,22 +133,22 @@ def controls(results: Results) -> str:
     entries = compared(results, names)
     if not entries:
         return "No control was evaluated."
-    shown = "; ".join(f"{label(m, results)} {_difference(e)}" for m, e in entries.items())
-    beaten = len(_by_verdict(entries)[ABOVE])
-    return f"Learned alphas are above {beaten} of {len(entries)} controls; CAT minus each: {shown}."
+    beaten = f"{len(_by_verdict(entries)[ABOVE])} of {len(entries)} controls"
+    shown = _differences(results, entries)
+    return f"Learned alphas are above {beaten}; CAT minus each: {shown}."
 
 
 def alphas_moved(results: Results) -> str:
     """How far the alphas went from where they started, by preset; a mean over seeds."""
-    last: dict[str, dict[int, Entry]] = {}
-    for step in sorted(results["curves"], key=lambda step: step["step"]):
-        last.setdefault(step["preset"], {})[step["seed"]] = step
+    if not results["curves"]:
+        return ""
+    steps = pd.DataFrame(results["curves"]).sort_values("step", kind="stable")
+    last = steps.groupby(["preset", "seed"], sort=False)[["alpha_moved", "step"]].last()
     parts = [
-        f"{np.mean([step['alpha_moved'] for step in ends.values()]):.4f} after "
-        f"{max(step['step'] for step in ends.values())} steps ({preset})"
-        for preset, ends in last.items()
+        f"{np.mean(ends['alpha_moved']):.4f} after {ends['step'].max()} steps ({preset})"
+        for preset, ends in last.groupby("preset", sort=False)
     ]
-    return f"An alpha moved from its start by, on average: {', '.join(parts)}." if parts else ""
+    return f"An alpha moved from its start by, on average: {', '.join(parts)}."
 
 
 def objective_and_target(results: Results) -> str:
@@ -159,18 +159,20 @@ def objective_and_target(results: Results) -> str:
     tried = [e for e in results["sweep"] if "target_accuracy" in e]
     if len(tried) < 3:
         return "The sweep is too small to compare its skill losses with the target."
-    less_loss, solved = [-e["heldout_loss"] for e in tried], [e["target_accuracy"] for e in tried]
-    rho = spearmanr(less_loss, solved).statistic
+    loss, solved = zip(*((e["heldout_loss"], e["target_accuracy"]) for e in tried), strict=True)
+    rho = spearmanr(np.negative(loss), solved).statistic
     if not math.isfinite(rho):
         return "All soups of the sweep solve the same share of the target."
-    best = max(tried, key=lambda e: e["target_accuracy"])
     chosen = next(e for e in tried if e["chosen"])
+    best = max(tried, key=lambda e: e["target_accuracy"])
+    chosen, best = (
+        f"(loss {e['heldout_loss']:.4f}) solves {percent(e['target_accuracy'])} %"
+        for e in (chosen, best)
+    )
     return (
         f"Over the {len(tried)} soups of the sweep, the rank correlation of less held-out skill "
-        f"loss with more solved problems is {rho:+.2f} (one seed). The chosen one (loss "
-        f"{chosen['heldout_loss']:.4f}) solves {percent(chosen['target_accuracy'])} % of the "
-        f"target; the best on the target (loss {best['heldout_loss']:.4f}) solves "
-        f"{percent(best['target_accuracy'])} %. The target must not choose, so this one was not "
+        f"loss with more solved problems is {rho:+.2f} (one seed). The chosen one {chosen} of the "
+        f"target; the best on the target {best}. The target must not choose, so this one was not "
         "taken for its score."
     )
 
@@ -195,7 +197,7 @@ def holds(results: Results) -> dict[str, bool]:
         "CAT above data mixing": ["data_mix"],
     }
     held = {
-        part: bool(methods) and len(_by_verdict(compared(results, methods))[ABOVE]) == len(methods)
+        part: _by_verdict(compared(results, methods))[ABOVE] == methods != []
         for part, methods in parts.items()
     }
     if results["superlinearity"]:
@@ -209,13 +211,13 @@ def summary(results: Results) -> str:
     if cat is None or "ablation" in results["config"]:
         return "The paper's claim is not tested in this experiment."
     parts = holds(results)
-    share = f"CAT solves {percent(cat.mean)} % of {cat.n} problems."
     yes, no = (", ".join(p for p, held in parts.items() if held is want) for want in (True, False))
+    claim = f"The claim holds in part: {yes}; not shown: {no}"
     if not no:
-        return f"The claim holds here: {yes}. {share}"
-    if not yes:
-        return f"No part of the claim is shown here ({no}). {share}"
-    return f"The claim holds in part: {yes}; not shown: {no}. {share}"
+        claim = f"The claim holds here: {yes}"
+    elif not yes:
+        claim = f"No part of the claim is shown here ({no})"
+    return f"{claim}. CAT solves {percent(cat.mean)} % of {cat.n} problems."
 
 
 def caveats(results: Results) -> list[str]:
@@ -224,18 +226,16 @@ def caveats(results: Results) -> list[str]:
     n, seeds, note = rows[0]["n"], len({row["seed"] for row in rows}), config.get("note")
     known = {
         f"{note}.": note,
-        "Profile smoke proves that everything runs; its numbers mean nothing.": (
-            results["profile"] == "smoke"
-        ),
+        "Profile smoke proves that everything runs; its numbers mean nothing.":
+            results["profile"] == "smoke",
         "One seed: the intervals cover new problems, not new training runs.": seeds == 1,
         f"{seeds} seeds: the bootstrap over seeds is itself rough.": 1 < seeds <= FEW_SEEDS,
         f"Only {n} problems: small differences cannot be seen.": n < FEW_PROBLEMS,
         "The mini world is generated and its base is tiny: the mechanism is shown, not its "
         "size in a large language model.": config.get("source") in ("world", "pages"),
-        "The code was not exactly a commit when these results were made.": (
-            git is None or git.get("dirty")
-        ),
-    }
+        "The code was not exactly a commit when these results were made.":
+            git is None or git.get("dirty"),
+    }  # fmt: skip
     return [sentence for sentence, applies in known.items() if applies]
 
 
@@ -260,12 +260,11 @@ def against_each(results: Results) -> str:
     by = _by_verdict(entries)
     apart = by[ABOVE] + by[BELOW]
     kept = sum(entries[m]["p_holm"] < SIGNIFICANT for m in apart)
-    shown = "; ".join(f"{label(m, results)} {_difference(e, '')}" for m, e in entries.items())
     return (
         f"Our CAT solves {percent(estimate(results, 'cat').mean)} %. It is above {len(by[ABOVE])}, "
         f"not told apart from {len(by[OPEN])} and below {len(by[BELOW])} of {len(entries)} variants"
         f" ({kept} of {len(apart)} differences remain after Holm's correction). "
-        f"CAT minus each, in points: {shown}."
+        f"CAT minus each, in points: {_differences(results, entries, '')}."
     )
 
 
@@ -283,17 +282,15 @@ def along(results: Results, curve: str, what: str) -> str:
 
 def moved(results: Results, curve: str, small: float = 0.01) -> str:
     """At which learning rates the alphas stay where they start."""
-    points = []
-    for x, method in reading.places(results)[curve]:
-        extras = [row["extra"] for row in reading.rows(results, method=method)]
-        distances = [extra["alpha_moved"] for extra in extras if "alpha_moved" in extra]
-        if distances:
-            points.append((x, np.mean(distances)))
+    points = [
+        (x, np.mean(distances))
+        for x, method in reading.places(results)[curve]
+        if (distances := reading.extras(results, method, "alpha_moved"))
+    ]
     still = [x for x, distance in points if distance < small]
     ends = ", ".join(f"{distance:.4f} at {x:g}" for x, distance in (points[0], points[-1]))
-    says = f"at every rate they move more than {small:g}"
-    if still:
-        says = f"up to lr {max(still):g} they move less than {small:g} on average"
+    less = f"up to lr {max(still, default=0):g} they move less than {small:g} on average"
+    says = less if still else f"at every rate they move more than {small:g}"
     return f"How far an alpha moves from its start ({curve}): {ends}; {says}."
 
 
@@ -312,17 +309,15 @@ def stable(results: Results) -> str:
 def valley(results: Results) -> str:
     """Where on the plane the loss is lowest and where the target is solved best."""
     rows = reading.rows(results)
-    low = min(rows, key=lambda row: row["extra"]["heldout_loss"])
-    high = max(rows, key=lambda row: row["accuracy"])
-    low, high = (
-        f"({row['extra']['alpha_1']:.1f}, {row['extra']['alpha_2']:.1f}), where the loss is "
-        f"{row['extra']['heldout_loss']:.3f} and {percent(row['accuracy'])} % are solved"
-        for row in (low, high)
+    lowest = min(rows, key=lambda row: row["extra"]["heldout_loss"])
+    best = max(rows, key=lambda row: row["accuracy"])
+    lowest, best = (
+        "({alpha_1:.1f}, {alpha_2:.1f}), where the loss is {heldout_loss:.3f} and "
+        "{solved} % are solved".format(solved=percent(row["accuracy"]), **row["extra"])
+        for row in (lowest, best)
     )
-    return (
-        f"The held-out skill loss is lowest at {low}; most of the target is solved at "
-        f"{high} (one seed, {rows[0]['n']} problems)."
-    )
+    most = f"most of the target is solved at {best} (one seed, {rows[0]['n']} problems)"
+    return f"The held-out skill loss is lowest at {lowest}; {most}."
 
 
 # --- tests of a real model ----------------------------------------------------------------------
@@ -359,11 +354,7 @@ def on_test(results: Results, task: str) -> str:
 
 
 def gains(results: Results, task: str) -> str:
-    """Super-linearity on one test: CAT's gain over the base against those of its two skills.
-
-    Raises:
-        SoupError: not two skills, or a method without verdicts.
-    """
+    """Super-linearity on one test. Raises SoupError unless there are two skills with verdicts."""
     skills = reading.skills(results)
     if len(skills) != 2:
         raise SoupError(f"{len(skills)} skills: super-linearity is asked of two; leave it out")
@@ -379,12 +370,11 @@ def gains(results: Results, task: str) -> str:
 
 def legible(results: Results) -> str:
     """On which tests the effect can be read: CAT above the base and above every single skill."""
-    single, yes, no = ("base", *reading.skills(results)), [], []
-    for task in composed_tests(results):
-        apart = _apart(results, task)
-        (yes if all(apart[m][0] == ABOVE for m in single) else no).append(task)
+    single, tests = ("base", *reading.skills(results)), composed_tests(results)
+    verdicts = {task: _apart(results, task) for task in tests}
+    yes = [task for task in tests if all(verdicts[task][m][0] == ABOVE for m in single)]
+    no = ", ".join(task for task in tests if task not in yes)
     shown = f"The soup is above the base and every single skill on {', '.join(yes)}"
-    if not no:
-        return f"{shown}."
-    missing = "not shown on" if yes else "That the soup is above its skills is not shown on"
-    return f"{shown + '; ' if yes else ''}{missing} {', '.join(no)}."
+    if not yes:
+        return f"That the soup is above its skills is not shown on {no}."
+    return f"{shown}; not shown on {no}." if no else f"{shown}."

@@ -5,7 +5,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,8 @@ from lorasoups.files import write_text_atomic
 from lorasoups.paths import Folders
 from lorasoups.report import sentences
 from lorasoups.results import reading
-from lorasoups.results.file import read_results
-from lorasoups.results.reading import Results, estimate, interval, label, percent
+from lorasoups.results.file import find, read_results
+from lorasoups.results.reading import Estimate, Results, estimate, interval, label, percent, target
 from lorasoups.study.profile import STUDIES
 
 Known = Mapping[str, Results]  # experiment -> its results
@@ -37,17 +37,14 @@ def headline(results: Results) -> pd.DataFrame:
 
     ``kind`` stands only with the first method of its kind.
     """
-    lines = []
-    for kind, members in reading.methods(results).items():
-        for method in members:
-            e = estimate(results, method)
-            lines.append({
-                "kind": kind if method == members[0] else "", "method": label(method, results),
-                "solved, %": percent(e.mean), "95 % interval": interval(e.lo, e.hi),
-                "worst and best seed": f"{percent(min(e.per_seed))}, {percent(max(e.per_seed))}",
-                "seeds": len(e.per_seed), "problems": e.n,
-            })  # fmt: skip
-    return pd.DataFrame(lines)
+    return pd.DataFrame(
+        {"kind": kind if method == members[0] else "", "method": label(method, results),
+         "solved, %": percent(e.mean), "95 % interval": interval(e.lo, e.hi),
+         "worst and best seed": f"{percent(min(e.per_seed))}, {percent(max(e.per_seed))}",
+         "seeds": len(e.per_seed), "problems": e.n}
+        for kind, members in reading.methods(results).items()
+        for method in members for e in [estimate(results, method)]
+    )  # fmt: skip
 
 
 def _best(results: Results, methods: Iterable[str], n: int = 1) -> list[str]:
@@ -69,7 +66,7 @@ def ten_rows(results: Results) -> pd.DataFrame:
 
     The last columns say what is kept of each skill, on the skill's own test.
     """
-    present = [m for members in reading.methods(results).values() for m in members]
+    present = _methods(results)
     pruned = _best(results, [m for m in present if m.startswith(("ties", "dare"))])
     searched = _best(results, [m for m in present if m in (LORAHUB, "xlora")])
     names = {SUM: "plain sum, weights 1", AVERAGE: "average, weights 1/k"}
@@ -112,38 +109,32 @@ def outcomes(results: Results, task: str) -> pd.DataFrame:
     )
 
 
-def _by_column(
-    results: Results,
-    columns: Iterable[str],
-    place: Callable[[str], Mapping[str, str]],
-    title: str = "{}",
-    least: int = 1,
-) -> pd.DataFrame:
-    """A line per method with at least ``least`` cells: mean % and interval at each place."""
-    lines = []
-    for method in (m for members in reading.methods(results).values() for m in members):
-        estimates = {c: estimate(results, method, **place(c)) for c in columns}
-        cells = {
-            title.format(c, n=e.n): f"{percent(e.mean)} {interval(e.lo, e.hi)}"
-            for c, e in estimates.items()
-            if e
-        }
-        if len(cells) >= least:
-            lines.append({"method": label(method, results)} | cells)
-    return pd.DataFrame(lines).fillna("-")
+def _cell(e: Estimate) -> str:
+    return f"{percent(e.mean)} {interval(e.lo, e.hi)}"
+
+
+def _methods(results: Results) -> list[str]:
+    return [m for members in reading.methods(results).values() for m in members]
 
 
 def tasks(results: Results) -> pd.DataFrame:
     """Methods that took more than one test: mean % and 95 % interval on each test."""
-    names = list(dict.fromkeys(row["task"] for row in results["rows"]))
-    return _by_column(results, names, lambda task: {"task": task}, least=min(2, len(names)))
+    names, lines = dict.fromkeys(row["task"] for row in results["rows"]), []
+    for method in _methods(results):
+        cells = {t: _cell(e) for t in names if (e := estimate(results, method, t))}
+        if len(cells) >= min(2, len(names)):
+            lines.append({"method": label(method, results)} | cells)
+    return pd.DataFrame(lines).fillna("-")
 
 
 def views(results: Results) -> pd.DataFrame:
     """The target by view (all problems, and its parts), for every method."""
-    rows = [row for row in results["rows"] if row["task"] == reading.target(results)]
-    names = list(dict.fromkeys(row["view"] for row in rows))
-    return _by_column(results, names, lambda view: {"view": view}, "{} (n = {n})")
+    names = dict.fromkeys(row["view"] for row in find(results["rows"], task=target(results)))
+    return pd.DataFrame(
+        {"method": label(m, results)}
+        | {f"{v} (n = {e.n})": _cell(e) for v in names if (e := estimate(results, m, view=v))}
+        for m in _methods(results)
+    ).fillna("-")
 
 
 def sweep(results: Results) -> pd.DataFrame:
@@ -178,17 +169,14 @@ def provenance(results: Results) -> pd.DataFrame:
     """Who made these results: versions, device, commit."""
     made: Mapping[str, Any] = results["provenance"]
     git = made["git"] or {}
+    commit = str(git.get("commit", "unknown"))[:12] + (" + changes" if git.get("dirty") else "")
     lines = {
-        "profile": results["profile"],
-        "created": results["created"],
-        "device": made["device"],
-        "processor": made["cpu"],
-        "commit": str(git.get("commit", "unknown"))[:12]
-        + (" + changes" if git.get("dirty") else ""),
+        "profile": results["profile"], "created": results["created"],
+        "device": made["device"], "processor": made["cpu"], "commit": commit,
         "base, sha256": str(made["base_sha256"])[:16],
         **{f"data, {d['repo']} {d['split']}": _data(d) for d in results["config"].get("data", [])},
         **made["versions"],
-    }
+    }  # fmt: skip
     return pd.DataFrame({"what": lines.keys(), "value": lines.values()})
 
 
@@ -210,13 +198,12 @@ def studies(known: Known) -> pd.DataFrame:
         for method in shown:
             e = estimate(results, method)
             if e:
-                line[label(method, results)] = f"{percent(e.mean)} {interval(e.lo, e.hi)}"
+                line[label(method, results)] = _cell(e)
             if method == "base":
                 line["best single skill"] = percent(best)
         lines.append(line)
-    if not lines:
-        return pd.DataFrame(columns=["method"])
-    frame = pd.DataFrame(lines).fillna("-").set_index("study").T
+    frame = pd.DataFrame(lines, columns=None if lines else ["study"]).fillna("-")
+    frame = frame.set_index("study").T
     return frame.rename_axis("method").reset_index()
 
 
@@ -254,7 +241,7 @@ def against_paper(results: Results) -> pd.DataFrame:
          "both variants are reported"),
         ("seeds", "unknown", str(len(config["seeds"])), "an interval needs several"),
         *((f"{label(m, results)}, % solved", f"{accuracy}*",
-           f"{percent(e.mean)} {interval(e.lo, e.hi)}" if e else "-",
+           _cell(e) if e else "-",
            "another base and task: compare the order, not the numbers")
           for m, accuracy in PAPER_GSM_HARD.items() for e in [estimate(results, m)]),
         ("CAT over data mixing", "+12 % (relative, average)", _relative(cat, mix),
@@ -266,7 +253,7 @@ def against_paper(results: Results) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=["what", "paper", "this kit", "why different"])
 
 
-def _relative(cat: reading.Estimate | None, other: reading.Estimate | None) -> str:
+def _relative(cat: Estimate | None, other: Estimate | None) -> str:
     """``+12 % (relative)``, or why there is no such number."""
     if cat is None or other is None:
         return "not evaluated"
@@ -302,10 +289,8 @@ def _results_block(mini: Known) -> list[str]:
 def _real_block(small: Known) -> list[str]:
     results = small["hard_math"]
     config, device = results["config"], results["provenance"]["device"]
-    said = [
-        f"- {sentences.on_test(results, task)} {sentences.gains(results, task)}"
-        for task in sentences.composed_tests(results)
-    ]
+    tests = sentences.composed_tests(results)
+    said = [f"- {sentences.on_test(results, t)} {sentences.gains(results, t)}" for t in tests]
     note = f"{config['base']}, {device}. {config['note'] or 'Whole profile'}."
     return [note, markdown(tasks(results)), "\n".join(said), sentences.legible(results)]
 
@@ -321,27 +306,20 @@ BLOCKS = {
 def with_blocks(project: Path, known: Mapping[str, Known], page: str) -> str:
     """The text of a page with today's results in its blocks; one without results stays as it is.
 
-    A block lies between ``<!-- name: ... -->`` and ``<!-- end of name -->``.
-
-    Args:
-        project: its root.
-        known: profile -> experiment -> results.
-        page: ``README.md`` or ``docs/results.md``.
-
-    Raises:
-        SoupError: the page or a mark is missing.
+    A block lies between ``<!-- name: ... -->`` and ``<!-- end of name -->``; ``known``: profile ->
+    experiment -> results. Raises SoupError if the page or a mark is missing.
     """
     text = (project / page).read_text(encoding="utf-8") if (project / page).is_file() else ""
     for (where, name), (profile, write) in BLOCKS.items():
         if where == page and "hard_math" in known.get(profile, {}):
             marks = rf"(<!-- {name}:[^\n]*-->\n).*?(<!-- end of {name} -->)"
-            found = re.search(marks, text, re.DOTALL)
-            if not found:
-                raise SoupError(
-                    f"no marks <!-- {name}: --> and <!-- end of {name} -->: {page}; add them"
-                )
             block = "\n\n".join(write(known[profile]))
-            text = f"{text[: found.end(1)]}{block}\n{text[found.start(2) :]}"
+            text, written = re.subn(
+                marks, lambda m, b=block: f"{m[1]}{b}\n{m[2]}", text, flags=re.S
+            )
+            if not written:
+                ends = f"<!-- {name}: --> and <!-- end of {name} -->"
+                raise SoupError(f"no marks {ends}: {page}; add them")
     return text
 
 

@@ -77,36 +77,25 @@ def find(rows: Iterable[Mapping[str, Any]], **filters: Any) -> list[Mapping[str,
     for name in filters:
         if rows and not any(name in row for row in rows):
             raise SoupError(f"unknown field: {name!r}; rows have {', '.join(sorted(rows[0]))}")
-    return [row for row in rows if all(_matches(row.get(k), v) for k, v in filters.items())]
-
-
-def _matches(value: Any, wanted: Any) -> bool:
-    return value in wanted if isinstance(wanted, list | tuple | set) else value == wanted
+    wanted = {k: v if isinstance(v, list | tuple | set) else (v,) for k, v in filters.items()}
+    return [row for row in rows if all(row.get(k) in values for k, values in wanted.items())]
 
 
 def provenance(*, device: str, cpu: str, threads: int | None = None, **more: Any) -> dict[str, Any]:
     """What made these results: versions, hardware, commit. No paths, no user names.
 
-    Args:
-        device, cpu, threads: name of the GPU (or ``cpu``) and of the processor, torch's threads.
-        more: further fields, such as ``base_sha256``, ``world_version`` and ``wall_s`` (seconds).
+    ``more``: further fields, such as ``base_sha256``, ``world_version`` and ``wall_s`` (seconds).
     """
     versions = {"python": platform.python_version()}
     for name in _PACKAGES:
         with suppress(metadata.PackageNotFoundError):  # a checkout that is not installed
             versions[name] = metadata.version(name)
     return {
-        "versions": versions,
-        "platform": f"{platform.system()} {platform.machine()}",
-        "device": device,
-        "cpu": cpu,
-        "cores": os.cpu_count(),
-        "threads": threads,
-        "git": git_state(project_root()),
-        "base_sha256": None,
-        "world_version": None,
+        "versions": versions, "platform": f"{platform.system()} {platform.machine()}",
+        "device": device, "cpu": cpu, "cores": os.cpu_count(), "threads": threads,
+        "git": git_state(project_root()), "base_sha256": None, "world_version": None,
         "wall_s": None,
-    } | more
+    } | more  # fmt: skip
 
 
 def git_state(root: Path) -> dict[str, Any] | None:

@@ -58,12 +58,8 @@ are allowed."""
 def validate(results: Any, where: str = "results") -> dict[str, Any]:
     """Check the content of a results file (parsed JSON); returns it.
 
-    Besides fields and types: ``accuracy == correct / n``, outcome counts that sum to ``n``,
-    intervals around the accuracy, and as many ones in the verdicts of a task, method and seed as
-    its row has correct answers. ``where`` is what errors call the file.
-
-    Raises:
-        SoupError: naming the field, such as ``rows[3].ci``.
+    Besides fields and types: rows agree with themselves and with the verdicts. ``where`` is what
+    errors call the file. Raises SoupError, naming the field, such as ``rows[3].ci``.
     """
     _check(results, FORM, where)
     if results["schema"] != SCHEMA:

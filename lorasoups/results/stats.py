@@ -1,10 +1,9 @@
 """Intervals and tests for verdicts.
 
 Verdicts are bool arrays [seeds, items]: each seed is one training of everything, and all seeds
-answer the same items. Both vary, which problems were drawn and how the training went, so both are
-resampled: the crossed ("pigeonhole") bootstrap of Owen 2007. It is slightly conservative for items
-and, with few seeds, not enough for seeds (k seeds show on average only (k-1)/k of their variance),
-so the t-interval over seeds is given beside it.
+answer the same items. Both are resampled: the crossed ("pigeonhole") bootstrap of Owen 2007. With
+few seeds it is too narrow (k seeds show on average only (k-1)/k of their variance), so the
+t-interval over seeds is given beside it.
 """
 
 from collections.abc import Sequence
@@ -59,14 +58,9 @@ class Paired:
 
 
 def paired(a: np.ndarray, b: np.ndarray, resamples: int = RESAMPLES, seed: int = 0) -> Paired:
-    """Compare two methods on the same seeds and the same items.
+    """Compare two methods: bool [seeds, items] (or [items]), row i of both from seed i.
 
-    Args:
-        a, b: bool [seeds, items] (or [items] for one seed), row i of both from seed i.
-        resamples, seed: of the bootstrap; the same seed gives the same interval.
-
-    Raises:
-        SoupError: shapes differ or are empty, or the arrays are not bool.
+    ``seed`` is of the bootstrap. Raises SoupError if shapes differ, are empty, or not bool.
     """
     a, b = _verdicts(a, b)
     fields = _contrast(a.astype(np.int8) - b.astype(np.int8), resamples, seed)
@@ -106,10 +100,7 @@ def superlinearity(
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down adjustment: p-values that hold for the whole family, in the given order.
-
-    Needs no assumption on how the tests depend on each other.
-    """
+    """Holm's step-down adjustment: p-values that hold for the whole family, in the given order."""
     p = np.asarray(p_values, dtype=float)
     order = np.argsort(p, kind="stable")
     steps = p[order] * np.arange(len(p), 0, -1)

@@ -51,6 +51,7 @@ def test_writing_results_again_changes_only_what_is_between_the_marks(tmp_path):
 
 def test_the_table_of_the_readme_has_at_most_ten_rows_with_intervals():
     frame = ten_rows(example_results(2, n=40))
-    assert len(frame) == 10 and list(frame.columns) == ["method", "solved, %", "95 % interval"]
+    columns = ["method", "solved, %", "95 % interval", "math, %", "code, %"]
+    assert 9 <= len(frame) <= 10 and list(frame.columns) == columns  # 9: the best TIES has a row
     assert {"CAT (learned alphas)", "plain sum, weights 1", "base"} <= set(frame["method"])
     assert frame["95 % interval"].str.startswith("[").all()
