@@ -1,8 +1,7 @@
 """``lorasoups doctor``: what a run takes on this machine, from a few real steps of every stage.
 
-Nothing is looked up in data sheets. The stages' own functions run on the profile's base, or on a
-model of its shape with random weights (speed and memory depend on shapes alone); seconds per step
-are then multiplied by what the profile asks for.
+The stages' own functions run on the profile's base, or on a model of its shape with random weights
+(speed and memory depend on shapes alone); seconds per step are multiplied by the steps of the run.
 """
 
 import gc
@@ -10,10 +9,12 @@ import math
 import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
-from importlib import metadata
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -27,16 +28,12 @@ from lorasoups.learning.skills import SkillTraining, train_lora
 from lorasoups.lora.lora import Factors, LoRA
 from lorasoups.lora.merging import merge
 from lorasoups.models.base import WHEELS, cached_snapshot, gguf_of_wheel
-from lorasoups.models.batching import encode_all, heldout_loss
-from lorasoups.models.devices import cpu_name, device_name, native_bf16
-from lorasoups.study.methods import methods_of
-from lorasoups.study.methods.base import DataMix, Fresh, Trained
-from lorasoups.study.methods.merges import Cat, Static
-from lorasoups.study.methods.rivals import LoraHub, XLora
+from lorasoups.models.batching import heldout_loss
+from lorasoups.models.devices import device_name, native_bf16
+from lorasoups.study.methods import Cat, DataMix, Fresh, LoraHub, Trained, XLora, methods_of
+from lorasoups.study.methods.merges import Static
 from lorasoups.study.profile import Profile
 from lorasoups.study.run import Experiment, jobs_of, open_experiment
-from lorasoups.study.sources import WORLDS
-from lorasoups.tasks.real.hub import mirror_folder
 from lorasoups.tasks.real.sets import catalogue
 
 SHAPES: dict[str, dict[str, Any]] = {
@@ -49,30 +46,29 @@ SHAPES: dict[str, dict[str, Any]] = {
              "num_attention_heads": 2, "vocab_size": 128, "max_position_embeddings": 512},
 }  # fmt: skip
 """Name -> fields of `LlamaConfig`."""
-PACKAGES = ("torch", "transformers", "peft")
+CURES = {"skill step": "--checkpointing or --four-bit", "problem": "--eval-batch"}
 STEPS = 3  # that are timed, after one that is not
 
 
-def random_base(
-    shape: str | PreTrainedConfig, device: str, dtype: str, layers: int | None = None
-) -> Any:
-    """A causal LM with random weights, created on the device, frozen, in eval mode.
+def random_base(shape: str | PreTrainedConfig, device: str, dtype: str, layers: int = 0) -> Any:
+    """A frozen causal LM with random weights, created on the device in ``dtype``.
 
-    Args:
-        shape: a key of `SHAPES`, or a config.
-        device, dtype: ``cpu`` or ``cuda``; ``float32`` or ``bfloat16``.
-        layers: fewer decoder layers than the shape has.
+    ``shape`` is a key of `SHAPES` or a config; ``layers`` replaces its number of decoder layers.
     """
-    config = shape
-    if isinstance(shape, str):
-        if shape not in SHAPES:
-            raise SoupError(f"unknown shape {shape!r}: choose one of {', '.join(SHAPES)}")
-        config = LlamaConfig(**SHAPES[shape], pad_token_id=0, bos_token_id=1, eos_token_id=2)
+    config = _shape(shape) if isinstance(shape, str) else shape
     config.num_hidden_layers = layers or config.num_hidden_layers
     torch.manual_seed(0)
     with torch.device(device):
         model = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype))
     return model.eval().requires_grad_(False)
+
+
+def _shape(name: str) -> PreTrainedConfig:
+    """The config of the shape whose words are all in a model's name."""
+    for shape, fields in SHAPES.items():
+        if all(word in name.lower() for word in shape.split("-")):
+            return LlamaConfig(**fields, pad_token_id=0, bos_token_id=1, eos_token_id=2)
+    raise SoupError(f"neither here nor of a known shape: base {name}; fetch it, or give its folder")
 
 
 def random_rows(n: int, length: int, vocabulary: int) -> list[dict]:
@@ -109,227 +105,189 @@ def seconds(run: Callable[[], object], device: str) -> float:
     return time.perf_counter() - started
 
 
-class Peak:
-    """``with Peak(device) as peak``: the most bytes held meanwhile, by the GPU or this process."""
+@contextmanager
+def peak_memory(device: str) -> Iterator[SimpleNamespace]:
+    """At its end ``.bytes`` is the most that the GPU, or this process, held meanwhile."""
+    peak, ended, process = SimpleNamespace(bytes=0), threading.Event(), psutil.Process()
 
-    def __init__(self, device: str):
-        self.device, self.bytes, self._end = device, 0, threading.Event()
+    def watch() -> None:
+        while not ended.wait(0.01):
+            peak.bytes = max(peak.bytes, process.memory_info().rss)
 
-    def __enter__(self) -> "Peak":
-        gc.collect()
-        if self.device == "cuda":
-            torch.cuda.empty_cache()
-            torch.cuda.reset_peak_memory_stats()
+    gc.collect()
+    watcher = threading.Thread(target=watch, daemon=True)
+    if device == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    watcher.start()
+    try:
+        yield peak
+    finally:
+        ended.set()
+        watcher.join()
+        if device == "cuda":
+            peak.bytes = torch.cuda.max_memory_allocated()
         else:
-            self._thread = threading.Thread(target=self._watch, daemon=True)
-            self._thread.start()
-        return self
-
-    def _watch(self) -> None:
-        process = psutil.Process()
-        while True:
-            self.bytes = max(self.bytes, process.memory_info().rss)
-            if self._end.wait(0.01):
-                return
-
-    def __exit__(self, *_: object) -> None:
-        if self.device == "cuda":
-            self.bytes = torch.cuda.max_memory_allocated()
-        else:
-            self._end.set()
-            self._thread.join()
+            peak.bytes = max(peak.bytes, process.memory_info().rss)
 
 
-# --- what a run consists of ---------------------------------------------------------------------
-
-
-def work(experiment: Experiment) -> dict[str, float]:
-    """Stage -> how often it is done: training steps, steps of alphas and gates (of the profile's
-    batch), held-out rows, sets of static merges, problems solved."""
-    p, seeds, a = experiment.profile, len(experiment.seeds), experiment.profile.alphas
-    rows = {skill: min(p.n_train, _rows_there_are(p, skill)) for skill in p.skills}
-    steps = {}
-    for skill in p.skills:
-        config = p.training_of(skill)
-        steps[skill] = math.ceil(p.epochs * rows[skill] / config.batch_size) or config.steps
+def work(experiment: Experiment) -> dict[str, int]:
+    """Stage -> how often it is done, at most: some presets of CAT take fewer steps."""
+    p, a, seeds = experiment.profile, experiment.profile.alphas, len(experiment.seeds)
+    kinds = Counter(type(method) for method in methods_of(p))
+    rows = {skill: _rows(p, skill, "train", p.n_train) for skill in p.skills}
+    steps, configs = {}, {skill: p.training_of(skill) for skill in p.skills}
+    for skill, c in configs.items():
+        steps[skill] = math.ceil(p.epochs * rows[skill] / c.batch_size) or c.steps
     alpha_rows = sum(max(1, round(a.share * n)) for n in rows.values())
-    training = learning = evaluated = 0.0  # steps, rows, rows
-    runs, methods = len(a.grid) - 1, methods_of(p)
-    for method in methods:
-        if isinstance(method, DataMix):
-            training += sum(steps.values())
-        elif isinstance(method, Trained):
-            training += 0 if method.name in p.adapters else steps[method.name]
-        elif isinstance(method, Fresh):
-            training += math.ceil(a.epochs * alpha_rows / a.batch_size)
-        elif isinstance(method, Cat | XLora):
-            released = isinstance(method, Cat) and method.preset == "released"
-            learning += alpha_rows * (1.0 if released else a.epochs)
-            evaluated += a.n_held_out * len(p.skills)
-        elif isinstance(method, LoraHub):
-            evaluated += p.budget * alpha_rows
-    problems = sum(min(p.n_test[task], _rows_there_are(p, task, "test")) for _, task in jobs_of(p))
-    on_grid = len(a.grid) * min(p.n_test[p.target], _rows_there_are(p, p.target, "test"))
-    learning = learning * seeds + runs * a.epochs * alpha_rows
+    alpha_steps = math.ceil(a.epochs * alpha_rows / a.batch_size)
+    trained = [m.name for m in methods_of(p) if type(m) is Trained and m.name not in p.adapters]
+    skill_steps = sum(map(steps.get, trained)) + kinds[DataMix] * sum(steps.values())
+    learned = seeds * (kinds[Cat] + kinds[XLora]) + len(a.grid) - 1  # sets of alphas, and gates
+    held_out = learned * a.n_held_out * len(p.skills)
+    problems = sum(_rows(p, task, "test", p.n_test[task]) for _, task in jobs_of(p))
+    on_grid = len(a.grid) * _rows(p, p.target, "test", p.n_test[p.target])
     return {
-        "skill step": training * seeds,
-        "alpha step": math.ceil(learning / a.batch_size),
-        "held-out row": evaluated * seeds + runs * a.n_held_out * len(p.skills),
+        "skill step": seeds * (skill_steps + kinds[Fresh] * alpha_steps),
+        "alpha step": learned * alpha_steps,
+        "held-out row": held_out + seeds * kinds[LoraHub] * p.budget * alpha_rows,
         "static merges": seeds,
-        "problem": problems * seeds + on_grid,
+        "problem": seeds * problems + on_grid,
     }
 
 
-def _rows_there_are(p: Profile, task: str, split: str = "train") -> float:
+def _rows(p: Profile, task: str, split: str, wanted: int) -> int:
+    """``wanted``, or what there is of a real task's split."""
     declared = catalogue()
     if not p.real or task not in declared.tasks:
-        return math.inf
+        return wanted
     data = declared.sets[declared.tasks[task].set]
-    return data.rows.get(data.splits.get(split, split), math.inf)
-
-
-# --- a few steps of each ------------------------------------------------------------------------
+    return min(wanted, data.rows.get(data.splits.get(split, split), wanted))
 
 
 def measure(model: Any, p: Profile, rows: list[dict], device: str) -> dict[str, dict[str, float]]:
     """Stage -> ``{seconds, bytes}`` of one of it on this model (``flops`` too for a skill step).
 
-    Args:
-        model: frozen base on ``device``.
-        p: rank, targets, batches, lengths and methods are this profile's.
-        rows: at least four batches of training rows.
-        device: ``cpu`` or ``cuda``.
+    ``rows`` are at least four batches of training rows; the profile gives all sizes and methods.
     """
     config = replace(SkillTraining(**asdict(p.training)), lora_dropout=0.0)
-    alphas = {"normalise": "none", "init": "uniform", "lr": 0.01, "progress": False}
+    how = {"normalise": "none", "init": "uniform", "lr": 0.01, "batch_size": p.alphas.batch_size}
     pair = [random_lora(model, config.target_modules, config.r, seed) for seed in (0, 1)]
-    first = [LoRA({n: f for n, f in lora.modules.items() if ".0." in n}) for lora in pair]
-    layers, statics = (
-        model.config.num_hidden_layers,
-        [m for m in methods_of(p) if type(m) is Static],
-    )
     prompt = max(1, sum(row["labels"].count(-100) for row in rows) // len(rows))
     ids = torch.randint(3, model.config.vocab_size, (p.eval_batch, prompt), device=device)
-    mask = torch.ones_like(ids)
 
-    def train(steps: int) -> None:
-        train_lora(model, rows, replace(config, steps=steps), 0, progress=False)
+    def train(n: int) -> None:
+        train_lora(model, rows, replace(config, steps=n), 0, progress=False)
 
-    def learn(steps: int) -> None:
-        learn_alphas(model, pair, rows, max_steps=steps, batch_size=p.alphas.batch_size, **alphas)
+    def learn(n: int) -> None:
+        learn_alphas(model, pair, rows, max_steps=n, **how, progress=False)
 
-    def decode(tokens: int) -> None:
-        with torch.no_grad():
-            model.generate(input_ids=ids, attention_mask=mask, do_sample=False, pad_token_id=0,
-                           max_new_tokens=tokens, min_new_tokens=tokens)  # fmt: skip
-
-    def per_step(run: Callable[[int], None], more: int = STEPS) -> tuple[float, float]:
-        """Seconds of the first step with all that surrounds it, and of a further one."""
-        run(1)
-        start = min(seconds(lambda: run(1), device) for _ in range(2))
-        whole = seconds(lambda: run(1 + more), device)
-        return start, max(whole - start, 0.05 * whole) / more
+    @torch.no_grad()
+    def decode(n: int) -> None:
+        model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=False,
+                       pad_token_id=0, max_new_tokens=n, min_new_tokens=n)  # fmt: skip
 
     measured = {}
-    for stage, run in (("skill step", train), ("alpha step", learn)):
-        with Peak(device) as peak:
-            measured[stage] = {"seconds": per_step(run)[1]}
-        measured[stage]["bytes"] = peak.bytes
+    for stage, run in (("skill step", train), ("alpha step", learn), ("problem", decode),
+                       ("held-out row", lambda n: heldout_loss(model, rows[:n]))):  # fmt: skip
+        run(1)  # loads what the first call loads
+        with peak_memory(device) as peak:
+            start = min(seconds(lambda run=run: run(1), device) for _ in range(2))
+            both = seconds(lambda run=run: run(1 + STEPS), device)
+        each = max(both - start, 0.05 * both) / STEPS
+        if stage == "problem":  # of a batch, whose cache of keys and values grows
+            each = (start + (p.max_new_tokens - 1) * each) / p.eval_batch
+            peak.bytes += p.eval_batch * p.max_new_tokens * _cache_of_a_token(model)
+        measured[stage] = {"seconds": each, "bytes": peak.bytes}
     with FlopCounterMode(display=False) as counter:
         train(1)
     measured["skill step"]["flops"] = counter.get_total_flops()
-    heldout_loss(model, rows[:1])
-    with Peak(device) as peak:
-        took = seconds(lambda: heldout_loss(model, rows[:32]), device)
-    measured["held-out row"] = {"seconds": took / len(rows[:32]), "bytes": peak.bytes}
-    with Peak(device) as peak:
-        start, further = per_step(decode, 8)
-    batch = start + (p.max_new_tokens - 1) * further
-    cache = 2 * layers * _cache_width(model) * p.eval_batch * p.max_new_tokens
-    measured["problem"] = {"seconds": batch / p.eval_batch,
-                           "bytes": peak.bytes + cache * model.dtype.itemsize}  # fmt: skip
-    merge(first, "svd", rank=config.r)  # loads what the first call loads
-    with Peak("cpu") as peak:
-        took = sum(
-            seconds(lambda m=m: merge(first, m.merge_method, on=m.on), "cpu") for m in statics
-        )
-    measured["static merges"] = {"seconds": took * layers, "bytes": peak.bytes}
-    return measured
+    return measured | {"static merges": _static_merges(pair, p)}
 
 
-def _cache_width(model: Any) -> int:
-    """Numbers that one token keeps in a layer, keys or values."""
+def _static_merges(pair: list[LoRA], p: Profile) -> dict[str, float]:
+    """All of a profile, at most: as if each module were as large as the largest."""
+    modules = pair[0].modules
+    largest = max(modules, key=lambda name: sum(modules[name].shape))
+    one = [LoRA({largest: lora.modules[largest]}) for lora in pair]
+    methods = [m for m in methods_of(p) if type(m) is Static]
+    merge(one, "svd", rank=1)  # loads what the first call loads
+    with peak_memory("cpu") as peak:
+        took = seconds(lambda: [merge(one, m.merge_method, on=m.on) for m in methods], "cpu")
+    return {"seconds": took * len(modules), "bytes": peak.bytes}
+
+
+def _cache_of_a_token(model: Any) -> int:
+    """Bytes of its keys and values in all layers."""
     c = model.config
-    return c.hidden_size // c.num_attention_heads * (c.num_key_value_heads or c.num_attention_heads)
+    width = (c.num_key_value_heads or c.num_attention_heads) * c.hidden_size
+    return 2 * c.num_hidden_layers * width // c.num_attention_heads * model.dtype.itemsize
 
 
 def examine(
     profile: str | Path = "mini", study: str = "hard_math", seeds: int = 1, **options: Any
 ) -> dict:
-    """What a run of a profile takes here.
+    """What a run takes here; the arguments are those of `open_experiment`.
 
-    Args:
-        profile, study, seeds, options: of `open_experiment`; a run on a CPU is cut down as there.
-
-    Returns:
-        ``{machine, base, data, note, stages: [{stage, times, seconds_each, seconds, bytes,
-        flop_per_s}], seconds, disk_bytes, fits, advice}``.
+    Returns ``{machine, profile, study, seeds, note, base, stages, seconds, disk_bytes, fits,
+    advice}``; a stage has ``stage, times, seconds_each, seconds, bytes, fits`` and ``flop_per_s``.
     """
     experiment = open_experiment(profile, study, seeds, **options)
     p, project = experiment.profile, experiment.folders.project
     device = "cuda" if p.real and torch.cuda.is_available() else "cpu"
     dtype = "bfloat16" if native_bf16(device) else "float32"
-    place = base_place(p.base, project)
+    place, ram = base_place(p.base, project), psutil.virtual_memory()
     config = _config(p.base, place)
     with torch.device("meta"):
         parameters = AutoModelForCausalLM.from_config(config).num_parameters()
-    total, free = _memory(device)
-    n_rows = (1 + STEPS) * max(p.training.batch_size, p.alphas.batch_size)
-    layers, size = config.num_hidden_layers, parameters * getattr(torch, dtype).itemsize
+    size, layers = parameters * getattr(torch, dtype).itemsize, config.num_hidden_layers
+    free, total = torch.cuda.mem_get_info() if device == "cuda" else (ram.available, ram.total)
     whole = not p.real or 1.3 * size * (0.3 if p.four_bit else 1) < free
+    n_rows = (1 + STEPS) * max(p.training.batch_size, p.alphas.batch_size)
     if p.real:
         rows = random_rows(n_rows, p.max_length, config.vocab_size)
     else:
-        items = WORLDS[p.source][0](p.skills[0], "train", n_rows, 0)
-        rows = encode_all(experiment.source.tokenizer, items, p.max_length)
+        rows = experiment.encoded(p.skills[0], n=n_rows)
     if place and whole:
         measured = measure(experiment.source.model, p, rows, device)
     else:
-        measured = _on_random(config, p, rows, device, dtype, None if whole else layers)
-    stages = []
+        measured = _on_random(config, p, rows, device, dtype, 0 if whole else layers)
+    stages, advice = [], []
     for stage, times in work(experiment).items():
-        one = measured[stage]
-        rate = {"flop_per_s": one["flops"] / one["seconds"]} if "flops" in one else {}
-        stages.append({"stage": stage, "times": times, "seconds_each": one["seconds"],
-                       "seconds": times * one["seconds"], "bytes": round(one["bytes"]),
-                       "fits": one["bytes"] < total, **rate})  # fmt: skip
-    disk = shutil.disk_usage(project).free
-    needed = 2 * 10**9 + (0 if place else size)
-    report = {
-        "machine": {"device": device_name(device), "cpu": cpu_name(), "memory_bytes": total,
-                    "disk_free_bytes": disk, "threads": torch.get_num_threads(),
-                    "versions": {n: metadata.version(n) for n in PACKAGES}},
+        each, memory, flops = (measured[stage].get(k) for k in ("seconds", "bytes", "flops"))
+        stages.append({"stage": stage, "times": times, "seconds_each": each,
+                       "seconds": times * each, "bytes": round(memory), "fits": memory < total}
+                      | ({"flop_per_s": flops / each} if flops else {}))  # fmt: skip
+        if memory >= total:
+            advice.append(f"{stage}: needs {_gb(memory)}; try {CURES.get(stage, '--four-bit')}")
+    disk, needed = shutil.disk_usage(project).free, 2 * 10**9 + (0 if place else size)
+    fits = not advice and disk > needed
+    if disk <= needed:
+        advice.append(f"disk: {_gb(needed)} needed, {_gb(disk)} free; --out elsewhere")
+    if not place:
+        advice.append(f"the base is not here: {p.base} comes from the Hub first")
+    return {
+        "machine": {"device": device_name(device), "memory_bytes": total, "disk_free_bytes": disk},
         "profile": p.name, "study": p.study, "seeds": seeds, "note": p.note,
         "base": {"name": p.base, "parameters": parameters, "here": bool(place), "dtype": dtype,
                  "measured_layers": layers if whole else 2, "layers": layers},
-        "data": "generated" if not p.real else f"mirror {mirror_folder().name}"
-        if mirror_folder() else "from the Hub",
         "stages": stages, "seconds": sum(s["seconds"] for s in stages), "disk_bytes": needed,
-        "fits": all(s["fits"] for s in stages) and disk > needed,
+        "fits": fits, "advice": advice,
     }  # fmt: skip
-    return report | {"advice": _advice(report)}
 
 
-def _on_random(config: Any, p: Profile, rows: list[dict], device: str, dtype: str, layers) -> dict:
-    """On the whole random model, or from one and two layers to all ``layers`` of them."""
-    found = []
-    for n in (None,) if layers is None else (1, 2):
+def _on_random(
+    config: Any, p: Profile, rows: list[dict], device: str, dtype: str, layers: int
+) -> dict:
+    """On the whole random model, or (``layers``) from one and two layers to all of them."""
+    measured = []
+    for n in (1, 2) if layers else (0,):
         model = random_base(config.__class__.from_dict(config.to_dict()), device, dtype, n)
         if p.gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
-        found.append(measure(model, p, rows, device))
+        measured.append(measure(model, p, rows, device))
         del model
-    one, two, more = found[0], found[-1], (layers or 1) - 1
+    one, two, more = measured[0], measured[-1], max(layers - 1, 0)
     return {  # never less than with one layer, however noisy the clock
         stage: {k: v + max(0.0, two[stage][k] - v) * more for k, v in values.items()}
         for stage, values in one.items()
@@ -338,84 +296,46 @@ def _on_random(config: Any, p: Profile, rows: list[dict], device: str, dtype: st
 
 def base_place(base: str, project: Path) -> Path | None:
     """Where a base lies on this machine, without asking a network; None: it must be fetched."""
-    if base in WHEELS:
-        try:
-            return gguf_of_wheel(base)
-        except SoupError:
-            return None
     for path in (project / base, Path(base).expanduser()):
         if path.exists():
             return path
-    name, _, revision = base.partition("@")
-    return cached_snapshot(name, revision or None)
+    with suppress(SoupError):  # the wheel is not installed
+        return gguf_of_wheel(base) if base in WHEELS else cached_snapshot(*base.split("@", 1))
+    return None
 
 
 def _config(base: str, place: Path | None) -> PreTrainedConfig:
-    if place is not None:
-        gguf = {"gguf_file": place.name} if place.suffix == ".gguf" else {}
-        return AutoConfig.from_pretrained(place.parent if gguf else place, **gguf)
-    for name, fields in SHAPES.items():
-        if all(part in base.lower() for part in name.split("-")):
-            return LlamaConfig(**fields, pad_token_id=0, bos_token_id=1, eos_token_id=2)
-    raise SoupError(f"neither here nor of a known shape: base {base}; fetch it, or give its folder")
-
-
-def _memory(device: str) -> tuple[int, int]:
-    """Bytes of the GPU or the machine: in all, and free now."""
-    if device == "cuda":
-        free, total = torch.cuda.mem_get_info()
-        return total, free
-    memory = psutil.virtual_memory()
-    return memory.total, memory.available
-
-
-def _advice(report: dict) -> list[str]:
-    lines = []
-    for stage in report["stages"]:
-        if not stage["fits"]:
-            smaller = {"skill step": "--checkpointing or --four-bit", "problem": "--eval-batch"}
-            how = smaller.get(stage["stage"], "--four-bit, or a smaller --base")
-            lines.append(f"{stage['stage']}: needs {_gb(stage['bytes'])}; try {how}")
-    free = report["machine"]["disk_free_bytes"]
-    if free < report["disk_bytes"]:
-        lines.append(f"disk: {_gb(report['disk_bytes'])} needed, {_gb(free)} free; --out elsewhere")
-    if not report["base"]["here"]:
-        lines.append(f"the base is not here: {report['base']['name']} comes from the Hub first")
-    return lines
+    if place is None:
+        return _shape(base)
+    gguf = {"gguf_file": place.name} if place.suffix == ".gguf" else {}
+    return AutoConfig.from_pretrained(place.parent if gguf else place, **gguf)
 
 
 def text(report: dict) -> str:
     """The report as lines for people."""
     machine, base = report["machine"], report["base"]
-    measured = "all" if base["measured_layers"] == base["layers"] else f"2 of {base['layers']}"
-    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     lines = [
         f"machine: {machine['device']}, {_gb(machine['memory_bytes'])}, "
-        f"{machine['threads']} threads, disk {_gb(machine['disk_free_bytes'])} free; {versions}",
+        f"disk {_gb(machine['disk_free_bytes'])} free",
         f"base: {base['name']}, {base['parameters'] / 1e6:,.0f}M parameters, {base['dtype']}, "
-        f"{'here' if base['here'] else 'not here'}; measured on {measured} layers",
-        f"data: {report['data']}",
+        f"{'here' if base['here'] else 'not here'}; "
+        f"measured on {base['measured_layers']} of {base['layers']} layers",
         *([f"NOTE: {report['note']}."] if report["note"] else []),
         f"{'stage':14} {'times':>9} {'each':>10} {'together':>10} {'memory':>9}  fits",
     ]
     for s in report["stages"]:
+        each, together, memory = _time(s["seconds_each"]), _time(s["seconds"]), _gb(s["bytes"])
+        row = f"{s['stage']:14} {s['times']:9,} {each:>10} {together:>10} {memory:>9}"
         rate = f"  {s['flop_per_s'] / 1e9:,.0f} GFLOP/s" if "flop_per_s" in s else ""
-        lines.append(
-            f"{s['stage']:14} {s['times']:9,.0f} {_time(s['seconds_each']):>10} "
-            f"{_time(s['seconds']):>10} {_gb(s['bytes']):>9}  {'yes' if s['fits'] else 'NO'}{rate}"
-        )
-    lines.append(
-        f"{'all':14} {report['seeds']:3} seed(s) {'':10}{_time(report['seconds']):>9}: at most, "
-        "as every answer is taken to be as long as it may be"
-    )
+        lines.append(f"{row}  {'yes' if s['fits'] else 'NO'}{rate}")
+    together = f"all, {report['seeds']} seed(s): at most {_time(report['seconds'])}"
+    lines.append(f"{together}, every answer taken to be as long as it may be")
     return "\n".join([*lines, *report["advice"]])
 
 
 def _time(s: float) -> str:
-    for unit, size in (("h", 3600), ("min", 60), ("s", 1)):
-        if s >= size:
-            return f"{s / size:.1f} {unit}"
-    return f"{1000 * s:.1f} ms"
+    unit, size = ("h", 3600) if s >= 3600 else ("min", 60) if s >= 60 else ("s", 1)
+    return f"{s / size:.1f} {unit}" if s >= 1 else f"{1000 * s:.1f} ms"
 
 
 def _gb(n: float) -> str:

@@ -26,12 +26,11 @@ from lorasoups.models.devices import device_name, native_bf16
 from lorasoups.paths import Folders
 from lorasoups.results.file import results_path
 from lorasoups.run.doctor import (
-    PACKAGES,
     SHAPES,
-    Peak,
     base_place,
     matmul_peak,
     measure,
+    peak_memory,
     random_base,
     random_lora,
     random_rows,
@@ -40,6 +39,7 @@ from lorasoups.run.doctor import (
 from lorasoups.study.profile import load_profile
 from lorasoups.study.run import reproduce_real
 
+PACKAGES = ("torch", "transformers", "peft")
 TOLERANCE = 1e-5
 """Largest difference of a merge on the GPU, relative to the largest entry."""
 
@@ -103,7 +103,7 @@ def run(out: str = "", base: str = "", minutes: float = 10, scale: Scale | None 
 def _guarded(section: Callable[[Scale], dict], scale: Scale) -> dict:
     started = time.monotonic()
     try:
-        with Peak(scale.device) as peak:
+        with peak_memory(scale.device) as peak:
             found = section(scale)
     except Exception as error:  # out of memory, a missing kernel: the other sections still count
         line = (str(error).strip().splitlines() or [""])[0]
@@ -218,7 +218,7 @@ def large_merges(scale: Scale) -> dict:
         pruned = on == "delta" and "density" in METHODS[method].options
         loras, scaled = (few, layers / scale.pruned_layers) if pruned else (pair, 1)
         try:
-            with Peak(scale.device) as peak:
+            with peak_memory(scale.device) as peak:
                 took = seconds(lambda m=method, o=on, own=loras: merge(own, m, on=o), scale.device)
             found[f"{method}@{on}"] = {"seconds": took * scaled, "bytes": peak.bytes}
         except (SoupError, RuntimeError) as error:
