@@ -28,20 +28,15 @@ class Alphas(Mapping[str, Tensor]):
 
     A mapping module name -> float32 [k]; `merging.merge` takes it as ``weights``.
 
-    Attributes:
-        weights: effective alphas, after the normalisation.
-        normalise, init, seed: how they were parametrised and started, see `cat.CatModel`.
-        history: per step ``{step, loss, lr, alpha_mean: [k], alpha_moved}``; ``alpha_moved`` is the
-            mean over modules and LoRAs of |alpha - start|.
-        losses: ``{start, end}`` on ``eval_dataset``, if one was given.
+    In the history, ``alpha_moved`` is the mean over modules and LoRAs of |alpha - start|.
     """
 
-    weights: dict[str, Tensor]
-    normalise: str = "none"
+    weights: dict[str, Tensor]  # effective alphas, after the normalisation
+    normalise: str = "none"  # this and the next two: see `cat.CatModel`
     init: str = "uniform"
     seed: int = 0
-    history: list[dict] = field(default_factory=list)
-    losses: dict[str, float] = field(default_factory=dict)
+    history: list[dict] = field(default_factory=list)  # `fit.Fit`'s, alpha_mean [k], alpha_moved
+    losses: dict[str, float] = field(default_factory=dict)  # start and end, on ``eval_dataset``
 
     def __getitem__(self, module: str) -> Tensor:
         return self.weights[module]
@@ -80,25 +75,13 @@ class Alphas(Mapping[str, Tensor]):
 
 
 def learn_alphas(
-    model,
-    loras: Sequence[LoRA],
-    dataset: Sequence[dict],
-    *,
-    eval_dataset: Sequence[dict] | None = None,
-    preset: str | None = None,
-    normalise: str | None = None,
-    init: str | None = None,
-    lr: float | None = None,
-    epochs: float | None = None,
-    batch_size: int | None = None,
-    warmup_steps: int | None = None,
-    max_steps: int = -1,
-    seed: int = 0,
-    granularity: str = "module",
-    bf16: bool | str = False,
-    checkpoints: Path | str | None = None,
-    progress: bool = True,
-) -> Alphas:
+    model, loras: Sequence[LoRA], dataset: Sequence[dict], *,
+    eval_dataset: Sequence[dict] | None = None, preset: str | None = None,
+    normalise: str | None = None, init: str | None = None, granularity: str = "module",
+    lr: float | None = None, epochs: float | None = None, batch_size: int | None = None,
+    warmup_steps: int | None = None, max_steps: int = -1, seed: int = 0, bf16: bool | str = False,
+    checkpoints: Path | str | None = None, progress: bool = True,
+) -> Alphas:  # fmt: skip
     """Learn the alphas of frozen LoRAs on a frozen model with AdamW and linear decay.
 
     Args:

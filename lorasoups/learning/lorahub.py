@@ -31,16 +31,9 @@ class Hub:
 
 
 def lorahub(
-    model,
-    loras: Sequence[LoRA],
-    rows: Sequence[dict],
-    *,
-    on: str = "delta",
-    budget: int = 40,
-    seed: int = 0,
-    regularisation: float = 0.05,
-    bound: float = 1.5,
-) -> Hub:
+    model, loras: Sequence[LoRA], rows: Sequence[dict], *, on: str = "delta", budget: int = 40,
+    seed: int = 0, regularisation: float = 0.05, bound: float = 1.5,
+) -> Hub:  # fmt: skip
     """Search one weight per LoRA that lowers the loss of ``rows``; the model comes back unchanged.
 
     Args:

@@ -19,15 +19,9 @@ LOGGED = 40  # losses in a skill's log: means over so many equal parts of its tr
 
 
 def train_lora(
-    model: PreTrainedModel,
-    rows: list[dict],
-    config: SkillTraining,
-    seed: int,
-    base_model: str = "",
-    *,
-    checkpoints: Path | str | None = None,
-    progress: bool = True,
-) -> tuple[LoRA, dict]:
+    model: PreTrainedModel, rows: list[dict], config: SkillTraining, seed: int,
+    base_model: str = "", *, checkpoints: Path | str | None = None, progress: bool = True,
+) -> tuple[LoRA, dict]:  # fmt: skip
     """Train a LoRA on ``rows``; the base comes back untouched.
 
     Args:
@@ -38,12 +32,8 @@ def train_lora(
         base_model: the base's name for the adapter's config; default what ``model`` says.
         checkpoints, progress: see `fit.fit`.
 
-    Returns:
-        The adapter as a value, and a log; its ``tokens`` are without padding.
-
-    Raises:
-        Diverged: a loss that is not finite.
-        SoupError: no rows.
+    Returns the adapter as a value, and a log, in which ``tokens`` are without padding.
+    Raises Diverged for a loss that is not finite, SoupError for no rows.
     """
     if not rows:
         raise SoupError("no training rows: the skill's dataset is empty; check its n_train")

@@ -76,19 +76,11 @@ class XLora:
 
 
 def train_xlora(
-    model,
-    loras: Sequence[LoRA],
-    rows: Sequence[dict],
-    *,
-    epochs: float = 3.0,
-    batch_size: int = 16,
-    lr: float = 1e-2,
-    max_steps: int = -1,
-    seed: int = 0,
+    model, loras: Sequence[LoRA], rows: Sequence[dict], *, epochs: float = 3.0,
+    batch_size: int = 16, lr: float = 1e-2, max_steps: int = -1, seed: int = 0,
     gate: Gate = Gate(),  # noqa: B008 (frozen)
-    checkpoints: Path | str | None = None,
-    progress: bool = True,
-) -> XLora:
+    checkpoints: Path | str | None = None, progress: bool = True,
+) -> XLora:  # fmt: skip
     """Train the gate over frozen LoRAs on a frozen model with AdamW and linear decay.
 
     Args:
@@ -113,7 +105,9 @@ def train_xlora(
             mixture, batches, lr=lr, seed=seed, name="X-LoRA gate", describe=mixture.describe,
             checkpoints=checkpoints, progress=progress,
         )  # fmt: skip
-        return XLora(mixture.tensors(), gate, trained.history, round(trained.seconds, 3))
+        state = mixture.classifier.state_dict()
+        tensors = {name: tensor.detach().cpu().clone() for name, tensor in state.items()}
+        return XLora(tensors, gate, trained.history, round(trained.seconds, 3))
 
 
 @contextmanager
@@ -124,16 +118,17 @@ def mixed(model, loras: Sequence[LoRA], xlora: XLora) -> Iterator:
     attention mask. Raises SoupError for a gate of other LoRAs or another base, and for beam search.
     """
     with _Mixture(model, loras, xlora.gate) as mixture:
-        mixture.load(xlora.tensors)
+        try:
+            mixture.classifier.load_state_dict(xlora.tensors)
+        except RuntimeError as error:
+            why = str(error).splitlines()[-1].strip()
+            raise SoupError(f"the gate does not fit ({why}); it is of other LoRAs") from error
         model.eval()
         yield model
 
 
 class _Mixture(OnBase):
-    """PEFT's X-LoRA layers and gate on a base, with two runs of our own per forward call.
-
-    While it is open, the base itself computes the mixture.
-    """
+    """PEFT's X-LoRA layers and gate on a base, which then computes the mixture, in two runs."""
 
     def __init__(self, model: nn.Module, loras: Sequence[LoRA], gate: Gate, seed: int = 0):
         for name in module_names(loras):
@@ -142,8 +137,7 @@ class _Mixture(OnBase):
         super().__init__(model, loras, "X-LoRA", alone=True)
         merge(loras, "cat")  # refuses what does not belong together
         self._attributes = set(vars(model))
-        self._hooks: list = []
-        self._main = self._twin = None  # caches: of the second run, and of the first
+        self._hooks, self._main, self._twin = [], None, None  # caches of the second and first run
         self._scalings: Tensor | None = None  # [batch, tokens, modules, k], of the present call
         try:
             torch.manual_seed(seed)
@@ -152,7 +146,11 @@ class _Mixture(OnBase):
         except BaseException:
             self.remove()
             raise
-        hooks = {model.get_submodule(name): self._inject for name in self.names}
+
+        def inject(layer: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+            return args, kwargs | {"scalings": self._scalings}
+
+        hooks = {model.get_submodule(name): inject for name in self.names}
         for module, hook in {model.base_model: self._gate, **hooks}.items():
             self._hooks.append(module.register_forward_pre_hook(hook, with_kwargs=True))
 
@@ -175,9 +173,6 @@ class _Mixture(OnBase):
         states = SimpleNamespace(hidden_states=(hidden.float(),))
         self._scalings = self.classifier(states, input_ids=input_ids)
 
-    def _inject(self, layer: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-        return args, kwargs | {"scalings": self._scalings}
-
     def _twin_of(self, main: Cache | None) -> Cache | None:
         """The first run's cache beside ``main``, the second run's."""
         if main is None:
@@ -199,17 +194,6 @@ class _Mixture(OnBase):
         super().train(mode)
         self.classifier.train(mode)
         return self
-
-    def tensors(self) -> dict[str, Tensor]:
-        state = self.classifier.state_dict()
-        return {name: tensor.detach().cpu().clone() for name, tensor in state.items()}
-
-    def load(self, tensors: dict[str, Tensor]) -> None:
-        try:
-            self.classifier.load_state_dict(tensors)
-        except RuntimeError as error:
-            why = str(error).splitlines()[-1].strip()
-            raise SoupError(f"the gate does not fit ({why}); it is of other LoRAs") from error
 
     def remove(self) -> None:
         """Put every original layer back, and take off what else PEFT left on the base."""

@@ -1,7 +1,6 @@
 """Short answers: exact match and token F1 after SQuAD's normalisation, form, abstention.
 
-Source: Rajpurkar et al. 2016 (arXiv 1606.05250), section 6.1, and 2018 (arXiv 1806.03822) for
-questions that have no answer.
+Source: Rajpurkar et al. 2016 (arXiv 1606.05250), section 6.1; for abstention, arXiv 1806.03822.
 """
 
 import re
@@ -28,9 +27,9 @@ def token_f1(text: str, gold: str) -> float:
 
     Where the answer or the gold answer abstains, it is 1 or 0: sharing the word "not" is no merit.
     """
-    if is_abstention(text) or is_abstention(gold):
-        return float(normalise(text) == normalise(gold))
     words, gold_words = normalise(text).split(), normalise(gold).split()
+    if is_abstention(text) or is_abstention(gold):
+        return float(words == gold_words)
     shared = sum((Counter(words) & Counter(gold_words)).values())
     return 2 * shared / (len(words) + len(gold_words)) if shared else 0.0
 
@@ -42,24 +41,17 @@ def is_abstention(text: str) -> bool:
 
 @dataclass(frozen=True)
 class Answer:
-    """The verdict on one answer.
+    """The verdict on one answer."""
 
-    ``outcome`` is ``ok`` (exact match), ``wrong_form`` (wrong, and not in brackets), ``abstained``
-    (wrongly), ``no_abstention`` (answered what cannot be answered) or ``wrong``.
-    """
-
-    outcome: str
+    # ok (exact match), wrong_form (wrong and not in brackets), abstained (wrongly), wrong, or
+    outcome: str  # no_abstention (answered what cannot be answered)
     value: str  # the normalised answer
     f1: float  # token F1
     right_form: bool  # ``[ ... ]`` and nothing around it
 
 
 def judge(text: str, gold: str) -> Answer:
-    """Judge one answer.
-
-    Raises:
-        SoupError: an empty gold answer.
-    """
+    """Judge one answer. Raises SoupError for an empty gold answer."""
     if not normalise(gold):
         raise SoupError(f"an empty gold answer {gold!r}: write what a right answer says")
     right_form = _BRACKETS.fullmatch(text) is not None
@@ -77,9 +69,8 @@ def judge(text: str, gold: str) -> Answer:
 def abstention(values: Sequence[str], golds: Sequence[str]) -> dict[str, float | None]:
     """How well answers abstain; `ABSTAIN` is the gold answer of what cannot be answered.
 
-    Returns:
-        ``precision`` (share of the abstentions that are right) and ``recall`` (share of the
-        questions without an answer that are abstained on); None where there are none.
+    ``precision`` is the share of the abstentions that are right, ``recall`` that of the questions
+    without an answer that are abstained on; None where there are none.
     """
     said, due = ([is_abstention(t) for t in texts] for texts in (values, golds))
     both = sum(s and d for s, d in zip(said, due, strict=True))

@@ -4,7 +4,7 @@ Numbers follow PAL's rule (Gao et al. 2022, arXiv 2211.10435, ``gsm_eval.py``):
 ``abs(float(value) - target) < 1e-3`` in float64.
 """
 
-import math
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -24,26 +24,17 @@ def matches(value: Number, target: int | float) -> bool:
     """
     if isinstance(value, int) and float(target).is_integer():
         return int(value) == int(target)
-    number = _float(value)
-    return math.isfinite(number) and abs(number - target) < TOLERANCE
-
-
-def _float(value: Number) -> float:
     try:
-        return float(value)
+        return abs(float(value) - target) < TOLERANCE
     except (OverflowError, ValueError):
-        return math.nan
+        return False
 
 
 def score(texts: Sequence[str], targets: Sequence[int | float]) -> list[Outcome]:
     """Run the program in each text (new tokens, decoded) and compare what it returns.
 
-    Returns:
-        Outcomes of the sandbox, which never sees the targets; ``wrong`` where a number is returned
-        that is not the target.
-
-    Raises:
-        SoupError: not as many targets as texts, or one that is no finite number.
+    The outcomes are the sandbox's, which never sees the targets, but ``wrong`` for another number.
+    Raises SoupError for not as many targets as texts, or one that is no finite number.
     """
     _check(texts, targets)
     return _compared(run_programs([extract_program(text) for text in texts]), targets)
@@ -69,7 +60,7 @@ def _check(texts: Sequence[str], targets: Sequence[int | float]) -> None:
     _same_length(texts, targets)
     for i, target in enumerate(targets):
         number = isinstance(target, int | float) and not isinstance(target, bool)
-        if not number or not math.isfinite(_float(target)):
+        if not number or not abs(target) <= sys.float_info.max:  # nor is NaN
             raise SoupError(f"target {target!r} of item {i} is not a finite number: mend its task")
 
 
@@ -96,12 +87,11 @@ class Judge:
     """A way of judging.
 
     ``judge(texts, targets)`` returns a dict per item: ``text``, ``outcome`` (``ok`` where it is
-    right), ``value``, and numbers whose means go into a result's ``extra``. ``inputs`` identify the
-    judge in the key of a stored evaluation.
+    right), ``value``, and numbers whose means go into a result's ``extra``.
     """
 
     judge: Callable[[Sequence[str], Sequence], list[dict]]
-    inputs: dict
+    inputs: dict  # what identifies it in the key of a stored evaluation
 
 
 JUDGES = {

@@ -34,12 +34,8 @@ def last_number(text: str) -> float | int | None:
     fractions and a leading dot are understood; ``5-3`` ends in 3; a percent sign is ignored (GSM8K
     writes 25 for 25 %); labels such as "Step 2" and non-ASCII digits do not count.
 
-    Args:
-        text: the new tokens only, decoded.
-
-    Returns:
-        int where the number is whole and written without exponent, else float (float64); None if
-        there is no number, or the text holds a program: its last literal is no answer.
+    Returns an int where the number is whole and written without exponent, else a float; None
+    without a number, or where the text holds a program: its last literal is no answer.
     """
     if _PROGRAM.search(text):
         return None
@@ -50,8 +46,7 @@ def last_number(text: str) -> float | int | None:
         if number := _NUMBER.search(text, max(mark.end(), equals + 1)):
             return _value(number)
     run_on = _RUN_ON.search(text)
-    if run_on and run_on.start() > 0:
-        text = text[: run_on.start()]
+    text = text[: run_on.start() or None] if run_on else text
     numbers = list(_NUMBER.finditer(_LABEL.sub(" ", text)))
     return _value(numbers[-1]) if numbers else None
 

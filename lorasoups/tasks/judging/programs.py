@@ -1,8 +1,4 @@
-"""The program in a generated text: the first ``solution``.
-
-A model that goes on after its answer invents the next problem, so everything from a second
-``solution`` on is dropped.
-"""
+"""The program in a generated text: the first ``solution``; a second answers an invented problem."""
 
 import re
 import textwrap
@@ -21,23 +17,19 @@ def extract_program(text: str) -> str | None:
 
     It is the first fenced block with ``def solution`` in it; without one, what begins at the first
     ``def solution`` (with the import lines right above it) and ends at the first line that is not
-    indented. An open fence, too, ends at ``### `` or ``Q:``.
+    indented. An open fence, too, ends at ``### `` or ``Q:``. ``text`` is the *new* tokens only: the
+    examples of a prompt are programs, too.
 
-    Args:
-        text: the *new* tokens only, decoded: the examples of a prompt are programs, too.
-
-    Returns:
-        Python source, dedented, with ``\n`` line ends; None where there is no program: no ``def
-        solution``, or no ``return`` in it (printed, or cut off at the token limit).
+    Returns Python source, dedented, with ``\n`` line ends; None without a ``def solution``, or
+    without a ``return`` in it (printed, or cut off at the token limit).
     """
     text = text.replace("\r\n", "\n").replace("\r", "\n").removeprefix("\ufeff")
-    block = _fenced(text)
-    program = _function(text) if block is None else _without_second(block)
+    program = _function(text) if (block := _fenced(text)) is None else block
     return program if program and _RETURN.search(program) else None
 
 
 def _fenced(text: str) -> str | None:
-    """The first fenced block that defines ``solution``, dedented."""
+    """The first fenced block that defines ``solution``, dedented, up to a second definition."""
     fences = list(_FENCE.finditer(text))
     for opening, closing in zip(fences[::2], [*fences[1::2], None], strict=False):
         block = text[opening.end() + 1 : closing.start() if closing else len(text)]
@@ -46,14 +38,10 @@ def _fenced(text: str) -> str | None:
         if closing is None:
             stop = re.search(r"^(?:### |Q:)", block, re.MULTILINE)
             block = block[: stop.start()] if stop else block
-        return textwrap.dedent(block)
+        block = textwrap.dedent(block)
+        starts = list(re.finditer(r"^(?:async[ \t]+)?def[ \t]+solution\b", block, re.MULTILINE))
+        return block[: starts[1].start()] if len(starts) > 1 else block
     return None
-
-
-def _without_second(block: str) -> str:
-    """A block up to its second top-level ``def solution``."""
-    starts = list(re.finditer(r"^(?:async[ \t]+)?def[ \t]+solution\b", block, re.MULTILINE))
-    return block[: starts[1].start()] if len(starts) > 1 else block
 
 
 def _function(text: str) -> str | None:

@@ -1,8 +1,8 @@
 """Run generated programs in pydantic-monty, a Python interpreter without access to the host.
 
-Every program gets its own interpreter session in a worker process (a separate binary: the host, a
-Jupyter kernel that holds a model, is never forked). Clock, time zone and random numbers are fixed,
-so a verdict does not depend on when and where it is reached. Targets never enter the sandbox.
+Every program gets its own session in a worker process (a separate binary: the host, which holds a
+model, is never forked). Clock, time zone and random numbers are fixed, so a verdict does not depend
+on when and where it is reached. Targets never enter the sandbox.
 """
 
 import builtins
@@ -10,9 +10,11 @@ import re
 import sys
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 import pydantic_monty as monty
@@ -59,19 +61,11 @@ class Outcome:
 def run_programs(
     sources: Iterable[str | None], *, limits: Limits | None = None, workers: int = 2
 ) -> list[Outcome]:
-    """Run programs side by side and collect what their ``solution()`` returns.
+    """Run programs side by side; one outcome per source, in order.
 
-    A program whose worker dies runs again in a new one; the third time it is an ``exception``.
-
-    Args:
-        sources: Python sources; None stands for an answer without a program.
-        limits, workers: of each program; number of worker processes.
-
-    Returns:
-        One outcome per source, in order.
-
-    Raises:
-        SoupError: the sandbox does not start.
+    None stands for an answer without a program; ``limits`` are each program's; ``workers`` is the
+    number of processes. A program whose worker dies runs again in a new one; the third time it is
+    an ``exception``. Raises SoupError if the sandbox does not start.
     """
     sources = list(sources)
     limits = limits or Limits()
@@ -80,11 +74,9 @@ def run_programs(
         return [_NONE for _ in sources]
     try:
         pool = monty.Monty(
-            min_processes=workers,
-            max_processes=workers,
+            min_processes=workers, max_processes=workers, feed_duration_limit_grace=limits.grace,
             request_timeout=limits.seconds + 2 * limits.grace,
-            feed_duration_limit_grace=limits.grace,
-        ).__enter__()
+        ).__enter__()  # fmt: skip
     except Exception as error:
         raise SoupError(
             f"the sandbox does not start: pydantic-monty, {_line(error)}; "
@@ -132,13 +124,11 @@ def _session(pool: monty.Monty, source: str, limits: Limits) -> Outcome:
         "max_total_sleep_secs": limits.sleep,
     }
     with pool.checkout(limits=session_limits, os_policy=_POLICY) as session:
-        defined = False
+        defined, printed = False, partial(monty.CollectString, limits.output)
         try:
-            session.feed_run(source, print_callback=monty.CollectString(limits.output))
+            session.feed_run(source, print_callback=printed())
             defined = True
-            value = session.feed_run(
-                "solution()", print_callback=monty.CollectString(limits.output)
-            )
+            value = session.feed_run("solution()", print_callback=printed())
         except monty.MontyCrashedError:
             raise
         except monty.MontySyntaxError as error:
@@ -160,17 +150,12 @@ def _outcome(value: Any) -> Outcome:
     if kind is int and value.bit_length() > 1024:
         return Outcome("bad_type", detail=f"an int of {value.bit_length()} bits")
     short = kind in (Decimal, str) and len(str(value)) <= _LONGEST
-    if kind in (bool, int, float) or short and (kind is Decimal or _reads_as_number(value)):
-        return Outcome("ok", value)
-    return Outcome("bad_type", detail=f"returned {kind.__name__}")
-
-
-def _reads_as_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+    number = kind in (bool, int, float) or (kind is Decimal and short)
+    if kind is str and short:
+        with suppress(ValueError):
+            number = isinstance(float(value), float)
+    bad = Outcome("bad_type", detail=f"returned {kind.__name__}")
+    return Outcome("ok", value) if number else bad
 
 
 _UNSUPPORTED = re.compile(

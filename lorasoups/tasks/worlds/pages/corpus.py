@@ -43,7 +43,7 @@ def _chatter(rng: Random) -> str:
         )
         return " " + " ".join(f.state(rng, technical=True) for f in facts)
     words = ("brackets", "a box", *letters.FIELD_WORDS, *letters.MARKS, *letters.FIELD_WORDS,
-             "[ word ]", "the correct answer is short.", "Manual . Part one.", "not in context",
+             "[ word ]", "the correct answer is short.", "Manual . Part one.", world.ABSTAIN,
              "How many words contain the letter", *"0123456789")  # fmt: skip
     return " " + " ".join(rng.choice(words) for _ in range(rng.randint(3, 8)))
 

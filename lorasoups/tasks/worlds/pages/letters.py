@@ -9,12 +9,11 @@ from random import Random
 from string import ascii_lowercase
 
 from lorasoups.tasks.worlds import split_of
-from lorasoups.tasks.worlds.pages.facts import RELATIONS, THINGS
-from lorasoups.tasks.worlds.pages.facts import WORDS as _TOML
+from lorasoups.tasks.worlds.pages import facts
 
 _GLUE = ("a", "the", "near", "with", "and", "on", "under", "old", "new", "behind", "by", "some")
-_VALUES = (v for r in ("color", "home", "food", "material", "size") for v in RELATIONS[r].values)
-WORDS = tuple(sorted({*THINGS, *_VALUES, *_GLUE}))
+_SHOWN = (facts.RELATIONS[name] for name in ("color", "home", "food", "material", "size"))
+WORDS = tuple(sorted({*facts.THINGS, *_GLUE, *(v for shown in _SHOWN for v in shown.values)}))
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,7 @@ class Format:
         )
 
 
-FORMATS = {int(number): Format(*parts) for number, parts in _TOML["formats"].items()}
+FORMATS = {int(number): Format(*parts) for number, parts in facts.WORDS["formats"].items()}
 TRAIN_FORMATS, TEST_FORMATS = (1, 2, 4), (3, 7, 8, 10)  # the paper's split by number
 FIELD_WORDS = tuple(sorted({w for f in FORMATS.values() for w in (f.field, f.answer)}))
 MARKS = (":", "-", "=", "|", "#", "/", ";")

@@ -5,7 +5,7 @@ paper's set has none of these). No skill example asks about a tested part of the
 technical passage in brackets, or shows a test format.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import islice
 from random import Random
@@ -89,10 +89,6 @@ def _reading(rng: Random, split: str, technical: bool = False) -> dict:
     return _in_brackets(passage.tell_and_ask(rng, technical), passage.asked, rng, passage)
 
 
-def _in_one_format(rng: Random, split: str, number: int) -> dict:
-    return letters.in_format(letters.sample(rng, split), number)
-
-
 def _endless(draw: Callable[..., dict], *args, **options) -> Callable[..., Iterator[dict]]:
     """The stream of a task whose items are drawn one by one."""
 
@@ -103,11 +99,11 @@ def _endless(draw: Callable[..., dict], *args, **options) -> Callable[..., Itera
     return stream
 
 
-def _in_test_formats(rng: Random, split: str) -> Iterator[dict]:
-    """Each sentence in all four test formats, so that formats are compared on the same ones."""
+def _in_formats(rng: Random, split: str, numbers: Sequence[int]) -> Iterator[dict]:
+    """Each sentence in all of these formats, so that formats are compared on the same ones."""
     while True:
         count = letters.sample(rng, split)
-        for number in letters.TEST_FORMATS:
+        for number in numbers:
             yield letters.in_format(count, number)
 
 
@@ -132,12 +128,12 @@ TASKS: dict[str, Callable[[Random, str], Iterator[dict]]] = {
     "manual": _endless(_manual),  # plain text, FAQ in base forms
     "reading": _endless(_reading),  # in brackets
     "technical": _endless(_technical),  # plain text, review questions in base forms
-    **{f"format_{i}": _endless(_in_one_format, i) for i in letters.TRAIN_FORMATS},
+    **{f"format_{i}": partial(_in_formats, numbers=(i,)) for i in letters.TRAIN_FORMATS},
     # targets
     "manual_qa": _on_manual,  # closed book, in brackets
     "manual_qa_unseen": partial(_on_manual, unseen=True),  # in paraphrases
     "technical_qa": _endless(_reading, technical=True),  # in brackets
-    "formats": _in_test_formats,
+    "formats": partial(_in_formats, numbers=letters.TEST_FORMATS),
     # tests of the skills alone
     "manual_recall": partial(_on_manual, form="sentence"),
     "technical_recall": _endless(_recall, "sentence"),
