@@ -195,10 +195,6 @@ def _of_data(stages: Stages) -> list[Variant]:
     return variants
 
 
-def _fresh(stages: Stages, seed: int) -> Soup:
-    return measured(stages, stages.fresh_lora(seed).lora)
-
-
 def _replaced(draw: Callable[[LoRA, int], LoRA], places: Iterable[int]) -> Make:
     """CAT over LoRAs of which some are replaced by random ones."""
 
@@ -211,13 +207,17 @@ def _replaced(draw: Callable[[LoRA, int], LoRA], places: Iterable[int]) -> Make:
 def _of_random_loras(stages: Stages) -> list[Variant]:
     skills = stages.profile.skills
     every = range(len(skills))
+
+    def new(stages: Stages, seed: int) -> Soup:
+        return measured(stages, stages.fresh_lora(seed).lora)
+
     return [
         OUR_CAT,
         Variant("random_both", "both random", _replaced(gaussian_like, every)),
         Variant("random_first", f"{skills[0]} random", _replaced(gaussian_like, [0])),
         Variant("random_second", f"{skills[1]} random", _replaced(gaussian_like, [1])),
         Variant("permuted_both", "both with A shuffled", _replaced(permuted_like, every)),
-        Variant("fresh", "new LoRA on the alpha data", _fresh),
+        Variant("fresh", "new LoRA on the alpha data", new),
     ]
 
 
@@ -269,8 +269,11 @@ def with_length(stages: Stages, size: float) -> Stages:
 def _sized(stages: Stages, change: Callable[..., Stages], usual: float, values, word: str):
     """CAT, plain sum and one skill alone at each value of a size."""
     skill = stages.profile.skills[-1]
-    lines = {"cat": ("CAT", learned), "sum": ("sum, weights 1.0", SUM),
-             "skill": (f"{skill} LoRA alone", partial(_alone, skill=skill))}  # fmt: skip
+    lines = {
+        "cat": ("CAT", learned),
+        "sum": ("sum, weights 1.0", SUM),
+        "skill": (f"{skill} LoRA alone", lambda s, seed: Soup(s.skill(skill, seed).lora)),
+    }
     variants = []
     for value in values:
         for curve, (label, make) in lines.items():
@@ -284,10 +287,6 @@ def _sized(stages: Stages, change: Callable[..., Stages], usual: float, values, 
 def _in(change: Callable[[Stages], Stages], make: Make) -> Make:
     """The soup that ``make`` gives in a changed study."""
     return lambda stages, seed: make(change(stages), seed)
-
-
-def _alone(stages: Stages, seed: int, skill: str) -> Soup:
-    return Soup(stages.skill(skill, seed).lora)
 
 
 def _of_ranks(stages: Stages) -> list[Variant]:

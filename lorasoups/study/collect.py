@@ -39,8 +39,7 @@ class Collector:
     ) -> None:  # fmt: skip
         """One method's answers to one test: a row per view, and the items' verdicts.
 
-        ``label`` and ``group`` are what figures and tables call it and put it under; ``extra``
-        are further numbers about it.
+        ``label`` and ``group`` are for figures and tables; ``extra`` are numbers about it.
         """
         right = np.array([verdict["outcome"] == "ok" for verdict in verdicts])
         self._right.setdefault((task, method), {})[seed] = right

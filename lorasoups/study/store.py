@@ -92,9 +92,6 @@ class Store:
         mean different artifacts. What ``make`` raises goes through. Nothing half-built is left.
         """
         folder = self.path(stage, inputs)
-        if processes.size() == 1:
-            self._build(folder, stage, inputs, make, force)
-            return folder
         names = processes.gather(folder.name)
         if others := [rank for rank, name in enumerate(names) if name != names[0]]:
             raise SoupError(
@@ -102,25 +99,21 @@ class Store:
                 "library versions or hardware (bfloat16) differ; run on machines of one kind"
             )
         if processes.is_main():
-            self._build_as_main(folder, stage, inputs, make, force)
+            told = []  # whether the others know that there is something to compute together
+
+            def make_together(target: Path, scratch: Path) -> None:
+                told.append(processes.broadcast(True))
+                make(target, scratch)
+
+            self._build(folder, stage, inputs, make if stage in ALONE else make_together, force)
+            if not told:
+                processes.broadcast(False)
         elif processes.broadcast():
             with tempfile.TemporaryDirectory() as aside:  # what other ranks write is dropped
                 make(Path(aside), _beside(folder, "scratch"))
         processes.gather(None)
         _wait_for(folder / MANIFEST)
         return folder
-
-    def _build_as_main(self, folder: Path, stage: str, inputs: Mapping, make: Make, force: bool):
-        """Tell the others whether there is something to compute together."""
-        told = []
-
-        def make_together(target: Path, scratch: Path) -> None:
-            told.append(processes.broadcast(True))
-            make(target, scratch)
-
-        self._build(folder, stage, inputs, make if stage in ALONE else make_together, force)
-        if not told:
-            processes.broadcast(False)
 
     def _build(self, folder: Path, stage: str, inputs: Mapping, make: Make, force: bool) -> None:
         ensure_folder(folder.parent)
