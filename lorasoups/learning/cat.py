@@ -36,9 +36,8 @@ def start_logits(normalise: str, init: str, groups: int, k: int, seed: int = 0) 
     Raises SoupError for unknown names, and for ``ones`` with ``sigmoid``, which never reaches 1.
     """
     if normalise not in NORMALISE or init not in INITS:
-        raise SoupError(
-            f"unknown normalise {normalise!r} or init {init!r}: choose from {NORMALISE} and {INITS}"
-        )
+        what = f"unknown normalise {normalise!r} or init {init!r}"
+        raise SoupError(f"{what}: choose from {NORMALISE} and {INITS}")
     if init == "randn":
         return torch.randn(groups, k, generator=torch.Generator().manual_seed(seed))
     start = torch.full((groups, k), 1.0 if init == "ones" else 1.0 / k)

@@ -53,18 +53,10 @@ class Fit:
 
 
 def fit(
-    module: nn.Module,
-    batches: LengthBatches,
-    *,
-    lr: float,
-    seed: int,
-    name: str,
-    warmup_steps: int = 0,
-    bf16: bool | str = False,
-    checkpoints: Path | str | None = None,
-    describe: Callable[[Tensor], dict] = lambda labels: {},
-    progress: bool = True,
-) -> Fit:
+    module: nn.Module, batches: LengthBatches, *, lr: float, seed: int, name: str,
+    warmup_steps: int = 0, bf16: bool | str = False, checkpoints: Path | str | None = None,
+    describe: Callable[[Tensor], dict] = lambda labels: {}, progress: bool = True,
+) -> Fit:  # fmt: skip
     """Train the parameters of ``module`` that require gradients, in place, one step per batch.
 
     Args:
@@ -78,9 +70,8 @@ def fit(
         describe: more entries for the history, from the labels of the step just done.
         progress: show a bar or lines; ``TQDM_DISABLE`` in the environment hides them too.
 
-    Raises:
-        Diverged: a loss that is not finite.
-        SoupError: checkpoints of another run; a folder that cannot be written.
+    Raises Diverged for a loss that is not finite, SoupError for checkpoints of another run, and
+    DiskError for a folder that cannot be written.
     """
     if os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true":
         raise SoupError("FSDP cuts the base for good, and it is used whole later; launch with DDP")
@@ -204,8 +195,7 @@ class _Run(TrainerCallback):
         parameters = list(self.trained.values())
         self.optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=0.0, fused=True)
         self.schedule = get_linear_schedule_with_warmup(self.optimizer, warmup_steps, len(batches))
-        self.lr, self.name, self.describe = lr, name, describe
-        self.fit = Fit()
+        self.lr, self.name, self.describe, self.fit = lr, name, describe, Fit()
         self.folder: Path | None = None
         self.random: dict[str, Tensor] | None = None  # the generators' states to go on from
         self.labels: Tensor | None = None  # of the present step
@@ -269,15 +259,15 @@ class _Run(TrainerCallback):
         """Write a checkpoint with its manifest; a damaged one of the same step is replaced."""
         for leftover in self.folder.glob(".step-*"):  # of a run killed while it saved
             shutil.rmtree(leftover, ignore_errors=True)
-        random = {"cpu": torch.get_rng_state()}
-        if torch.cuda.is_available():
-            random["cuda"] = torch.cuda.get_rng_state()
         state = {"optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict()}
+        state["random"] = {"cpu": torch.get_rng_state()}
+        if torch.cuda.is_available():
+            state["random"]["cuda"] = torch.cuda.get_rng_state()
         tensors = {n: p.detach().cpu().contiguous() for n, p in self.trained.items()}
         notes = {"settings": self.settings, **vars(self.fit)}
         with new_folder(self.folder / f"step-{len(self.fit.history):08d}") as folder:
             save_file(tensors, folder / "trained.safetensors")
-            torch.save(state | {"random": random}, folder / "state.pt")
+            torch.save(state, folder / "state.pt")
             (folder / "notes.json").write_text(json_text(notes, folder, None), encoding="utf-8")
             manifest = {path.name: sha256_file(path) for path in folder.iterdir()}
             (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")

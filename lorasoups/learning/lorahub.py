@@ -17,8 +17,7 @@ from lorasoups.lora.merging import merge
 from lorasoups.models.batching import heldout_loss
 
 BUDGET_PER_LORA = 50
-"""Up to here NGOpt is COBYLA; beyond, nevergrad 1.0.12 takes a meta-model that numpy >= 2.4 breaks
-("only 0-dimensional arrays can be converted")."""
+"""Up to here NGOpt is COBYLA; beyond, nevergrad 1.0.12 takes a model that numpy >= 2.4 breaks."""
 
 
 @dataclass(frozen=True, eq=False)

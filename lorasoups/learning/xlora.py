@@ -91,15 +91,13 @@ def train_xlora(
         seed: of the gate's start and of the data order.
         checkpoints, progress: see `fit.fit`.
 
-    Raises:
-        Diverged: a loss that is not finite.
-        SoupError: nothing to learn from, a bad schedule, LoRAs of another base.
+    Raises Diverged for a loss that is not finite, SoupError for nothing to learn from, a bad
+    schedule, and LoRAs of another base.
     """
     if not rows:
         raise SoupError("no data to train X-LoRA on: rows is empty; give the rows CAT gets")
-    batches = scheduled(
-        rows, model, epochs=epochs, batch_size=batch_size, max_steps=max_steps, lr=lr, seed=seed
-    )
+    schedule = {"epochs": epochs, "batch_size": batch_size, "max_steps": max_steps, "lr": lr}
+    batches = scheduled(rows, model, seed=seed, **schedule)
     with _Mixture(model, loras, gate, seed) as mixture:
         trained = fit(
             mixture, batches, lr=lr, seed=seed, name="X-LoRA gate", describe=mixture.describe,
