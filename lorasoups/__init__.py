@@ -1,7 +1,4 @@
-"""Merge LoRA adapters into one: CAT ("LoRA Soups", arXiv 2410.13025) and the static methods.
-
-The face is five names. They are imported when first used, so ``import lorasoups`` is quick.
-"""
+"""Merge LoRA adapters into one: CAT ("LoRA Soups", arXiv 2410.13025) and the static methods."""
 
 import warnings
 from importlib import import_module
@@ -12,8 +9,7 @@ warnings.filterwarnings("ignore", message="IProgress not found")
 
 __version__ = "0.1.0"
 __all__ = ["METHODS", "learn_alphas", "load_lora", "merge", "save_lora"]  # noqa: F822
-
-_HOME = {
+_HOME = {  # imported when first used, so that `import lorasoups` is quick
     "METHODS": "lorasoups.lora.methods",
     "learn_alphas": "lorasoups.learning.alphas",
     "load_lora": "lorasoups.lora.adapters",

@@ -1,7 +1,5 @@
 """``python -m lorasoups``."""
 
-import sys
-
 from lorasoups.run.cli import main
 
-sys.exit(main())
+raise SystemExit(main())

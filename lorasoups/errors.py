@@ -2,11 +2,7 @@
 
 
 class SoupError(ValueError):
-    """Bad input or a broken environment, told in one line.
-
-    The message says what is wrong, where (file, module, option) and what to do about it. The
-    command line prints it as ``error: ...`` and exits with status 2; nothing has been written.
-    """
+    """Bad input or a broken environment: one line on what is wrong, where, and what to do."""
 
 
 class DiskError(SoupError, OSError):

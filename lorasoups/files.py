@@ -1,8 +1,4 @@
-"""Writing files so that a reader never sees half of one.
-
-Everything is written under a temporary name in the same folder, flushed to the disk and then
-renamed: after a crash or on a full disk the old version is still there, whole.
-"""
+"""Writing files that are never half there: under a temporary name, flushed, then renamed."""
 
 import errno
 import hashlib
@@ -19,19 +15,15 @@ from lorasoups.errors import DiskError, SoupError
 
 DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
-_SPACE, _OTHER = "free some space and run again", "choose another folder"
-_FILE = ("a file stands where a folder is needed", f"move it away or {_OTHER}")
-_DENIED = ("no permission to write", f"{_OTHER} or change its permissions")
 _CAUSES = {
-    errno.ENOSPC: ("no space left on the disk", _SPACE),
-    errno.EDQUOT: ("the disk quota is used up", _SPACE),
+    errno.ENOSPC: ("no space left on the disk", "free some space and run again"),
+    errno.EDQUOT: ("the disk quota is used up", "free some space and run again"),
     errno.EFBIG: ("the file size limit is reached", "raise the limit (ulimit -f) and run again"),
-    errno.EACCES: _DENIED,
-    errno.EPERM: _DENIED,
-    errno.EROFS: ("the file system is read-only", _OTHER),
-    errno.ENOTDIR: _FILE,
-    errno.EEXIST: _FILE,
+    errno.EACCES: ("no permission to write", "choose another folder or change its permissions"),
+    errno.EROFS: ("the file system is read-only", "choose another folder"),
+    errno.ENOTDIR: ("a file stands where a folder is needed", "move it or choose another folder"),
 }
+_CAUSES |= {errno.EPERM: _CAUSES[errno.EACCES], errno.EEXIST: _CAUSES[errno.ENOTDIR]}
 
 
 @contextmanager
@@ -51,10 +43,9 @@ def disk_errors(path: Path | str) -> Iterator[None]:
 
 def ensure_folder(path: Path | str) -> Path:
     """Create the folder ``path`` (and its parents) if absent. Raises DiskError."""
-    path = Path(path)
     with disk_errors(path):
-        path.mkdir(parents=True, exist_ok=True)
-    return path
+        Path(path).mkdir(parents=True, exist_ok=True)
+    return Path(path)
 
 
 def fsync_folder(path: Path) -> None:
@@ -73,8 +64,7 @@ def fsync_folder(path: Path) -> None:
 def new_folder(target: Path) -> Iterator[Path]:
     """A hidden folder to write into, which takes the place of ``target`` when the block ends well.
 
-    ``target`` appears whole or not at all; an older one goes only after the new one stands. Raises
-    DiskError.
+    An older ``target`` goes only after the new one stands. Raises DiskError.
     """
     mark = uuid.uuid4().hex[:8]
     fresh, old = (target.with_name(f".{target.name}.{mark}.{kind}") for kind in ("tmp", "old"))
@@ -125,10 +115,8 @@ def json_text(value: Any, path: Path | str, indent: int | None = 1) -> str:
     try:
         return json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False) + "\n"
     except (TypeError, ValueError) as error:
-        raise SoupError(
-            f"not representable in JSON ({error}): {path}; "
-            "use plain numbers, strings, lists and mappings, and null instead of NaN"
-        ) from error
+        cure = "use plain numbers, strings, lists and mappings, and null instead of NaN"
+        raise SoupError(f"not representable in JSON ({error}): {path}; {cure}") from error
 
 
 def write_json_atomic(path: Path | str, value: Any, *, indent: int | None = 1) -> Path:
@@ -137,16 +125,12 @@ def write_json_atomic(path: Path | str, value: Any, *, indent: int | None = 1) -
 
 
 def read_json(path: Path | str, cure: str) -> dict[str, Any]:
-    """A JSON object from a file; ``cure`` is what the error advises.
-
-    Raises DiskError if the file cannot be read, SoupError if it holds something else.
-    """
+    """A JSON object from a file. DiskError, or SoupError for another content, advises ``cure``."""
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise DiskError(f"missing file: {path}; {cure}") from error
     except OSError as error:
-        raise DiskError(f"cannot read ({error.strerror}): {path}; {cure}") from error
+        what = "missing file" if error.errno == errno.ENOENT else f"cannot read ({error.strerror})"
+        raise DiskError(f"{what}: {path}; {cure}") from error
     except ValueError as error:
         raise SoupError(f"not valid JSON ({error}): {path}; {cure}") from error
     if not isinstance(content, dict):

@@ -5,11 +5,7 @@ from pathlib import Path
 
 
 def project_root() -> Path:
-    """The clone: the folder with ``pyproject.toml`` and ``notebooks/``.
-
-    Looked for upwards from the current folder, then above this package (an editable install used
-    from elsewhere). Where neither is a clone, the current folder.
-    """
+    """The clone around the current folder or around this package; else the current folder."""
     cwd = Path.cwd()
     for folder in (cwd, *cwd.parents, Path(__file__).resolve().parent.parent):
         if (folder / "pyproject.toml").is_file() and (folder / "notebooks").is_dir():
@@ -21,16 +17,9 @@ def project_root() -> Path:
 class Folders:
     """The folders of one run.
 
-    Attributes:
-        out: where results go; ``None`` or ``""`` means into the project itself.
-        root: the project; found by :func:`project_root` if not given.
-        project: the clone, whose notebooks and ``data`` are read.
-        base: the folder below which this run writes.
-        data: data that comes with the project (read only).
-        results: ``<profile>.json`` and ``<profile>.times.json``.
-        figures: PDF and PNG files.
-        notebooks: executed ones; in the project itself they replace their sources.
-        cache: of the artifact store: inside ``out`` if given, else git-ignored in the project.
+    out: where results go, by default into the project. root: the project, by default the clone.
+    project, data: read only. base: what the run writes below: results (``<profile>.json``,
+    ``<profile>.times.json``), figures, executed notebooks and the store's cache.
     """
 
     out: Path | str | None = None

@@ -49,8 +49,7 @@ def load_lora(path: str | os.PathLike, *, device: str | torch.device = "cpu") ->
     config = read_json(folder / CONFIG, "is this a sound PEFT adapter folder? save it again")
     check_supported(config, str(folder / CONFIG))
     tensors = _read_tensors(folder)
-    digest = sha256_file(folder / WEIGHTS)
-    provenance: dict[str, Any] = {"source": folder.resolve().name, "sha256": digest}
+    provenance = {"source": folder.resolve().name, "sha256": sha256_file(folder / WEIGHTS)}
     if (folder / PROVENANCE).exists():
         notes = read_json(folder / PROVENANCE, "save the adapter again, or remove the file")
         provenance["made"] = notes.get("provenance")
@@ -82,10 +81,8 @@ def save_lora(
 
     The folder appears whole or not at all, with provenance and ranks in ``soup.json``.
     rank: cut every module to this rank first; default: keep all. dtype: as stored; 16 bits round.
-    overwrite: replace an adapter folder.
-
-    Raises SoupError if the folder is not empty (with ``overwrite``: is no adapter), a number does
-    not fit ``dtype``, or the disk refuses.
+    overwrite: replace an adapter folder. Raises SoupError if the folder is not empty (with
+    ``overwrite``: is no adapter), a number does not fit ``dtype``, or the disk refuses.
     """
     target = Path(path).resolve()
     check_target(target, overwrite, (target / CONFIG).is_file(), "adapter")
@@ -109,10 +106,7 @@ def save_lora(
 
 
 def check_target(target: Path, overwrite: bool, replaceable: bool, kind: str) -> None:
-    """Refuse to write over a file or a folder that is not empty; SoupError.
-
-    With ``overwrite`` a folder is ``replaceable`` that holds a ``kind``.
-    """
+    """SoupError for a file or a full folder; ``overwrite`` allows a ``replaceable`` ``kind``."""
     with disk_errors(target):
         if target.exists() and not target.is_dir():
             raise SoupError(f"a file of this name exists: {target}; choose another name")
@@ -160,9 +154,8 @@ def _to_lora(
 
 def _to_factors(module: str, pair: dict[str, Tensor], config: Mapping, where: str) -> Factors:
     """The factors of one module; `Dense` again if one of them is the identity."""
-    for side in "AB":
-        if side not in pair:
-            raise SoupError(f"lora_{side} of module {module!r} is missing: {where}; save it again")
+    for side in set("AB") - set(pair):
+        raise SoupError(f"lora_{side} of module {module!r} is missing: {where}; save it again")
     r, scale = rank_and_scale(config, module, where)
     try:
         factors = Factors(pair["A"], pair["B"] * scale, scale)

@@ -14,8 +14,7 @@ from torch import Tensor
 from lorasoups.errors import SoupError
 from lorasoups.lora.lora import Dense, Factors
 
-EXACT_CORE_LIMIT = 1024
-"""Largest core whose SVD is taken directly; above it, subspace iteration is used."""
+EXACT_CORE_LIMIT = 1024  # the largest core whose SVD is taken; above it, subspace iteration
 
 
 def concatenate(factors: list[Factors], weights: Tensor) -> Factors:
@@ -30,9 +29,8 @@ def compress(factors: Factors, rank: int) -> Factors:
 
     Factors of such a rank come back unchanged. Singular values are split evenly between A and B.
     Above EXACT_CORE_LIMIT (a full-rank delta of a wide layer) it is near-best: block subspace
-    iteration (Halko et al. 2011, arXiv 0909.4061, algorithm 4.4) from a fixed start.
-
-    Raises SoupError if ``rank`` is not a positive integer.
+    iteration (Halko et al. 2011, arXiv 0909.4061, algorithm 4.4) from a fixed start. SoupError for
+    a rank that is no positive integer.
     """
     if isinstance(rank, bool) or not isinstance(rank, int) or rank < 1:
         raise SoupError(f"rank is {rank!r}; give a positive integer")
@@ -53,11 +51,8 @@ def _around_core(factors: Factors) -> tuple[Tensor, Tensor, Tensor]:
     if isinstance(factors, Dense):
         matrix = factors.delta().double()
         identity = torch.eye(factors.rank, dtype=torch.float64, device=factors.device)
-        if factors.wide:
-            Q, R = torch.linalg.qr(matrix.T)
-            return identity, R.T, Q.T
-        Q, R = torch.linalg.qr(matrix)
-        return Q, R, identity
+        Q, R = torch.linalg.qr(matrix.T if factors.wide else matrix)
+        return (identity, R.T, Q.T) if factors.wide else (Q, R, identity)
     Qb, Rb = torch.linalg.qr(factors.B.double())
     Qa, Ra = torch.linalg.qr(factors.A.double().T)
     return Qb, Rb @ Ra.T, Qa.T

@@ -38,8 +38,7 @@ class Factors:
     adapter); ``B / scale`` is B as trained, which only ``on="factors"`` looks at.
     rank, shape, device: r; (out, in) of the delta weight; where the tensors are.
 
-    Raises SoupError for shapes that do not fit, rank 0, other types, and NaN or infinity. The
-    tensors are kept, not copied: do not write into them.
+    SoupError for shapes that do not fit, rank 0, other types, NaN. The tensors are not copied.
     """
 
     A: Tensor
@@ -72,8 +71,8 @@ class Factors:
 class Dense(Factors):
     """A delta weight kept as one float32 matrix ``[out, in]``: what methods that prune it return.
 
-    It reads as factors of rank min(out, in); the one on the short side is the identity, which is
-    made only when asked for (a 7B model's together take about as much memory as its deltas).
+    It reads as factors of rank min(out, in); the one on the short side is the identity, made only
+    when asked for: a 7B model's take about as much memory as its deltas.
     """
 
     def __init__(self, matrix: Tensor):
@@ -113,7 +112,7 @@ def _checked(tensor: Tensor, label: str) -> Tensor:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class LoRA:
-    """An adapter.
+    """An adapter, as an immutable value.
 
     modules: path in the base (``"model.layers.0.self_attn.q_proj"``) -> Factors, at least one;
     absent ones count as 0. base_model: ``base_model_name_or_path`` of its config, "" if unknown.

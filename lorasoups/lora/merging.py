@@ -35,7 +35,6 @@ def merge(
 
     A module that some LoRA does not touch counts as zero there. One LoRA alone comes back times its
     weight under every method, unpruned, as in PEFT.
-
     Raises SoupError for unknown or bad arguments, different base models, shapes or devices.
     """
     loras = _check_loras(loras, device)
@@ -50,7 +49,9 @@ def merge(
     else:
         modules = chosen.fn(loras, by_module, on=on, **complete)
     provenance = {"method": method, "on": on, "rank": rank, "options": complete}
-    provenance["weights"] = _plain_weights(weights, by_module)
+    rows = {name: row.tolist() for name, row in by_module.items()}
+    shared = not isinstance(getattr(weights, "weights", weights), Mapping)
+    provenance["weights"] = next(iter(rows.values())) if shared else rows
     provenance["sources"] = [lora.provenance for lora in loras]
     merged = LoRA(modules, _common_base(loras), provenance)
     return merged if rank is None else merged.each(lambda factors: compress(factors, rank))
@@ -123,9 +124,3 @@ def _row(values: Any, k: int, what: str) -> Tensor:
     if not torch.isfinite(row).all():
         raise SoupError(f"{what}: {row.tolist()} holds NaN or infinity; give finite numbers")
     return row
-
-
-def _plain_weights(given: Any, by_module: dict[str, Tensor]) -> list[float] | dict[str, list]:
-    if isinstance(getattr(given, "weights", given), Mapping):
-        return {name: row.tolist() for name, row in by_module.items()}
-    return next(iter(by_module.values())).tolist()

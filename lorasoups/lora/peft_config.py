@@ -1,6 +1,6 @@
 """What a PEFT ``adapter_config.json`` says: can it be merged exactly, at which rank and scale.
 
-Follows PEFT 0.21.2 (``tuners/lora/config.py``, ``utils/other.py: get_pattern_key``).
+After PEFT 0.21.2 (``tuners/lora/config.py``, ``utils/other.py: get_pattern_key``).
 """
 
 import math
@@ -33,11 +33,9 @@ _WHY = {
     "use_dora": "DoRA rescales the base weights, so its effect is not a delta that can be added",
 }
 # what `config_of` writes besides the names and ranks of an adapter
-_WRITTEN = {
-    "use_rslora": False, "use_dora": False, "bias": "none", "lora_dropout": 0.0,
-    "fan_in_fan_out": False, "init_lora_weights": True, "inference_mode": True,
-    "modules_to_save": None,
-}  # fmt: skip
+_WRITTEN = {"use_rslora": False, "use_dora": False, "bias": "none", "lora_dropout": 0.0,
+            "fan_in_fan_out": False, "init_lora_weights": True, "inference_mode": True,
+            "modules_to_save": None}  # fmt: skip
 
 
 def check_supported(config: Mapping[str, Any], where: str) -> None:
@@ -49,10 +47,8 @@ def check_supported(config: Mapping[str, Any], where: str) -> None:
         raise SoupError(f"task_type is {task!r}: {where}; only causal LMs are supported")
     init = config.get("init_lora_weights")
     if init not in PLAIN_INITS:
-        raise SoupError(
-            f"init_lora_weights={init!r} may change the base weights: {where}; convert with PEFT's "
-            "save_pretrained(..., path_initial_model_for_weight_conversion=...)"
-        )
+        cure = "save it with PEFT's path_initial_model_for_weight_conversion"
+        raise SoupError(f"init_lora_weights={init!r} may change the base: {where}; {cure}")
     for key, value in config.items():
         if key in _HARMLESS or value in (None, False, [], {}) or (key, value) == ("bias", "none"):
             continue

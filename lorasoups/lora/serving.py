@@ -50,9 +50,8 @@ def uniform_rank(lora: LoRA) -> LoRA:
 def rank_loss(
     loras: Sequence[LoRA], method: str, rank: int, **options: Any
 ) -> tuple[float, str, float]:
-    """What ``merge(..., rank=rank)`` loses against full rank (``svd``: against the exact sum).
+    """What ``merge(..., rank=rank, **options)`` loses against full rank, svd against the exact sum.
 
-    options: all that `merge` takes.
     Returns the relative Frobenius norm of the loss over all modules together, the name of the worst
     module, and its own loss.
     """

@@ -32,6 +32,7 @@ _BESIDE_WEIGHTS = ("config.json", "tokenizer.json", "tokenizer_config.json", "to
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(?:@[\w./-]+)?")
 _FROM_HUB = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja"]
 _IN_SUBFOLDERS = ["*/*"]  # exports in other formats
+_EXTRAS = {"bitsandbytes": "four_bit", "gguf": "gguf"}
 _LOCAL = {"trust_remote_code": False, "local_files_only": True}
 _LLAMA_1 = "yahma/llama-7b-hf (Llama 1, the paper's)"
 # gated models of this project's profiles -> what may be used without a licence form
@@ -64,8 +65,7 @@ def load_base(
         (sha256 by file name), ``sha256`` (over ``files``), ``quantisation`` (as stored, or None),
         ``dtype``, ``parameters``, ``loaded_as`` (``nf4`` or the dtype).
 
-    Raises SoupError if nothing is there, files are pickled, damaged or incomplete, foreign code is
-    needed, or the Hub cannot be asked.
+    SoupError: nothing there, pickled or damaged files, foreign code needed, the Hub unreachable.
     """
     if dtype not in DTYPES:
         raise _refusal(f"unknown dtype {dtype!r}", spec, f"choose one of {', '.join(DTYPES)}")
@@ -120,11 +120,10 @@ def _line(error: BaseException) -> str:
 
 def _optional(package: str, what: str) -> Any:
     """An optional package. Raises SoupError if it is not installed."""
-    extra = {"bitsandbytes": "four_bit"}.get(package, package)
     try:
         return import_module(package)
     except ModuleNotFoundError:
-        cure = f"pip install 'lorasoups[{extra}]'"
+        cure = f"pip install 'lorasoups[{_EXTRAS[package]}]'"
         raise SoupError(f"package {package} is missing: {what}; {cure}") from None
 
 
@@ -137,10 +136,8 @@ def _find(spec: str | Path) -> tuple[str, str, str | None, Path]:
     if path.is_dir():
         return "folder", path.resolve().name, None, path
     if path.exists() or not _HUB_ID.fullmatch(str(spec)):
-        raise SoupError(
-            f"no base model: {spec}; give a folder with config.json and *.safetensors, "
-            f"a .gguf file, {', '.join(WHEELS)}, or a Hub id (organisation/name)"
-        )
+        kinds = f"a .gguf file, {', '.join(WHEELS)}, or a Hub id (organisation/name)"
+        raise SoupError(f"no base model: {spec}; give a folder with *.safetensors, {kinds}")
     name, _, revision = str(spec).partition("@")
     folder = cached_snapshot(name, revision or None) or _download(name, revision or None)
     return "hub", name, folder.name, folder  # a snapshot's folder is its commit
@@ -233,11 +230,9 @@ def _model(
     if attention:
         options["attn_implementation"] = attention
     if four_bit:
+        nf4 = {"bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True}
         options["quantization_config"] = BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_quant_type="nf4",
-            bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=computes,
+            load_in_4bit=True, bnb_4bit_compute_dtype=computes, **nf4
         )
     try:
         model, loading = AutoModelForCausalLM.from_pretrained(

@@ -65,9 +65,13 @@ class LengthBatches(torch.utils.data.Dataset):
         rng = random.Random(seed)
         self.batches: list[list[dict]] = []
         while len(self.batches) < steps:
-            self.batches += _epoch(rows, batch_size, pool, rng)
+            order, epoch = rng.sample(rows, len(rows)), []
+            for at in range(0, len(order), batch_size * pool):
+                chunk = sorted(order[at : at + batch_size * pool], key=_length)
+                epoch += [chunk[i : i + batch_size] for i in range(0, len(chunk), batch_size)]
+            self.batches += rng.sample(epoch, len(epoch))
         del self.batches[steps:]
-        self.tokens = sum(len(row["input_ids"]) for batch in self.batches for row in batch)
+        self.tokens = sum(_length(row) for batch in self.batches for row in batch)
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -76,14 +80,8 @@ class LengthBatches(torch.utils.data.Dataset):
         return self.collate(self.batches[i])
 
 
-def _epoch(rows: list[dict], batch_size: int, pool: int, rng: random.Random) -> list[list[dict]]:
-    """One pass over ``rows``: shuffled, sorted by length within pools, cut, batches shuffled."""
-    order = rng.sample(rows, len(rows))
-    batches = []
-    for at in range(0, len(order), batch_size * pool):
-        chunk = sorted(order[at : at + batch_size * pool], key=lambda r: len(r["input_ids"]))
-        batches += [chunk[i : i + batch_size] for i in range(0, len(chunk), batch_size)]
-    return rng.sample(batches, len(batches))
+def _length(row: dict) -> int:
+    return len(row["input_ids"])
 
 
 def answer_loss(
@@ -95,8 +93,7 @@ def answer_loss(
     positions, so that all else stays in effect, such as the softcapping of logits.
 
     Args:
-        model: causal LM, plain, quantised or wrapped (PEFT, `CatModel`); not under DDP, which must
-            wrap the caller.
+        model: causal LM, plain, quantised or wrapped (PEFT, `CatModel`); DDP wraps the caller.
         input_ids, labels: int64 [rows, tokens]; -100 where nothing is asked.
         attention_mask: not needed for right-padded rows.
 
@@ -137,7 +134,7 @@ def heldout_loss(model, rows: list[dict], batch_size: int = 100) -> float:
     model.eval()
     device = next(model.parameters()).device
     collate = Collate(model.config.pad_token_id or 0)
-    ordered = sorted(rows, key=lambda row: len(row["input_ids"]))
+    ordered = sorted(rows, key=_length)
     total, count = 0.0, 0
     for at in range(0, len(ordered), batch_size):
         batch = {k: v.to(device) for k, v in collate(ordered[at : at + batch_size]).items()}

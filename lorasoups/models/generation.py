@@ -15,8 +15,7 @@ from lorasoups.models import processes
 def folded(model, lora: LoRA | None) -> Iterator:
     """The base with ``lora`` (None: nothing) added to its weights, so that it costs no more.
 
-    The original tensors are put aside and put back, so that no rounding is left.
-    Raises SoupError as `linear_layer`.
+    The original tensors are put back, without rounding. Raises SoupError as `linear_layer`.
     """
     kept: list[tuple[nn.Module, Tensor]] = []
     try:

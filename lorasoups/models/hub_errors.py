@@ -1,7 +1,6 @@
 """What went wrong with the Hub, in one line with a way out."""
 
 import re
-from collections.abc import Iterator
 
 from lorasoups.errors import SoupError
 
@@ -28,7 +27,11 @@ def explain_hub_error(error: BaseException, what: str, instead: str) -> SoupErro
     error: what was raised, with its causes; tokens in it are blanked. what: what was asked for,
     e.g. ``"model org/name"``. instead: the way that needs no Hub.
     """
-    reason, cure = _explain(list(_chain(error)))
+    chain, link = [], error
+    while link is not None and link not in chain:
+        chain.append(link)
+        link = link.__cause__ or link.__context__
+    reason, cure = _explain(chain)
     return SoupError(f"Hugging Face Hub, {reason}: {what}; {cure}, or {instead}")
 
 
@@ -45,11 +48,3 @@ def _explain(chain: list[BaseException]) -> tuple[str, str]:
     text = str(chain[0]).strip() or type(chain[0]).__name__
     line = _SECRET.sub("[token]", text.splitlines()[0])[:160]
     return f"failed ({line})", "check the name and the network"
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        yield error
-        error = error.__cause__ or error.__context__

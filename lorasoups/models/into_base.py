@@ -31,8 +31,8 @@ def merge_into_base(
         any_base: do not compare the base's name with the one that the adapter was trained on.
         overwrite: replace a model that this function wrote.
 
-    Returns what ``soup.json`` holds. Raises SoupError for another base, a module that it lacks or
-    that is quantised, or a folder in the way.
+    Returns what ``soup.json`` holds. SoupError for another base, a quantised or a missing module,
+    or a folder in the way.
     """
     target = Path(out).resolve()
     check_target(target, overwrite, _is_ours(target), "merged model of ours")

@@ -44,10 +44,7 @@ def _numbers() -> tuple[int, int]:
 
 
 def join() -> Any:
-    """Meet the other processes: accelerate's state, None for one process.
-
-    It comes before the first model: ``cuda`` means this process's own GPU from now on.
-    """
+    """Meet the others, before the first model; ``cuda`` is then this process's own GPU."""
     if size() == 1:
         return None
     cpu = not import_module("torch").cuda.is_available()
@@ -72,10 +69,7 @@ def only_one(why: str) -> None:
 
 @contextmanager
 def one_voice(several: bool) -> Iterator[None]:
-    """Around a command: rank 0 prints, the others only compute; errors are all shown.
-
-    Raises SoupError for several processes where the command takes one (not ``several``).
-    """
+    """Around a command: rank 0 prints, errors are all shown. Not ``several``: `only_one`."""
     if not several:
         only_one("this command runs in one process; only reproduce and ablate share their work")
     if is_main():

@@ -2,8 +2,7 @@
 
 A method is a function ``fn(loras, weights, *, on, **options) -> dict[str, Factors]``:
 loras: k >= 2 adapters whose shapes agree; weights: module name -> float64 ``[k]``, for every module
-of the union; on, options: checked. To add one, write a file here that ends with ``METHOD =
-Method(...)`` and name it in ``__init__.py``.
+of the union; on, options: checked. A new one is a file here and an entry in ``__init__.py``.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -83,9 +82,7 @@ def apply_rule(
     on="factors": the rule merges the A's and then the B's, each weighted by ``sqrt|w s|`` with the
     sign of ``w s`` on the A side, s being the LoRA scale (PEFT 0.21.2, ``tuners/lora/model.py``,
     ``_generalized_task_arithmetic_weighted_adapter``). The product of such sums has cross terms
-    B_i A_j; it is what PEFT users and the paper's baselines get.
-
-    Raises SoupError if factors of different rank meet under on="factors".
+    B_i A_j; it is what PEFT users and the paper's baselines get. SoupError for unequal ranks.
     """
     merged = {}
     for name in module_names(loras) if order is None else order:

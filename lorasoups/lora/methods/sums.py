@@ -31,8 +31,8 @@ def linear(loras: list[LoRA], weights: Weights, *, on: str) -> dict[str, Factors
 def svd(loras: list[LoRA], weights: Weights, *, on: str, rank: int | None) -> dict[str, Factors]:
     """The best approximation of the exact sum at rank ``rank`` (Eckart-Young), per module."""
     rank = rank or max(lora.max_rank for lora in loras)
-    whole = exact_sum(loras, weights, on=on)
-    return {name: compress(factors, rank) for name, factors in whole.items()}
+    whole = exact_sum(loras, weights, on=on).items()
+    return {name: compress(factors, rank) for name, factors in whole}
 
 
 # fmt: off
