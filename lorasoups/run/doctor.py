@@ -11,6 +11,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -111,24 +112,23 @@ def peak_memory(device: str) -> Iterator[SimpleNamespace]:
     peak, ended, process = SimpleNamespace(bytes=0), threading.Event(), psutil.Process()
 
     def watch() -> None:
-        while not ended.wait(0.01):
+        while True:
             peak.bytes = max(peak.bytes, process.memory_info().rss)
+            if ended.wait(0.01):
+                return
 
     gc.collect()
-    watcher = threading.Thread(target=watch, daemon=True)
     if device == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-    watcher.start()
-    try:
-        yield peak
-    finally:
-        ended.set()
-        watcher.join()
-        if device == "cuda":
-            peak.bytes = torch.cuda.max_memory_allocated()
-        else:
-            peak.bytes = max(peak.bytes, process.memory_info().rss)
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(watch)
+        try:
+            yield peak
+        finally:
+            ended.set()
+    if device == "cuda":
+        peak.bytes = torch.cuda.max_memory_allocated()
 
 
 def work(experiment: Experiment) -> dict[str, int]:
@@ -136,9 +136,10 @@ def work(experiment: Experiment) -> dict[str, int]:
     p, a, seeds = experiment.profile, experiment.profile.alphas, len(experiment.seeds)
     kinds = Counter(type(method) for method in methods_of(p))
     rows = {skill: _rows(p, skill, "train", p.n_train) for skill in p.skills}
-    steps, configs = {}, {skill: p.training_of(skill) for skill in p.skills}
-    for skill, c in configs.items():
-        steps[skill] = math.ceil(p.epochs * rows[skill] / c.batch_size) or c.steps
+    steps = {}
+    for skill, n in rows.items():
+        config = p.training_of(skill)
+        steps[skill] = math.ceil(p.epochs * n / config.batch_size) or config.steps
     alpha_rows = sum(max(1, round(a.share * n)) for n in rows.values())
     alpha_steps = math.ceil(a.epochs * alpha_rows / a.batch_size)
     trained = [m.name for m in methods_of(p) if type(m) is Trained and m.name not in p.adapters]
@@ -197,7 +198,8 @@ def measure(model: Any, p: Profile, rows: list[dict], device: str) -> dict[str, 
         each = max(both - start, 0.05 * both) / STEPS
         if stage == "problem":  # of a batch, whose cache of keys and values grows
             each = (start + (p.max_new_tokens - 1) * each) / p.eval_batch
-            peak.bytes += p.eval_batch * p.max_new_tokens * _cache_of_a_token(model)
+            cache = 2 * model.config.num_hidden_layers * model.config.hidden_size  # at most
+            peak.bytes += cache * p.eval_batch * p.max_new_tokens * model.dtype.itemsize
         measured[stage] = {"seconds": each, "bytes": peak.bytes}
     with FlopCounterMode(display=False) as counter:
         train(1)
@@ -217,27 +219,24 @@ def _static_merges(pair: list[LoRA], p: Profile) -> dict[str, float]:
     return {"seconds": took * len(modules), "bytes": peak.bytes}
 
 
-def _cache_of_a_token(model: Any) -> int:
-    """Bytes of its keys and values in all layers."""
-    c = model.config
-    width = (c.num_key_value_heads or c.num_attention_heads) * c.hidden_size
-    return 2 * c.num_hidden_layers * width // c.num_attention_heads * model.dtype.itemsize
-
-
 def examine(
     profile: str | Path = "mini", study: str = "hard_math", seeds: int = 1, **options: Any
 ) -> dict:
     """What a run takes here; the arguments are those of `open_experiment`.
 
     Returns ``{machine, profile, study, seeds, note, base, stages, seconds, disk_bytes, fits,
-    advice}``; a stage has ``stage, times, seconds_each, seconds, bytes, fits`` and ``flop_per_s``.
+    advice}``, each stage as ``{stage, times, seconds_each, seconds, bytes, fits}``.
     """
     experiment = open_experiment(profile, study, seeds, **options)
     p, project = experiment.profile, experiment.folders.project
     device = "cuda" if p.real and torch.cuda.is_available() else "cpu"
     dtype = "bfloat16" if native_bf16(device) else "float32"
     place, ram = base_place(p.base, project), psutil.virtual_memory()
-    config = _config(p.base, place)
+    if place is None:
+        config = _shape(p.base)
+    else:
+        gguf = {"gguf_file": place.name} if place.suffix == ".gguf" else {}
+        config = AutoConfig.from_pretrained(place.parent if gguf else place, **gguf)
     with torch.device("meta"):
         parameters = AutoModelForCausalLM.from_config(config).num_parameters()
     size, layers = parameters * getattr(torch, dtype).itemsize, config.num_hidden_layers
@@ -254,16 +253,16 @@ def examine(
         measured = _on_random(config, p, rows, device, dtype, 0 if whole else layers)
     stages, advice = [], []
     for stage, times in work(experiment).items():
-        each, memory, flops = (measured[stage].get(k) for k in ("seconds", "bytes", "flops"))
-        stages.append({"stage": stage, "times": times, "seconds_each": each,
-                       "seconds": times * each, "bytes": round(memory), "fits": memory < total}
-                      | ({"flop_per_s": flops / each} if flops else {}))  # fmt: skip
+        each, memory = measured[stage]["seconds"], round(measured[stage]["bytes"])
+        stages.append({"stage": stage, "times": times, "seconds_each": each, "bytes": memory,
+                       "seconds": times * each, "fits": memory < total})  # fmt: skip
         if memory >= total:
-            advice.append(f"{stage}: needs {_gb(memory)}; try {CURES.get(stage, '--four-bit')}")
+            cure = CURES.get(stage, "--four-bit, or a smaller --base")
+            advice.append(f"{stage}: needs {_gb(memory)}; try {cure}")
     disk, needed = shutil.disk_usage(project).free, 2 * 10**9 + (0 if place else size)
-    fits = not advice and disk > needed
     if disk <= needed:
         advice.append(f"disk: {_gb(needed)} needed, {_gb(disk)} free; --out elsewhere")
+    fits = not advice
     if not place:
         advice.append(f"the base is not here: {p.base} comes from the Hub first")
     return {
@@ -304,32 +303,23 @@ def base_place(base: str, project: Path) -> Path | None:
     return None
 
 
-def _config(base: str, place: Path | None) -> PreTrainedConfig:
-    if place is None:
-        return _shape(base)
-    gguf = {"gguf_file": place.name} if place.suffix == ".gguf" else {}
-    return AutoConfig.from_pretrained(place.parent if gguf else place, **gguf)
-
-
 def text(report: dict) -> str:
     """The report as lines for people."""
     machine, base = report["machine"], report["base"]
+    memory, disk = _gb(machine["memory_bytes"]), _gb(machine["disk_free_bytes"])
+    here = "here" if base["here"] else "not here"
     lines = [
-        f"machine: {machine['device']}, {_gb(machine['memory_bytes'])}, "
-        f"disk {_gb(machine['disk_free_bytes'])} free",
+        f"machine: {machine['device']}, {memory}, disk {disk} free",
         f"base: {base['name']}, {base['parameters'] / 1e6:,.0f}M parameters, {base['dtype']}, "
-        f"{'here' if base['here'] else 'not here'}; "
-        f"measured on {base['measured_layers']} of {base['layers']} layers",
+        f"{here}; measured on {base['measured_layers']} of {base['layers']} layers",
         *([f"NOTE: {report['note']}."] if report["note"] else []),
         f"{'stage':14} {'times':>9} {'each':>10} {'together':>10} {'memory':>9}  fits",
     ]
     for s in report["stages"]:
         each, together, memory = _time(s["seconds_each"]), _time(s["seconds"]), _gb(s["bytes"])
         row = f"{s['stage']:14} {s['times']:9,} {each:>10} {together:>10} {memory:>9}"
-        rate = f"  {s['flop_per_s'] / 1e9:,.0f} GFLOP/s" if "flop_per_s" in s else ""
-        lines.append(f"{row}  {'yes' if s['fits'] else 'NO'}{rate}")
-    together = f"all, {report['seeds']} seed(s): at most {_time(report['seconds'])}"
-    lines.append(f"{together}, every answer taken to be as long as it may be")
+        lines.append(f"{row}  {'yes' if s['fits'] else 'NO'}")
+    lines.append(f"all, {report['seeds']} seed(s): at most {_time(report['seconds'])}")
     return "\n".join([*lines, *report["advice"]])
 
 

@@ -1,7 +1,6 @@
 """``lorasoups gpu``: what only a GPU can show, within ten minutes, into one file per card.
 
-Sections run one after the other; an error in one is recorded and the rest goes on. Every section is
-written as soon as it is done: ``data/results/gpu/<card>.json``.
+Every section is written as soon as it is done; an error in one is recorded and the rest goes on.
 """
 
 import json
@@ -10,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib import metadata
 
 import torch
@@ -25,17 +25,7 @@ from lorasoups.models.batching import Collate, answer_loss
 from lorasoups.models.devices import device_name, native_bf16
 from lorasoups.paths import Folders
 from lorasoups.results.file import results_path
-from lorasoups.run.doctor import (
-    SHAPES,
-    base_place,
-    matmul_peak,
-    measure,
-    peak_memory,
-    random_base,
-    random_lora,
-    random_rows,
-    seconds,
-)
+from lorasoups.run import doctor
 from lorasoups.study.profile import load_profile
 from lorasoups.study.run import reproduce_real
 
@@ -67,11 +57,8 @@ class Scale:
 def run(out: str = "", base: str = "", minutes: float = 10, scale: Scale | None = None) -> int:
     """Run all sections; returns the exit code: 0, or 1 if a section failed.
 
-    Args:
-        out: folder as for a study; default the project.
-        base: of the cut-down study.
-        minutes: no section starts after so long.
-        scale: default a GPU; without one this says so and returns 0.
+    ``base`` is that of the cut-down study; no section starts after ``minutes``; without a ``scale``
+    (tests) it runs on the GPU, or says that there is none and returns 0.
     """
     if scale is None:
         if not torch.cuda.is_available():
@@ -80,21 +67,18 @@ def run(out: str = "", base: str = "", minutes: float = 10, scale: Scale | None 
         scale = Scale(**({"base": base} if base else {}))
     card = device_name(scale.device)
     path = Folders(out=out).results / "gpu" / f"{re.sub(r'[^a-z0-9]+', '-', card.lower())}.json"
-    report = {"schema": 1, "device": card, "dtype": scale.dtype,
+    report = {"schema": 1, "device": card, "dtype": scale.dtype, "sections": {},
               "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-              "versions": {name: metadata.version(name) for name in PACKAGES},
-              "sections": {}}  # fmt: skip
+              "versions": {name: metadata.version(name) for name in PACKAGES}}  # fmt: skip
     started, failed = time.monotonic(), 0
     for name, section in SECTIONS.items():
-        elapsed = time.monotonic() - started
-        if elapsed > 60 * minutes:
-            found = {"skipped": f"after {elapsed / 60:.0f} of {minutes:.0f} minutes"}
-        else:
-            found = _guarded(section, scale)
-        failed += "error" in found or found.get("ok") is False
-        report["sections"][name] = found
+        elapsed = (time.monotonic() - started) / 60
+        skipped = {"skipped": f"after {elapsed:.0f} of {minutes:.0f} minutes"}
+        result = skipped if elapsed > minutes else _guarded(section, scale)
+        failed += "error" in result or result.get("ok") is False
+        report["sections"][name] = result
         write_json_atomic(path, report)
-        state = found.get("error") or found.get("skipped") or json.dumps(found)[:200]
+        state = result.get("error") or result.get("skipped") or json.dumps(result)[:200]
         print(f"{name}: {state}", flush=True)
     print(f"written: {path}")
     return int(failed > 0)
@@ -103,15 +87,12 @@ def run(out: str = "", base: str = "", minutes: float = 10, scale: Scale | None 
 def _guarded(section: Callable[[Scale], dict], scale: Scale) -> dict:
     started = time.monotonic()
     try:
-        with peak_memory(scale.device) as peak:
-            found = section(scale)
+        with doctor.peak_memory(scale.device) as peak:
+            result = section(scale)
     except Exception as error:  # out of memory, a missing kernel: the other sections still count
-        line = (str(error).strip().splitlines() or [""])[0]
+        line, *_ = str(error).strip().split("\n")
         return {"error": f"{type(error).__name__}: {line[:300]}"}
-    return found | {"peak_bytes": peak.bytes, "wall_s": round(time.monotonic() - started, 1)}
-
-
-# --- sections -----------------------------------------------------------------------------------
+    return result | {"peak_bytes": peak.bytes, "wall_s": round(time.monotonic() - started, 1)}
 
 
 def routes() -> list[tuple[str, str]]:
@@ -121,8 +102,8 @@ def routes() -> list[tuple[str, str]]:
 
 def merges_agree(scale: Scale) -> dict:
     """Every merge method on the device against the CPU, small shapes."""
-    model = random_base("tiny", "cpu", "float32")
-    pair = [random_lora(model, SkillTraining().target_modules, 4, seed) for seed in (0, 1)]
+    model = doctor.random_base("tiny", "cpu", "float32")
+    pair = [doctor.random_lora(model, SkillTraining().target_modules, 4, seed) for seed in (0, 1)]
     errors = {}
     for method, on in routes():
         seed = {"seed": 0} if "seed" in METHODS[method].options else {}
@@ -138,10 +119,10 @@ def merges_agree(scale: Scale) -> dict:
 
 def steps_in_bf16(scale: Scale) -> dict:
     """One CAT step and one skill step under bfloat16 against float32: losses, and their parts."""
-    rows = random_rows(4, 32, SHAPES["tiny"]["vocab_size"])
-    model = random_base("tiny", scale.device, "float32")
+    rows = doctor.random_rows(4, 32, doctor.SHAPES["tiny"]["vocab_size"])
+    model = doctor.random_base("tiny", scale.device, "float32")
     targets = SkillTraining().target_modules
-    pair = [random_lora(model, targets, 4, seed).to(scale.device) for seed in (0, 1)]
+    pair = [doctor.random_lora(model, targets, 4, seed).to(scale.device) for seed in (0, 1)]
     batch = {key: value.to(scale.device) for key, value in Collate(0)(rows).items()}
     losses, gradients = {}, {}
     for name, enabled in (("float32", False), ("bfloat16", True)):
@@ -162,7 +143,7 @@ def steps_in_bf16(scale: Scale) -> dict:
 
 def small_study(scale: Scale) -> dict:
     """The profile ``small``, cut down, if its base is at hand; else steps of a random model."""
-    if base_place(scale.base, Folders().project):
+    if doctor.base_place(scale.base, Folders().project):
         options = {"steps": 20, "limit": 16, "methods": "linear@delta,ties@delta/w1"}
         with tempfile.TemporaryDirectory() as folder:
             results = reproduce_real("small", base=scale.base, out=folder, **options)
@@ -179,51 +160,51 @@ def large_shape(scale: Scale) -> dict:
 
 
 def _stages(scale: Scale, shape: str) -> dict:
-    model = random_base(shape, scale.device, scale.dtype)
+    model = doctor.random_base(shape, scale.device, scale.dtype)
     paper = load_profile("paper")
     p = paper.override(
         training=replace(paper.training, r=scale.rank, batch_size=scale.batch),
         alphas=replace(paper.alphas, batch_size=scale.batch), max_length=scale.length,
         eval_batch=scale.eval_batch, max_new_tokens=scale.new_tokens, methods=("cat",),
     )  # fmt: skip
-    rows = random_rows(4 * scale.batch, scale.length, model.config.vocab_size)
-    stages = measure(model, p, rows, scale.device)
-    peak, tokens = matmul_peak(scale.device, scale.dtype), scale.batch * scale.length
-    step, learning = stages["skill step"], stages["alpha step"]
+    rows = doctor.random_rows(4 * scale.batch, scale.length, model.config.vocab_size)
+    stages = doctor.measure(model, p, rows, scale.device)
+    peak, tokens = doctor.matmul_peak(scale.device, scale.dtype), scale.batch * scale.length
+    step = stages["skill step"]
     return {
-        "shape": shape,
-        "matmul_peak_flop_per_s": peak,
+        "shape": shape, "stages": stages, "matmul_peak_flop_per_s": peak,
         "skill_tokens_per_s": tokens / step["seconds"],
         "skill_mfu": step["flops"] / step["seconds"] / peak,
-        "alpha_tokens_per_s": tokens / learning["seconds"],
+        "alpha_tokens_per_s": tokens / stages["alpha step"]["seconds"],
         "generated_tokens_per_s": scale.new_tokens / stages["problem"]["seconds"],
-        "stages": stages,
-    }
+    }  # fmt: skip
 
 
 def large_merges(scale: Scale) -> dict:
-    """A pair of LoRAs of the 7B shape, merged by every method: seconds and peak bytes.
+    """Seconds and peak bytes of every merge of a pair of LoRAs of the 7B shape.
 
     Methods that prune whole deltas are timed on some layers, and their seconds scaled.
     """
     with torch.device("meta"):
-        model = random_base(scale.shape, "meta", "float32")
+        model = doctor.random_base(scale.shape, "meta", "float32")
     targets, layers = load_profile("paper").training.target_modules, model.config.num_hidden_layers
-    pair = [random_lora(model, targets, scale.rank, seed).to(scale.device) for seed in (0, 1)]
-    first = tuple(f".{i}." for i in range(scale.pruned_layers))
-    few = [LoRA({n: f for n, f in lora.modules.items() if any(i in n for i in first)})
+    drawn = (doctor.random_lora(model, targets, scale.rank, seed) for seed in (0, 1))
+    pair = [lora.to(scale.device) for lora in drawn]
+    timed = tuple(f".{i}." for i in range(scale.pruned_layers))
+    few = [LoRA({n: f for n, f in lora.modules.items() if any(i in n for i in timed)})
            for lora in pair]  # fmt: skip
-    found = {}
+    merges = {}
     for method, on in routes():
         pruned = on == "delta" and "density" in METHODS[method].options
         loras, scaled = (few, layers / scale.pruned_layers) if pruned else (pair, 1)
+        run = partial(merge, loras, method, on=on)
         try:
-            with peak_memory(scale.device) as peak:
-                took = seconds(lambda m=method, o=on, own=loras: merge(own, m, on=o), scale.device)
-            found[f"{method}@{on}"] = {"seconds": took * scaled, "bytes": peak.bytes}
+            with doctor.peak_memory(scale.device) as peak:
+                took = doctor.seconds(run, scale.device) * scaled
+            merges[f"{method}@{on}"] = {"seconds": took, "bytes": peak.bytes}
         except (SoupError, RuntimeError) as error:
-            found[f"{method}@{on}"] = {"error": str(error).splitlines()[0][:200]}
-    return {"ok": not any("error" in route for route in found.values()), "merges": found,
+            merges[f"{method}@{on}"] = {"error": str(error).splitlines()[0][:200]}
+    return {"ok": not any("error" in route for route in merges.values()), "merges": merges,
             "layers": layers, "pruned_layers": scale.pruned_layers}  # fmt: skip
 
 

@@ -1,6 +1,6 @@
 """``lorasoups push``: a soup onto the Hub, with a model card."""
 
-import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ import huggingface_hub
 from huggingface_hub import ModelCard, ModelCardData
 
 from lorasoups.errors import SoupError
-from lorasoups.files import write_text_atomic
+from lorasoups.files import read_json, write_text_atomic
 from lorasoups.lora.adapters import CONFIG, PROVENANCE
 from lorasoups.models.hub_errors import explain_hub_error
 from lorasoups.report.tables import markdown, short
@@ -23,26 +23,14 @@ TEMPLATE = Path(__file__).with_name("model_card.md")
 
 
 def push(
-    folder: str | Path,
-    repo: str,
-    *,
-    private: bool = False,
-    licence: str | None = None,
-    results: str | Path | None = None,
-    dry_run: bool = False,
-) -> str:
+    folder: str | Path, repo: str, *, private: bool = False, licence: str | None = None,
+    results: str | Path | None = None, dry_run: bool = False,
+) -> str:  # fmt: skip
     """Upload what `save_lora` or `merge_into_base` wrote; returns the address, or the card.
 
-    Args:
-        folder: of the soup; ``README.md`` is written into it.
-        repo: ``name/model`` on the Hub; created if need be.
-        private: of a new repository.
-        licence: a Hub licence id; left out if not given.
-        results: file of the run that the soup is of: data, licences, numbers.
-        dry_run: only return the card.
-
-    Raises:
-        SoupError: no soup in the folder, unreadable results, or a Hub that refuses.
+    The card becomes the folder's ``README.md`` (``dry_run``: is only returned). ``repo`` is created
+    if need be; ``licence`` is a Hub licence id; ``results`` the file of the run of the soup.
+    Raises SoupError: no soup in the folder, unreadable results, or a Hub that refuses.
     """
     folder = Path(folder)
     if repo.count("/") != 1:
@@ -65,13 +53,13 @@ def model_card(
     folder: Path, repo: str, licence: str | None = None, results: Mapping | None = None
 ) -> ModelCard:
     """The card of a soup: recipe, data with their licences, numbers, how to load it."""
-    soup = _read(folder / PROVENANCE)
-    adapter = (folder / CONFIG).is_file()
-    config = _read(folder / CONFIG) if adapter else {}
+    cure, adapter = "give a folder that `lorasoups merge` wrote", (folder / CONFIG).is_file()
+    soup = read_json(folder / PROVENANCE, cure)
+    config = read_json(folder / CONFIG, cure) if adapter else {}
     base = config["base_model_name_or_path"] if adapter else soup["base"]["name"]
     recipe = soup.get("provenance") or {}
     data = list((results or {}).get("config", {}).get("data", []))
-    closed = {d["repo"] for d in data if "NC" in _words(d.get("licence"))}
+    closed = {d["repo"] for d in data if re.search(r"\bNC\b", d.get("licence") or "", re.I)}
     front = ModelCardData(
         base_model=base if base and "/" in base else None,
         library_name="peft" if adapter else "transformers",
@@ -93,30 +81,11 @@ def _sources(recipe: Mapping[str, Any]) -> list[tuple[str, str]]:
     rows, weights = [], recipe.get("weights")
     for i, source in enumerate(recipe.get("sources") or [recipe]):
         name = source.get("skill") or source.get("source") or f"adapter {i + 1}"
-        if isinstance(weights, Mapping):
-            values = [row[i] for row in weights.values()]
-            mean, n = sum(values) / len(values), len(values)
-            weight = (
-                f"alpha {mean:.3f} on average, {min(values):.3f} to {max(values):.3f}, {n} modules"
-            )
-        else:
-            weight = f"weight {weights[i]:g}" if weights else "weight not recorded"
         digest = f" (sha256 `{source['sha256'][:16]}`)" if source.get("sha256") else ""
-        rows.append((f"{name}{digest}", weight))
+        weight = f"weight {weights[i]:g}" if isinstance(weights, list) else "weight not recorded"
+        if isinstance(weights, Mapping):
+            alphas = [row[i] for row in weights.values()]
+            span = f"{min(alphas):.3f} to {max(alphas):.3f}, {len(alphas)} modules"
+            weight = f"alpha {sum(alphas) / len(alphas):.3f} on average, {span}"
+        rows.append((name + digest, weight))
     return rows
-
-
-def _words(licence: str | None) -> list[str]:
-    return (licence or "").upper().replace("-", " ").split()
-
-
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise SoupError(
-            f"cannot read ({error}): {file}; give a folder that `lorasoups merge` wrote"
-        ) from error
-    if not isinstance(content, dict):
-        raise SoupError(f"not a JSON object: {file}; merge again")
-    return content

@@ -1,5 +1,6 @@
 """A study: every method on the target, with intervals, into one results file."""
 
+import os
 from collections import Counter
 from functools import cached_property
 from pathlib import Path
@@ -49,7 +50,8 @@ def run_study(experiment: Experiment, progress: bool = True) -> dict:
     profile = experiment.profile
     jobs = [(method, task, seed) for seed in experiment.seeds for method, task in jobs_of(profile)]
     collector = Collector(experiment, profile.study)
-    for method, task, seed in tqdm(jobs, desc="evaluate", disable=not progress, mininterval=10):
+    hidden = not progress or bool(os.environ.get("TQDM_DISABLE"))
+    for method, task, seed in tqdm(jobs, desc="evaluate", disable=hidden, mininterval=10):
         verdicts = method.answers(experiment, task, seed)
         collector.add(task, method.name, seed, verdicts, label=method.label, group=method.group,
                       on=method.on, weight=method.weight)  # fmt: skip

@@ -18,7 +18,7 @@ from processes import child
 
 from lorasoups.errors import SoupError
 from lorasoups.results.file import results_path
-from lorasoups.run.notebooks import clean, declared_parameters, prepare, reproduce, time_table
+from lorasoups.run.notebooks import clean, declared_parameters, reproduce, time_table
 
 PARAMETERS = 'profile = "mini"\nseeds = 1\nout = ""\nforce = False'
 
@@ -180,11 +180,14 @@ def test_mirror_and_offline_reach_the_kernel_but_not_this_process(project, tmp_p
         """
         import os
         print(os.environ["LORASOUPS_HUB_MIRROR"].endswith("mirror"), os.environ["HF_HUB_OFFLINE"])
+        from tqdm import tqdm
+        print("bars", [*tqdm([2])])
         """,
     )
     before = dict(os.environ)
     run(project, hub_mirror=tmp_path / "mirror")
     assert "True 1" in text_of(path)
+    assert "bars [2]" in text_of(path) and "it/s" not in text_of(path)
     assert dict(os.environ) == before
 
 
@@ -368,16 +371,26 @@ def test_interrupted_run_leaves_no_kernel_and_no_changed_notebook(project, name,
 # --- parts --------------------------------------------------------------------------------------
 
 
-def test_prepare_takes_away_an_earlier_run():
-    source = notebook("1")
-    source.cells[2].outputs = [nbformat.v4.new_output("stream", text="old")]
-    source.cells[2].execution_count = 9
-    source.cells.insert(2, new_code_cell("seeds = 9", metadata={"tags": ["injected-parameters"]}))
+def test_nothing_of_an_earlier_run_is_left(project):
+    path = add(project, "00_a", "1 / 0", "print('never')")
+    source = nbformat.read(path, as_version=4)
+    source.cells[3].outputs = [nbformat.v4.new_output("stream", text="old")]
+    source.cells[3].execution_count = 9
+    injected = {"tags": ["injected-parameters"]}
+    source.cells.insert(2, new_code_cell("seeds = 9", metadata=injected))
+    source.cells.insert(0, new_markdown_cell("**error**"))
+    source.cells[0].metadata["tags"] = ["papermill-error-cell-tag"]
     source.metadata["papermill"] = {"exception": None}
-    ready = prepare(source)
-    assert [cell.source for cell in ready.cells] == ["# Title", PARAMETERS, "1"]
-    assert ready.cells[2].outputs == [] and ready.cells[2].execution_count is None
-    assert set(ready.metadata) == {"kernelspec", "language_info"}
+    nbformat.write(source, path)
+    with pytest.raises(SoupError):
+        run(project, profile="mini")
+    failed = nbformat.read(path.with_name("00_a.failed.ipynb"), as_version=4)
+    assert "**error**" not in [cell.source for cell in failed.cells]
+    assert [cell.source for cell in failed.cells if cell.cell_type == "code"] == [
+        PARAMETERS, "1 / 0", "print('never')",
+    ]  # fmt: skip
+    assert failed.cells[-1].outputs == [] and failed.cells[-1].execution_count is None
+    assert set(failed.metadata) == {"kernelspec", "language_info"}
 
 
 def test_clean_hides_paths_but_not_their_look_alikes(tmp_path):
