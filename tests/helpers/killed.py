@@ -15,6 +15,7 @@ import safetensors.torch
 import torch
 from soup_helpers import llama_lora, tiny_llama
 
+from lorasoups import files
 from lorasoups.learning import fit as fit_module
 from lorasoups.learning.alphas import learn_alphas
 from lorasoups.learning.skills import SkillTraining, train_lora
@@ -83,11 +84,10 @@ def attempt(what, folder, out, kill_at):
     child = os.fork()
     if child == 0:
         killer = Killer(kill_at)
-        names = ("write_json_atomic", "sha256_file", "fsync_folder", "share")
+        moments = [(fit_module, "sha256_file"), (fit_module, "share"), (files, "fsync_folder"),
+                   (torch, "save"), (Path, "write_text"), (Path, "rename")]  # fmt: skip
         patches = [
-            *(patch.object(fit_module, n, killer.around(getattr(fit_module, n))) for n in names),
-            patch.object(torch, "save", killer.around(torch.save)),
-            patch.object(Path, "rename", killer.around(Path.rename)),
+            *(patch.object(at, n, killer.around(getattr(at, n))) for at, n in moments),
             patch.object(fit_module, "save_file", killer.half_written),
             patch.object(fit_module, "SAVE_EVERY_S", 0.0),
         ]
