@@ -1,14 +1,18 @@
 """Figures: the same bytes every time, any number of seeds, and nothing cut off or overprinted."""
 
+import io
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import pytest
+import tour_diagram
+from matplotlib.image import imread
 from matplotlib.text import Text
 from results_example import MODULES, example_results
 
 from lorasoups.errors import SoupError
-from lorasoups.report.figures import alphas, methods, style, tour
+from lorasoups.report.figures import alphas, methods, style
 from lorasoups.results import reading
 
 DRAWN = {
@@ -74,7 +78,10 @@ def test_extreme_accuracies_fit(name):
 
 
 def test_the_tour_diagram_is_not_cut_off():
-    check_texts(tour.draw())
+    check_texts(tour_diagram.draw())
+    committed = Path(__file__).parent.parent.parent / "figures" / "tour_diagram.png"
+    drawn = imread(io.BytesIO(style.render(tour_diagram.draw(), "png")))
+    assert abs(drawn - imread(committed)).mean() < 1e-3, "run python docs/tour_diagram.py"
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -106,7 +113,7 @@ def test_save_writes_png_and_pdf(tmp_path):
 def test_save_into_an_impossible_folder_is_one_clear_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(SoupError, match="cannot write"):
-        style.save(tour.draw(), tmp_path / "file", "tour")
+        style.save(tour_diagram.draw(), tmp_path / "file", "tour")
 
 
 def test_groups_differ_in_grey():

@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 from mirrors import write_tiny_mirror
+from pretrain import word_tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from lorasoups.results.file import load_results
@@ -13,7 +14,6 @@ from lorasoups.study.profile import CPU_STEPS, cpu_note, load_profile
 from lorasoups.study.run import Experiment
 from lorasoups.tasks.real import tasks as real_tasks
 from lorasoups.tasks.real.hub import MIRROR_VARIABLE
-from lorasoups.tasks.worlds.pretrain import word_tokenizer
 
 CPU_NOTE = cpu_note(CPU_STEPS)
 

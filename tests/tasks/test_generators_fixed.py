@@ -4,11 +4,11 @@ import hashlib
 from random import Random
 
 import pytest
+from pretrain import LANGUAGES
 
 from lorasoups.tasks.worlds import SPLITS
 from lorasoups.tasks.worlds.mini import tasks as mini
 from lorasoups.tasks.worlds.pages import tasks as pages
-from lorasoups.tasks.worlds.pretrain import LANGUAGES
 
 WORLDS = {"mini": mini, "pages": pages}
 # the first 200 items of each task: train, validation, test (questions on the manual: test)

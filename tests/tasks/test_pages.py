@@ -3,6 +3,7 @@
 from random import Random
 
 import pytest
+from pretrain import cell_accuracy
 
 from lorasoups.errors import SoupError
 from lorasoups.models.base import load_base
@@ -20,7 +21,6 @@ from lorasoups.tasks.worlds.pages.facts import (
     brackets,
     draw_passage,
 )
-from lorasoups.tasks.worlds.pretrain import cell_accuracy
 
 SKILLS = ("answering", "manual", "reading", "technical", "format_1", "format_2", "format_4")
 TARGETS = ("manual_qa", "manual_qa_unseen", "manual_recall", "technical_qa", "technical_recall",

@@ -3,13 +3,13 @@
 import datasets
 import pytest
 from mirrors import FORMATS, SQUAD, write_split, write_whole_mirror
+from pretrain import word_tokenizer
 
 from lorasoups.errors import SoupError
 from lorasoups.tasks.real.hub import MANUAL_VARIABLE, MIRROR_VARIABLE, OWN_FILE
 from lorasoups.tasks.real.sets import SPLITS, catalogue
 from lorasoups.tasks.real.source import RealTasks
 from lorasoups.tasks.real.tasks import USE_PYTHON, items, render
-from lorasoups.tasks.worlds.pretrain import word_tokenizer
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 import pytest
 from mirrors import CODE, GSM8K, HARD, real_mirror, write_split
+from pretrain import word_tokenizer
 
 from lorasoups.errors import SoupError
 from lorasoups.models.batching import encode_all
@@ -11,7 +12,6 @@ from lorasoups.tasks.real.gsm_hard import digest
 from lorasoups.tasks.real.hub import MIRROR_VARIABLE
 from lorasoups.tasks.real.source import RealTasks
 from lorasoups.tasks.real.tasks import USE_PYTHON, items, render
-from lorasoups.tasks.worlds.pretrain import word_tokenizer
 
 ANSWER = "She sells 16 - 3 = <<16-3=13>>13.\nThat is $<<13*1000=13000>>13,000.\n#### 13,000"
 SPLITS = ("train", "validation", "test")

@@ -4,19 +4,20 @@ import json
 import re
 from random import Random
 
+import pretrain
 import pytest
 import torch
+from pretrain import batches, cell_accuracy, word_tokenizer
 
 from lorasoups.errors import Diverged, SoupError
 from lorasoups.models.base import load_base
 from lorasoups.paths import project_root
 from lorasoups.tasks.judging.sandbox import run_programs
-from lorasoups.tasks.worlds import SPLITS, pretrain
+from lorasoups.tasks.worlds import SPLITS
 from lorasoups.tasks.worlds.mini import corpus, stories
 from lorasoups.tasks.worlds.mini.problems import BASE_FORMS, FORMS, OPS, Problem, sample
 from lorasoups.tasks.worlds.mini.stories import tell
 from lorasoups.tasks.worlds.mini.tasks import TASKS, dataset, example
-from lorasoups.tasks.worlds.pretrain import batches, cell_accuracy, word_tokenizer
 
 BASE = project_root() / "data" / "mini"
 PAIR = ("math", "code", "hard_math", "hard_math_easy", "hard_math_unseen")

@@ -1,4 +1,6 @@
-"""Three ways to one model with two skills: data mixing, linear merge of factors, CAT.
+"""Draws figures/tour_diagram.{png,pdf}: ``python docs/tour_diagram.py``. It shows no result.
+
+Three ways to one model with two skills: data mixing, linear merge of factors, CAT.
 
 Matrices are drawn in their shapes: A [r, in] lies, B [out, r] stands, the delta weight is B A.
 """
@@ -7,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, FancyBboxPatch, Rectangle
 
+from lorasoups.paths import Folders
 from lorasoups.report.figures import style
 
 ONE = {"facecolor": style.SKY, "hatch": ""}
@@ -100,3 +103,7 @@ def _arrow(ax: Axes, start: tuple[float, float], end: tuple[float, float]) -> No
 
 def _text(ax: Axes, x: float, y: float, text: str, size: float = 8, **options) -> None:
     ax.text(x, y, text, ha="center", va="center", fontsize=size, **options)
+
+
+if __name__ == "__main__":
+    style.save(draw(), Folders().figures, "tour_diagram")

@@ -1,6 +1,6 @@
-"""Pretrain an embedded base on a generated language: ``python -m lorasoups pretrain-mini``.
+"""Pretrain an embedded base on a generated language: ``python data/pretrain.py --world mini``.
 
-``data/mini`` and ``data/pages`` were made so: two Llamas of one shape.
+``data/mini`` and ``data/pages`` were made so: two Llamas of one shape (half an hour on two cores).
 """
 
 import math
@@ -12,6 +12,7 @@ from pathlib import Path
 from random import Random
 
 import torch
+import typer
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import (
     LlamaConfig,
@@ -151,12 +152,13 @@ def train(model, tokenizer, world: Language, steps: int, seed: int, lr: float, e
 
 
 def main(
-    out: str | Path, steps: int = 0, seed: int = 0, lr: float = 0.0, every: int = 500,
+    out: str = "", steps: int = 0, seed: int = 0, lr: float = 0.0, every: int = 500,
     world: str = "mini",
 ) -> None:  # fmt: skip
-    """Pretrain, then write model, tokenizer and ``card.json`` into the folder ``out``.
+    """Pretrain, then write model, tokenizer and ``card.json`` into a folder.
 
     Args:
+        out: the folder; "": beside this file, where the committed bases are.
         steps, lr: batches of ``BATCH`` documents, peak learning rate; 0: the language's own.
         seed: of the corpus and the initialisation.
         every: steps between two measurements on held-out cells.
@@ -164,7 +166,7 @@ def main(
     """
     source = language(world)
     steps, lr = steps or source.steps, lr or source.lr
-    out = ensure_folder(out)
+    folder = ensure_folder(out or Path(__file__).with_name(world))
     torch.manual_seed(seed)
     tokenizer = word_tokenizer(source.sample(20_000, 0))
     special = ("bos_token_id", "eos_token_id", "pad_token_id")
@@ -176,7 +178,7 @@ def main(
     card = {
         "what": source.what,
         "corpus": source.corpus,
-        "command": f"python -m lorasoups pretrain-mini --world {world}",
+        "command": f"python data/pretrain.py --world {world}",
         "world_version": source.version,
         "config": CONFIG,
         "parameters": sum(p.numel() for p in model.parameters()),
@@ -193,6 +195,10 @@ def main(
         "held_out_cells": sorted("/".join(cell) for cell in source.held_out),
         "log": run["log"],
     }
-    model.save_pretrained(out)
-    tokenizer.save_pretrained(out)
-    write_json_atomic(out / "card.json", card)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    write_json_atomic(folder / "card.json", card)
+
+
+if __name__ == "__main__":
+    typer.run(main)
