@@ -1,14 +1,17 @@
-"""One results file against itself: all its numbers, computed again from the items' verdicts.
+"""``lorasoups check``: every number of the results files, computed again from the items' verdicts.
 
 What cannot be computed (a method without verdicts) is a finding like any other, never an error.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from lorasoups.errors import SoupError
+from lorasoups.paths import Folders
 from lorasoups.results import stats
+from lorasoups.results.file import read_results
 from lorasoups.results.reading import Results, matrix, pair
 
 CLOSE = 1e-9  # the same code on the same verdicts; only a library's last digits may change
@@ -25,6 +28,39 @@ class Finding:
 
     def __str__(self) -> str:
         return f"{'OK  ' if self.ok else 'FAIL'} {self.what}{': ' if self.says else ''}{self.says}"
+
+
+def report(profile: str = "mini", root: Path | str | None = None) -> int:
+    """Print every finding, failures last; exit code 0 if all hold, else 1."""
+    findings = sorted(check(profile, root), key=lambda finding: not finding.ok)
+    print(*findings, sep="\n")
+    bad = sum(not finding.ok for finding in findings)
+    print(f"{len(findings) - bad} hold, {bad} do not")
+    return int(bad > 0)
+
+
+def check(profile: str = "mini", root: Path | str | None = None) -> Iterator[Finding]:
+    """All findings on ``data/results/<profile>/*.json`` of a project.
+
+    Raises SoupError if there are no results.
+    """
+    folder = Folders(root=root).results / profile
+    paths = sorted(folder.glob("*.json"))
+    if not paths:
+        raise SoupError(f"no results: {folder}; run `lorasoups reproduce` first")
+    for path in paths:
+        what = f"{path.stem}: complete, and of the schema"
+        try:
+            results = read_results(path)
+        except SoupError as error:
+            yield Finding(what, False, str(error))
+            continue
+        name = (results["profile"], results.get("experiment", "hard_math"))
+        trouble = "" if results["complete"] else "a run that has not ended"
+        if name != (profile, path.stem):
+            trouble = f"it says that it is {name[1]} of profile {name[0]}"
+        yield Finding(what, not trouble, trouble)
+        yield from derived(path.stem, results)
 
 
 def derived(name: str, results: Results) -> Iterator[Finding]:

@@ -328,8 +328,8 @@ def ablate(
 
 @app.command()
 def check(profile: Profile = "mini") -> None:
-    """Derive every claim again from the results. Exit code 1 if one fails."""
-    from lorasoups.report.check import report
+    """Derive every committed number again from the items. Exit code 1 if one does not hold."""
+    from lorasoups.results.check import report
 
     raise typer.Exit(report(profile))
 
