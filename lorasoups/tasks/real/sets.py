@@ -7,27 +7,39 @@ in a row's text are text.
 import re
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cache
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
 
 from lorasoups.errors import SoupError
 
 FILE = Path(__file__).with_name("sets.toml")
 SPLITS = ("train", "validation", "test")
 FIELD = re.compile(r"\{(\w+)(?:\|(\w+))?\}")
+STRICT = ConfigDict(extra="forbid", strict=False)
 NOTHING = ("", "<noinput>", "no input")  # ways of the Alpaca sets to write "there is no input"
 
 
-@dataclass(frozen=True, kw_only=True)
+def _as_texts(value: Any) -> Any:
+    """A text counts as a list of one, an empty text as none."""
+    return tuple(filter(None, [value])) if isinstance(value, str) else value
+
+
+Texts = Annotated[tuple[str, ...], BeforeValidator(_as_texts)]
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class DataSet:
     """Where rows are, and what is known of them (see the head of ``sets.toml``)."""
 
     name: str
     licence: str
     source: str
-    columns: tuple[str, ...]
+    columns: Texts
     repo: str = ""
     config: str = "default"
     splits: dict[str, str] = field(default_factory=dict)  # our train, test -> the Hub's split
@@ -38,7 +50,7 @@ class DataSet:
     drop_rows: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class Task:
     """What is asked of a set's rows (see the head of ``sets.toml``)."""
 
@@ -46,25 +58,25 @@ class Task:
     set: str
     used_for: str
     judge: str = ""
-    question: tuple[str, ...] = ()
-    answer: tuple[str, ...] = ()
-    target: tuple[str, ...] = ()
-    text: tuple[str, ...] = ()
+    question: Texts = ()
+    answer: Texts = ()
+    target: Texts = ()
+    text: Texts = ()
     chunk_words: int = 160
-    splits: tuple[str, ...] = SPLITS
-    key: tuple[str, ...] = ()
+    splits: Texts = SPLITS
+    key: Texts = ()
     ranked: bool = False
     test_part: bool = False
     where: dict[str, list] = field(default_factory=dict)
     keep: dict[str, str] = field(default_factory=dict)
-    view: tuple[str, ...] = ()
-    compare: tuple[str, ...] = ()
+    view: Texts = ()
+    compare: Texts = ()
     verbatim: bool = False
     id: str = ""
     stand_in: str = ""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class Template:
     """How a question becomes a prompt; without texts as `tasks.render` does it."""
 
@@ -75,7 +87,7 @@ class Template:
     notes: str = ""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class Catalogue:
     """Everything that the file declares, by name."""
 
@@ -87,7 +99,7 @@ class Catalogue:
 
 @cache
 def catalogue(path: Path = FILE) -> Catalogue:
-    """Read and check a file of sets, by default the package's own.
+    """Read a file of sets, by default the package's own.
 
     Raises:
         SoupError: no TOML file; an unknown or missing key; a value of the wrong type. The message
@@ -95,38 +107,15 @@ def catalogue(path: Path = FILE) -> Catalogue:
     """
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
-        for kind, form in (("templates", Template), ("sets", DataSet), ("tasks", Task)):
-            tables = content.get(kind, {}).items()
-            content[kind] = {n: _read(f"{kind}.{n}", form, table, name=n) for n, table in tables}
-        return _read("the file", Catalogue, content)
-    except (OSError, ValueError, AttributeError) as error:
+        for kind in ("templates", "sets", "tasks"):
+            content[kind] = {n: table | {"name": n} for n, table in content.get(kind, {}).items()}
+        return TypeAdapter(Catalogue).validate_python(content)
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        key = ".".join(map(str, wrong["loc"]))
+        raise SoupError(f"{key}: {wrong['msg']}: {path}; correct the file") from error
+    except (OSError, ValueError, AttributeError, TypeError) as error:
         raise SoupError(f"cannot read the data sets ({error}): {path}; correct the file") from error
-
-
-def _read(where: str, form: type, table: dict[str, Any], **more: str) -> Any:
-    """A table as a dataclass; a text counts as a list of one. ValueError: a wrong key or type."""
-    values = {}
-    try:
-        for key, value in table.items():
-            kind = form.__annotations__.get(key, object)
-            if get_origin(kind) is tuple:
-                value = tuple(filter(None, [value]) if isinstance(value, str) else value)
-            if not _fits(value, kind):
-                raise TypeError(f"{key} is {value!r}, not of type {kind}")
-            values[key] = value
-        return form(**values, **more)
-    except (TypeError, AttributeError) as error:  # Python names a key that is unknown or missing
-        raise ValueError(f"{where}: {error}") from None
-
-
-def _fits(value: Any, kind: Any) -> bool:
-    """Whether a value, with what it holds, is of an annotated type."""
-    if get_origin(kind) is tuple:
-        return all(isinstance(one, get_args(kind)[0]) for one in value)
-    if get_origin(kind) is dict:
-        inner = get_args(kind)[1]
-        return isinstance(value, dict) and all(isinstance(one, inner) for one in value.values())
-    return isinstance(value, kind)
 
 
 # --- templates ----------------------------------------------------------------------------------
@@ -159,7 +148,7 @@ FILTERS: dict[str, Callable[[Any], Any]] = {
 """What a template may do to a column before it is put in."""
 
 
-def fill(templates: tuple[str, ...], row: Mapping, phrases: Mapping, strip: bool = True) -> Any:
+def fill(templates: Texts, row: Mapping, phrases: Mapping, strip: bool = True) -> Any:
     """Put a row's columns into the first template whose columns all say something, else the last.
 
     A column says nothing if it is empty or a way of writing "no input". Templates may name a phrase
