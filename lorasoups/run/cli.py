@@ -286,7 +286,7 @@ def sweep(
     seeds: Seeds = 1,
     engine: Annotated[str, Option(help="local, slurm, or debug (in turn, with pdb)")] = "local",
     jobs: Annotated[int, Option(metavar="N", help="at a time")] = 1,
-    gpus: Annotated[int, Option(metavar="N", help="per job; from 2 on it is split")] = 0,
+    gpus: Annotated[int, Option(metavar="N", help="per job, on Slurm")] = 0,
     time: Annotated[int, Option(metavar="MIN", help="after which a job is ended")] = 24 * 60,
     slurm_partition: Annotated[Text, Option(metavar="NAME")] = None,
     out: Annotated[str, Option(metavar="DIR", help="on Slurm a shared folder")] = "",

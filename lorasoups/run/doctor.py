@@ -31,8 +31,16 @@ from lorasoups.lora.merging import merge
 from lorasoups.models.base import WHEELS, cached_snapshot, gguf_of_wheel
 from lorasoups.models.batching import heldout_loss
 from lorasoups.models.devices import device_name, native_bf16
-from lorasoups.study.methods import Cat, DataMix, Fresh, LoraHub, Trained, XLora, methods_of
-from lorasoups.study.methods.merges import Static
+from lorasoups.study.methods import (
+    Cat,
+    DataMix,
+    Fresh,
+    LoraHub,
+    Static,
+    Trained,
+    XLora,
+    methods_of,
+)
 from lorasoups.study.profile import Profile
 from lorasoups.study.run import Experiment, jobs_of, open_experiment
 from lorasoups.tasks.real.sets import catalogue

@@ -17,7 +17,7 @@ from lorasoups.learning.random_loras import gaussian_like, permuted_like
 from lorasoups.lora.lora import LoRA
 from lorasoups.lora.merging import merge
 from lorasoups.study.collect import CAT, Collector
-from lorasoups.study.methods.merges import random_alphas
+from lorasoups.study.methods import random_alphas
 from lorasoups.study.stages import Stages
 
 DRAWS = 3

@@ -13,9 +13,7 @@ from lorasoups.lora.lora import LoRA
 from lorasoups.results import reading
 from lorasoups.results.file import results_path
 from lorasoups.study.collect import Collector
-from lorasoups.study.methods import methods_for, methods_of
-from lorasoups.study.methods.base import Method, Trained
-from lorasoups.study.methods.merges import Cat
+from lorasoups.study.methods import Cat, Method, Trained, methods_for, methods_of
 from lorasoups.study.profile import Profile, load_profile
 from lorasoups.study.stages import Stages
 from lorasoups.study.store import VERSIONS

@@ -11,9 +11,9 @@ from lorasoups.lora import methods as merge_methods
 from lorasoups.lora.lora import LoRA
 from lorasoups.results.file import load_results
 from lorasoups.results.reading import GROUPS
+from lorasoups.study import methods as methods_module
 from lorasoups.study.ablations import ABLATIONS, learned, run_ablation, with_length, with_rank
-from lorasoups.study.methods import merges, methods_for, methods_of
-from lorasoups.study.methods.base import with_demonstrations
+from lorasoups.study.methods import methods_for, methods_of, with_demonstrations
 from lorasoups.study.profile import load_profile
 from lorasoups.study.run import Experiment, jobs_of, run_study, tasks_of
 
@@ -69,7 +69,7 @@ def test_a_static_merge_is_computed_once_on_a_first_run(smoke, monkeypatch):
         calls.append(method)
         return merge(loras, method, **options)
 
-    monkeypatch.setattr(merges, "merge", counted)
+    monkeypatch.setattr(methods_module, "merge", counted)
     method = methods_for(smoke.profile.skills)["linear@delta"]
     for task in tasks_of(smoke.profile, method):
         method.answers(smoke, task, 0)

@@ -1,0 +1,272 @@
+"""The methods of a study's table: what each one is, and which of them a profile evaluates.
+
+A method asks the stages for what it needs; the stages know no methods. A new merge method comes in
+by itself, from `lora.methods`.
+"""
+
+import json
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import filter as matching
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from lorasoups.errors import SoupError
+from lorasoups.files import write_json_atomic
+from lorasoups.learning import lorahub, xlora
+from lorasoups.lora.adapters import load_lora, save_lora
+from lorasoups.lora.lora import LoRA, lora_digest
+from lorasoups.lora.merging import merge
+from lorasoups.lora.methods import METHODS
+from lorasoups.results.reading import CAT, CONTROLS, MIX, SEARCH, SKILLS, STATIC
+from lorasoups.study.profile import Profile
+from lorasoups.study.stages import Skill, Stages
+
+
+@dataclass(frozen=True)
+class Method:
+    """One row of the table."""
+
+    name: str  # id in the results file
+    label: str  # what figures and tables call it
+    group: str  # of `reading.GROUPS`: what they put it under
+    main: bool = False  # also evaluated on the skills' own tests and on the profile's extras
+    on: str = "delta"  # recorded with its rows: what a merge works on
+    weight: float | None = None  # recorded too: the weight of every LoRA
+
+    def adapter(self, stages: Stages, seed: int) -> LoRA | None:
+        """The adapter; None is the base alone."""
+        raise SoupError(f"{self.label} is no adapter: method {self.name!r}; use its answers")
+
+    def answers(self, stages: Stages, task: str, seed: int) -> list[dict]:
+        """Verdicts on one test, in its order (see `Stages.answers`)."""
+        return stages.evaluate_adapter(self.adapter(stages, seed), task)
+
+
+class Base(Method):
+    """The base model alone."""
+
+    def adapter(self, stages: Stages, seed: int) -> None:
+        return None
+
+
+class FewShot(Method):
+    """The base model, shown one solved training example of every skill."""
+
+    def answers(self, stages: Stages, task: str, seed: int) -> list[dict]:
+        items = with_demonstrations(stages, task, seed)
+        return stages.answers(task, None, lambda: stages.with_adapter(None), items)
+
+
+def with_demonstrations(stages: Stages, task: str, seed: int) -> list[dict]:
+    """Test items whose prompts begin with solved training examples, one of every skill.
+
+    They are short ones, drawn by the seed; none is of the target task, which has no training data.
+    A skill is left out where its example no longer fits the model's context.
+    """
+    rng, source, p = random.Random(f"demonstrations {seed}"), stages.source, stages.profile
+    items, text = stages.items(task), ""
+
+    def tokens(text: str) -> int:
+        return len(source.tokenizer(text).input_ids)
+
+    room = getattr(source.model.config, "max_position_embeddings", 2048)
+    room -= p.max_new_tokens + max(tokens(item["prompt"]) for item in items)
+    for skill in p.skills:
+        solved = [i["prompt"] + i["answer"] for i in source.items(skill, "train", 100)]
+        longer = text + rng.choice(sorted(solved, key=len)[:30]) + "\n"
+        text = longer if tokens(longer) <= room else text
+    return [item | {"prompt": text + item["prompt"]} for item in items]
+
+
+class Trained(Method):
+    """A skill's LoRA, trained or loaded."""
+
+    def trained(self, stages: Stages, seed: int) -> Skill:
+        """The adapter with the log of its training."""
+        return stages.skill(self.name, seed)
+
+    def adapter(self, stages: Stages, seed: int) -> LoRA:
+        return self.trained(stages, seed).lora
+
+
+class DataMix(Trained):
+    """One LoRA on the data of all skills."""
+
+    def trained(self, stages: Stages, seed: int) -> Skill:
+        return stages.data_mix(self.name, seed)
+
+
+class Fresh(Method):
+    """A new LoRA on exactly the data that the alphas are learned on."""
+
+    def adapter(self, stages: Stages, seed: int) -> LoRA:
+        return stages.fresh_lora(seed).lora
+
+
+@dataclass(frozen=True)
+class Cat(Method):
+    """CAT with learned alphas; ``preset`` says how they are learned (see `Stages.alphas`)."""
+
+    preset: str = "ours"
+
+    def adapter(self, stages: Stages, seed: int) -> LoRA:
+        return merge(stages.loras(seed), "cat", weights=stages.alphas(seed, self.preset))
+
+
+class RandomCat(Method):
+    """CAT with random alphas."""
+
+    def adapter(self, stages: Stages, seed: int) -> LoRA:
+        loras = stages.loras(seed)
+        return merge(loras, "cat", weights=random_alphas(loras, seed))
+
+
+def random_alphas(loras: Sequence[LoRA], seed: int) -> dict[str, list[float]]:
+    """Per module the softmax of standard normal numbers: where the released schedule starts."""
+    drawn, names = torch.Generator().manual_seed(seed), {m for lora in loras for m in lora.modules}
+    return {m: torch.randn(len(loras), generator=drawn).softmax(0).tolist() for m in sorted(names)}
+
+
+@dataclass(frozen=True)
+class Static(Method):
+    """A merge method with one weight for all LoRAs: 1/k (None), or 1.0 as the released script."""
+
+    merge_method: str = ""
+
+    def adapter(self, stages: Stages, seed: int) -> LoRA:
+        """The merge, which is remembered until another one is asked for."""
+        loras, how = stages.loras(seed), self._options(stages, seed) | {"on": self.on}
+        weights = self.weight and [self.weight] * len(loras)
+        merged = partial(merge, loras, self.merge_method, weights=weights, **how)
+        return stages.latest((self.name, seed), merged)
+
+    def _options(self, stages: Stages, seed: int) -> dict:
+        given = {"density": stages.profile.density, "seed": seed}
+        if self.merge_method == "knots":  # keeps all, as its official code does
+            del given["density"]
+        taken = METHODS[self.merge_method].options
+        return {option: value for option, value in given.items() if option in taken}
+
+    def answers(self, stages: Stages, task: str, seed: int) -> list[dict]:
+        """Verdicts; the merge's digest is stored, so that a second run need not merge."""
+        digests = [lora_digest(lora) for lora in stages.loras(seed)]
+        inputs = {"loras": digests, "method": self.merge_method, "on": self.on,
+                  "weight": self.weight, "options": self._options(stages, seed)}  # fmt: skip
+
+        def make(folder: Path, scratch: Path) -> None:
+            digest = lora_digest(self.adapter(stages, seed))
+            write_json_atomic(folder / "digest.json", {"sha256": digest})
+
+        stored = stages.build("merge", inputs, make) / "digest.json"
+        digest = json.loads(stored.read_text())["sha256"]
+        return stages.answers(task, digest, lambda: stages.with_adapter(self.adapter(stages, seed)))
+
+
+class LoraHub(Method):
+    """One weight per LoRA, found without gradients."""
+
+    def adapter(self, stages: Stages, seed: int) -> LoRA:
+        return load_lora(self._search(stages, seed) / "adapter")
+
+    def weights(self, stages: Stages, seed: int) -> list[float]:
+        """The weight of each LoRA."""
+        return json.loads((self._search(stages, seed) / "search.json").read_text())["weights"]
+
+    def _search(self, stages: Stages, seed: int) -> Path:
+        loras, rows = stages.loras(seed), stages.alpha_rows(seed)
+        how = {"on": self.on, "budget": stages.profile.budget}
+
+        def make(folder: Path, scratch: Path) -> None:
+            best = lorahub.lorahub(stages.source.model, loras, rows, seed=seed, **how)
+            save_lora(best.lora, folder / "adapter")
+            search = {"weights": best.weights, "history": best.history}
+            write_json_atomic(folder / "search.json", search)
+
+        return stages.build("lorahub", stages.soup_inputs(loras, rows, seed) | how, make)
+
+
+class XLora(Method):
+    """A mixture of the skills' LoRAs, token by token, by a trained gate."""
+
+    def answers(self, stages: Stages, task: str, seed: int) -> list[dict]:
+        model, loras, folder = stages.source.model, stages.loras(seed), self._gate(stages, seed)
+        gate, more = xlora.XLora.load(folder), {"mixture": folder.name}
+        return stages.answers(task, None, lambda: xlora.mixed(model, loras, gate), more=more)
+
+    def _gate(self, stages: Stages, seed: int) -> Path:
+        loras, rows = stages.loras(seed), stages.alpha_rows(seed)
+        how = {k: getattr(stages.profile.alphas, k) for k in ("epochs", "batch_size")}
+
+        def make(folder: Path, scratch: Path) -> None:
+            run = {"seed": seed, "checkpoints": scratch}
+            xlora.train_xlora(stages.source.model, loras, rows, **run, **how).save(folder)
+
+        return stages.build("xlora", stages.soup_inputs(loras, rows, seed) | how, make)
+
+
+# --- the table ------------------------------------------------------------------------------------
+
+
+def methods_for(skills: Sequence[str]) -> dict[str, Method]:
+    """Every method of a study with these skills, by name, in the table's order."""
+    table = [
+        Base("base", "base", SKILLS, main=True),
+        FewShot("few_shot", "base, few-shot", SKILLS),
+        *(Trained(name, f"{name} LoRA", SKILLS, main=True) for name in skills),
+        DataMix("data_mix", "DATA-MIX (rank r)", MIX, main=True),
+        DataMix("data_mix_2r", "DATA-MIX (rank k r)", MIX),
+        Fresh("fresh", "new LoRA on the alpha data", CONTROLS, main=True),
+        Cat("cat", "CAT (learned alphas)", CAT, main=True),
+        Cat("cat_global", "CAT, one alpha per LoRA", CONTROLS, main=True, preset="global"),
+        Cat("cat_lr0", "CAT, lr = 0", CONTROLS, preset="lr0"),
+        RandomCat("cat_random", "CAT, random alphas", CONTROLS),
+        Cat("released", "CAT, released schedule", CONTROLS, main=True, preset="released"),
+        LoraHub("lorahub@delta", "LoraHub (delta)", SEARCH),
+        LoraHub("lorahub@factors", "LoraHub (factors, as released)", SEARCH, on="factors"),
+        XLora("xlora", "X-LoRA (mixture of experts)", SEARCH),
+        *_static(),
+    ]
+    return {method.name: method for method in table}
+
+
+def methods_of(profile: Profile) -> list[Method]:
+    """The methods that a profile evaluates, in the table's order.
+
+    Raises:
+        SoupError: the profile names a method that does not exist.
+    """
+    known = methods_for(profile.skills)
+    for pattern in (*profile.methods, *profile.leave_out):
+        if not matching(known, pattern):
+            raise SoupError(
+                f"unknown method {pattern!r}: profile {profile.name}, study {profile.study}; "
+                f"choose of {', '.join(known)}"
+            )
+    return [method for name, method in known.items() if profile.evaluates(name)]
+
+
+def _static() -> list[Method]:
+    """Every registered merge method: on deltas and factors, weights 1/k and 1.0.
+
+    The exact sum ``cat`` is left out: with these weights it is ``linear`` on deltas.
+    """
+    registered = [m for m in METHODS.values() if m.name != "cat"]
+    registered.sort(key=lambda method: len(method.on) == 1)  # those for both come first
+    return [
+        Static(
+            name=f"{method.name}@{on}" + ("/w1" if weight else ""),
+            label=f"{method.name} ({on}, {'1.0' if weight else '1/k'})",
+            group=STATIC,
+            main=method.name == "linear" and on == "delta",
+            on=on,
+            weight=weight,
+            merge_method=method.name,
+        )
+        for method in registered
+        for on in method.on
+        for weight in (None, 1.0)
+    ]
