@@ -7,7 +7,6 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -33,10 +32,7 @@ def markdown(frame: pd.DataFrame) -> str:
 
 
 def headline(results: Results) -> pd.DataFrame:
-    """Every method on the target: mean over seeds, 95 % interval, range of the seeds.
-
-    ``kind`` stands only with the first method of its kind.
-    """
+    """Every method on the target, by kind: mean over seeds, 95 % interval, range of the seeds."""
     return pd.DataFrame(
         {"kind": kind if method == members[0] else "", "method": label(method, results),
          "solved, %": percent(e.mean), "95 % interval": interval(e.lo, e.hi),
@@ -54,18 +50,13 @@ def _best(results: Results, methods: Iterable[str], n: int = 1) -> list[str]:
 
 def short(results: Results, best: int = 3) -> pd.DataFrame:
     """The headline table with only the ``best`` static merges (by their mean)."""
-    static = sentences.static_merges(results)
-    kept = _best(results, static, best)
-    dropped = [label(m, results) for m in static if m not in kept]
-    frame = headline(results)
+    static, frame = sentences.static_merges(results), headline(results)
+    dropped = [label(m, results) for m in _best(results, static, len(static))[best:]]
     return frame[~frame["method"].isin(dropped)].drop(columns=["kind", "problems"])
 
 
 def ten_rows(results: Results) -> pd.DataFrame:
-    """CAT beside its skills, its main rivals and the best TIES or DARE merge, for the README.
-
-    The last columns say what is kept of each skill, on the skill's own test.
-    """
+    """CAT beside its main rivals, on the target and on each skill's own test, for the README."""
     present = _methods(results)
     pruned = _best(results, [m for m in present if m.startswith(("ties", "dare"))])
     searched = _best(results, [m for m in present if m in (LORAHUB, "xlora")])
@@ -98,7 +89,7 @@ def _p(p: float | None) -> str:
 
 
 def outcomes(results: Results, task: str) -> pd.DataFrame:
-    """What became of the answers to a test, all seeds together: ``ok`` and the ways to fail."""
+    """How many answers to a test were ``ok`` or failed in some way, all seeds together."""
     counts: dict[str, Counter] = {}
     for row in reading.rows(results, task=task):
         counts.setdefault(row["method"], Counter()).update(row["outcomes"])
@@ -167,20 +158,18 @@ def timings(results: Results) -> pd.DataFrame:
 
 def provenance(results: Results) -> pd.DataFrame:
     """Who made these results: versions, device, commit."""
-    made: Mapping[str, Any] = results["provenance"]
+    made = results["provenance"]
     git = made["git"] or {}
     commit = str(git.get("commit", "unknown"))[:12] + (" + changes" if git.get("dirty") else "")
+    data = {f"data, {d['repo']} {d['split']}": _data(d) for d in results["config"].get("data", [])}
     lines = {
-        "profile": results["profile"], "created": results["created"],
-        "device": made["device"], "processor": made["cpu"], "commit": commit,
-        "base, sha256": str(made["base_sha256"])[:16],
-        **{f"data, {d['repo']} {d['split']}": _data(d) for d in results["config"].get("data", [])},
-        **made["versions"],
-    }  # fmt: skip
+        "profile": results["profile"], "created": results["created"], "device": made["device"],
+        "processor": made["cpu"], "commit": commit, "base, sha256": str(made["base_sha256"])[:16],
+    } | data | made["versions"]  # fmt: skip
     return pd.DataFrame({"what": lines.keys(), "value": lines.values()})
 
 
-def _data(info: Mapping[str, Any]) -> str:
+def _data(info: Mapping) -> str:
     """What is known of a data file."""
     part = f", not the whole set: {info['note']}" if info.get("complete") is False else ""
     instead = f", STAND-IN for {info['stand_in_for']}" if info.get("stand_in_for") else ""
@@ -189,36 +178,32 @@ def _data(info: Mapping[str, Any]) -> str:
 
 def studies(known: Known) -> pd.DataFrame:
     """CAT beside its main rivals, a column per study: mean and 95 % interval in percent."""
-    shown = ("base", "data_mix", "data_mix_2r", "fresh", LORAHUB, "xlora", AVERAGE, SUM,
-             "ties@delta/w1", "knots@delta/w1", "lego@delta/w1", "cat")  # fmt: skip
-    lines = []
+    rivals = ("data_mix", "data_mix_2r", "fresh", LORAHUB, "xlora", AVERAGE, SUM, "ties@delta/w1",
+              "knots@delta/w1", "lego@delta/w1", "cat")  # fmt: skip
+    columns = []
     for name in (name for name in STUDIES if name in known):
-        results, line = known[name], {"study": name.replace("_", " ")}
-        best = max((estimate(results, s).mean for s in reading.skills(results)), default=0.0)
-        for method in shown:
-            e = estimate(results, method)
-            if e:
-                line[label(method, results)] = _cell(e)
-            if method == "base":
-                line["best single skill"] = percent(best)
-        lines.append(line)
-    frame = pd.DataFrame(lines, columns=None if lines else ["study"]).fillna("-")
-    frame = frame.set_index("study").T
+        of_skills = [estimate(known[name], skill).mean for skill in reading.skills(known[name])]
+        best = {"best single skill": percent(max(of_skills, default=0.0))}
+        cells = _cells(known[name], ["base"]) | best | _cells(known[name], rivals)
+        columns.append(pd.Series(cells, name=name.replace("_", " ")))
+    frame = pd.DataFrame(columns).T.fillna("-")
     return frame.rename_axis("method").reset_index()
+
+
+def _cells(results: Results, methods: Iterable[str]) -> dict[str, str]:
+    return {label(m, results): _cell(e) for m in methods if (e := estimate(results, m))}
 
 
 def against_paper(results: Results) -> pd.DataFrame:
     """The paper's setting and numbers, this kit's, and why they differ.
 
-    Only what could be checked is quoted: the abstract and the released scripts, and one set of
-    secondary notes that fits the abstract (marked ``*``).
+    Quoted are the abstract, the released scripts, and secondary notes that fit them (``*``).
     """
     config = results["config"]
     training, alphas, target = config["training"], config["alphas"], config["target"]
     world = config["source"] == "world"
     steps = {e["name"]: e["steps"] for e in results["skills"] if e["name"] in config["skills"]}
-    mix, cat = estimate(results, "data_mix"), estimate(results, "cat")
-    best = [estimate(results, m) for m in _best(results, sentences.static_merges(results))]
+    best = _best(results, sentences.static_merges(results))
     lines = [
         ("base model", "Llama-7B*", str(config["base"]),
          "runs on a laptop without network" if world else "runs on one small machine"),
@@ -244,25 +229,23 @@ def against_paper(results: Results) -> pd.DataFrame:
            _cell(e) if e else "-",
            "another base and task: compare the order, not the numbers")
           for m, accuracy in PAPER_GSM_HARD.items() for e in [estimate(results, m)]),
-        ("CAT over data mixing", "+12 % (relative, average)", _relative(cat, mix),
+        ("CAT over data mixing", "+12 % (relative, average)", _relative(results, "data_mix"),
          "the paper averages over its tasks"),
         ("CAT over model merging", "+43 % (relative, average)",
-         _relative(cat, best[0] if best else None),
+         _relative(results, *best),
          "the paper averages over tasks and merges; here against the best static merge"),
     ]  # fmt: skip
     return pd.DataFrame(lines, columns=["what", "paper", "this kit", "why different"])
 
 
-def _relative(cat: Estimate | None, other: Estimate | None) -> str:
-    """``+12 % (relative)``, or why there is no such number."""
-    if cat is None or other is None:
+def _relative(results: Results, other: str = "") -> str:
+    """CAT against another method: ``+12 % (relative)``, or why there is no such number."""
+    cat, rival = estimate(results, "cat"), estimate(results, other)
+    if not cat or not rival:
         return "not evaluated"
-    if other.mean == 0:
+    if not rival.mean:
         return "none: the other solves nothing"
-    return f"{100 * (cat.mean / other.mean - 1):+.0f} % (relative)"
-
-
-# --- blocks of the README and of docs/results.md ------------------------------------------------
+    return f"{100 * (cat.mean / rival.mean - 1):+.0f} % (relative)"
 
 
 def _headline_block(mini: Known) -> list[str]:
@@ -307,19 +290,18 @@ def with_blocks(project: Path, known: Mapping[str, Known], page: str) -> str:
     """The text of a page with today's results in its blocks; one without results stays as it is.
 
     A block lies between ``<!-- name: ... -->`` and ``<!-- end of name -->``; ``known``: profile ->
-    experiment -> results. Raises SoupError if the page or a mark is missing.
+    experiment -> results. Raises SoupError if a mark is missing.
     """
-    text = (project / page).read_text(encoding="utf-8") if (project / page).is_file() else ""
+    text = (project / page).read_text(encoding="utf-8")
     for (where, name), (profile, write) in BLOCKS.items():
-        if where == page and "hard_math" in known.get(profile, {}):
-            marks = rf"(<!-- {name}:[^\n]*-->\n).*?(<!-- end of {name} -->)"
-            block = "\n\n".join(write(known[profile]))
-            text, written = re.subn(
-                marks, lambda m, b=block: f"{m[1]}{b}\n{m[2]}", text, flags=re.S
-            )
-            if not written:
-                ends = f"<!-- {name}: --> and <!-- end of {name} -->"
-                raise SoupError(f"no marks {ends}: {page}; add them")
+        if where != page or "hard_math" not in known.get(profile, {}):
+            continue
+        marks = re.search(rf"<!-- {name}:[^\n]*-->\n(.*?)<!-- end of {name} -->", text, re.S)
+        if not marks:
+            missing = f"<!-- {name}: --> and <!-- end of {name} -->"
+            raise SoupError(f"no marks {missing}: {page}; add them")
+        block = "\n\n".join(write(known[profile]))
+        text = f"{text[: marks.start(1)]}{block}\n{text[marks.end(1) :]}"
     return text
 
 
