@@ -4,6 +4,7 @@ import ast
 import json
 import os
 import re
+import runpy
 import sys
 from collections.abc import Callable, Sequence
 from inspect import Parameter, signature
@@ -179,19 +180,15 @@ def reproduce(
         processes.only_one("notebooks run in one process; use --profile small or paper")
         parameters = _pairs(parameter, "--parameter", ast.literal_eval)
         how = {"parameters": parameters, "hub_mirror": hub_mirror or None}
-        _notebooks().reproduce(profile, seeds, only, start_from, force, out or None, **how)
-
-
-def _notebooks() -> Any:
-    try:
-        from lorasoups.run import notebooks
-    except ModuleNotFoundError as error:
-        if (error.name or "").startswith("lorasoups"):
-            raise
-        cure = 'install with `pip install "lorasoups[notebooks]"` or `make venv`'
-        where = f"package {error.name} is missing: this Python environment"
-        raise SoupError(f"{where}; {cure}") from error
-    return notebooks
+        try:
+            from lorasoups.run import notebooks
+        except ModuleNotFoundError as error:
+            if (error.name or "").startswith("lorasoups"):
+                raise
+            cure = 'install with `pip install "lorasoups[notebooks]"` or `make venv`'
+            where = f"package {error.name} is missing: this Python environment"
+            raise SoupError(f"{where}; {cure}") from error
+        notebooks.reproduce(profile, seeds, only, start_from, force, out or None, **how)
 
 
 @app.command()
@@ -298,9 +295,8 @@ def sweep(
 
     _environment(hub_mirror)
     out = os.path.abspath(out) if out else ""
-    failures = run(
-        profile, studies.split(","), seeds, engine, jobs, gpus, time, slurm_partition, out, **real
-    )
+    how = (engine, jobs, gpus, time, slurm_partition, out)
+    failures = run(profile, studies.split(","), seeds, *how, **real)
     for failure in failures:
         print(f"error: {failure.job.name}: {failure.why}; log {failure.log}", file=sys.stderr)
     if failures:
@@ -343,11 +339,12 @@ def pretrain_mini(
 ) -> None:
     """Build an embedded base model again (an hour)."""
     from lorasoups.paths import Folders
-    from lorasoups.tasks.worlds import pretrain
 
-    pretrain.language(world)  # refuses unknown names before a folder is made of them
+    script = Folders().data / "pretrain.py"
+    if not script.is_file():
+        raise SoupError(f"missing file: {script}; run inside a clone")
     given = {k: v for k, v in (("steps", steps), ("seed", seed)) if v is not None}
-    pretrain.main(out or Folders().data / world, **given, world=world)
+    runpy.run_path(str(script))["main"](out, **given, world=world)
 
 
 @app.command()

@@ -63,16 +63,13 @@ def reproduce(
     Args:
         profile, seeds, force: what every notebook is given; ``force`` ignores finished stages.
         only, start_from: these alone ("03", "01,02_soups"); this one and all after it.
-        out: write below this folder (``notebooks``, ``data/results``, ``figures``, ``cache``)
-            instead of into the project, where executed notebooks replace their sources.
+        out: write below this folder instead of into the project and over its notebooks.
         progress: bars on stderr and a table of times on stdout.
-        parameters: further notebook parameters; each goes to the notebooks that declare it.
-        hub_mirror: folder with mirrored Hub data; kernels see it as ``LORASOUPS_HUB_MIRROR``.
-        root: the project; default `paths.project_root`.
+        parameters: further ones; each goes to the notebooks that declare it.
+        hub_mirror, root: folder with mirrored Hub data; the project (`paths.project_root`).
 
-    Raises:
-        SoupError: unknown profile, notebook or parameter (before anything runs); a notebook that
-            failed; a results file that is missing or not complete.
+    Raises SoupError: unknown profile, notebook or parameter (before anything runs); a notebook that
+    failed; a results file that is missing or not complete.
     """
     loaded = load_profile(profile)
     if isinstance(seeds, bool) or not isinstance(seeds, int) or seeds < 1:
@@ -93,9 +90,10 @@ def reproduce(
             _keep_time(folders, loaded.name, seeds, name, times[name])
     if progress:
         print(time_table(times))
-    for study in (study for source in plan for study in RESULTS_OF.get(int(source.stem[:2]), ())):
-        results = load_results(loaded.name, study, folders.base)
-        if (n := len({row["seed"] for row in results["rows"]} - {None})) < seeds:
+    studies = [study for source in plan for study in RESULTS_OF.get(int(source.stem[:2]), ())]
+    for study in studies:
+        seen = {row["seed"] for row in load_results(loaded.name, study, folders.base)["rows"]}
+        if (n := len(seen - {None})) < seeds:
             path = results_path(loaded.name, study, folders.base)
             raise SoupError(f"results of {n} seeds, {seeds} were asked for: {path}; run 01 again")
     return times

@@ -184,12 +184,16 @@ def test_missing_notebook_packages_are_told_with_the_command(monkeypatch, capsys
     ],
 )
 def test_pretraining_gets_only_what_was_given(monkeypatch, line, expected):
-    from lorasoups.tasks.worlds import pretrain
-
     calls = []
-    monkeypatch.setattr(pretrain, "main", lambda out, **k: calls.append((out, k)))
+    script = {"main": lambda out, **k: calls.append((out, k))}
+    monkeypatch.setattr(cli.runpy, "run_path", lambda path: script)
     assert cli.main(line.split()) == 0
     assert calls == [("o", expected)]
+
+
+def test_pretraining_refuses_an_unknown_world(capsys, tmp_path):
+    assert cli.main(["pretrain-mini", "--world", "no", "--out", str(tmp_path / "o")]) == 2
+    assert "'no'" in capsys.readouterr().err and not (tmp_path / "o").exists()
 
 
 def test_error_type_of_the_package_is_caught_wherever_it_comes_from(monkeypatch, capsys):
