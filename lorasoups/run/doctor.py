@@ -9,7 +9,7 @@ import math
 import shutil
 import threading
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -31,7 +31,7 @@ from lorasoups.lora.merging import merge
 from lorasoups.models.base import WHEELS, cached_snapshot, gguf_of_wheel
 from lorasoups.models.batching import heldout_loss
 from lorasoups.models.devices import device_name, native_bf16
-from lorasoups.study import methods
+from lorasoups.study.methods import methods_of
 from lorasoups.study.profile import Profile
 from lorasoups.study.run import Experiment, jobs_of, open_experiment
 from lorasoups.tasks.real.sets import catalogue
@@ -133,7 +133,9 @@ def peak_memory(device: str) -> Iterator[SimpleNamespace]:
 def work(experiment: Experiment) -> dict[str, int]:
     """Stage -> how often it is done, at most: some presets of CAT take fewer steps."""
     p, a, seeds = experiment.profile, experiment.profile.alphas, len(experiment.seeds)
-    kinds = Counter(type(method) for method in methods.methods_of(p))
+    kinds: dict[str, list] = defaultdict(list)
+    for method in methods_of(p):
+        kinds[type(method).__name__].append(method)
     rows = {skill: _rows(p, skill, "train", p.n_train) for skill in p.skills}
     steps = {}
     for skill, n in rows.items():
@@ -141,22 +143,17 @@ def work(experiment: Experiment) -> dict[str, int]:
         steps[skill] = math.ceil(p.epochs * n / config.batch_size) or config.steps
     alpha_rows = sum(max(1, round(a.share * n)) for n in rows.values())
     alpha_steps = math.ceil(a.epochs * alpha_rows / a.batch_size)
-    trained = [
-        m.name
-        for m in methods.methods_of(p)
-        if type(m) is methods.Trained and m.name not in p.adapters
-    ]
-    skill_steps = sum(map(steps.get, trained)) + kinds[methods.DataMix] * sum(steps.values())
-    learned = (
-        seeds * (kinds[methods.Cat] + kinds[methods.XLora]) + len(a.grid) - 1
-    )  # sets of alphas, and gates
+    trained = [m.name for m in kinds["Trained"] if m.name not in p.adapters]
+    skill_steps = sum(map(steps.get, trained)) + len(kinds["DataMix"]) * sum(steps.values())
+    gates = len(kinds["Cat"] + kinds["XLora"])  # or sets of alphas
+    learned = seeds * gates + len(a.grid) - 1
     held_out = learned * a.n_held_out * len(p.skills)
     problems = sum(_rows(p, task, "test", p.n_test[task]) for _, task in jobs_of(p))
     on_grid = len(a.grid) * _rows(p, p.target, "test", p.n_test[p.target])
     return {
-        "skill step": seeds * (skill_steps + kinds[methods.Fresh] * alpha_steps),
+        "skill step": seeds * (skill_steps + len(kinds["Fresh"]) * alpha_steps),
         "alpha step": learned * alpha_steps,
-        "held-out row": held_out + seeds * kinds[methods.LoraHub] * p.budget * alpha_rows,
+        "held-out row": held_out + seeds * len(kinds["LoraHub"]) * p.budget * alpha_rows,
         "static merges": seeds,
         "problem": seeds * problems + on_grid,
     }
@@ -217,7 +214,7 @@ def _static_merges(pair: list[LoRA], p: Profile) -> dict[str, float]:
     modules = pair[0].modules
     largest = max(modules, key=lambda name: sum(modules[name].shape))
     one = [LoRA({largest: lora.modules[largest]}) for lora in pair]
-    static = [m for m in methods.methods_of(p) if type(m) is methods.Static]
+    static = [m for m in methods_of(p) if type(m).__name__ == "Static"]
     merge(one, "svd", rank=1)  # loads what the first call loads
     with peak_memory("cpu") as peak:
         took = seconds(lambda: [merge(one, m.merge_method, on=m.on) for m in static], "cpu")

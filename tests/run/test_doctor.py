@@ -37,6 +37,13 @@ def test_work_of_a_profile_by_hand(tmp_path):
     assert work["problem"] == 2 * len(main) * 5 * 8 + 2 * 8
 
 
+def test_work_of_rivals_by_hand(tmp_path):
+    rivals = open_experiment("smoke", "hard_math", 2, tmp_path, methods="xlora,lorahub@delta")
+    work = doctor.work(rivals)
+    assert work["alpha step"] == (2 * 2 * 32 + 32) / 8  # CAT and a gate
+    assert work["held-out row"] == 5 * 8 * 2 + 2 * rivals.profile.budget * 32
+
+
 def test_epochs_count_the_rows_that_there_are(monkeypatch):
     p = load_profile("paper")
     experiment = SimpleNamespace(profile=p, seeds=(0,))
