@@ -1,14 +1,13 @@
 """Controls and ablations of notebook 07: variants of one study that differ in one thing.
 
-All variants are tested on the same items; every ablation writes one results file. Numbers written
-backward or digit by digit were tried as third skill first: DATA-MIX of the three solved none of the
-target then, so that nothing could be compared.
+All variants are tested on the same items; every ablation writes one results file.
 """
 
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import product
 
 from tqdm import tqdm
 
@@ -25,7 +24,7 @@ RATES = (1e-4, 1e-3, 1e-2, 3e-2, 1e-1, 1.0)
 SHARES = (0.001, 0.01, 0.05, 0.25, 1.0)
 SURFACE_TO, SURFACE_POINTS = 1.6, 9
 RANKS, LENGTHS = (2, 8, 32), (0.125, 0.25, 0.5, 1.0)
-THIRD, FOURTH = "aside", "line"
+THIRD, FOURTH = "aside", "line"  # with a harder third skill DATA-MIX solves nothing to compare
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,7 @@ class Variant:
 
 @dataclass(frozen=True)
 class Ablation:
-    """An experiment with its ``name`` of the results file and what is varied."""
+    """What is varied, for the results file ``name``."""
 
     name: str
     title: str
@@ -63,10 +62,9 @@ class Ablation:
 
 
 def run_ablation(stages: Stages, name: str, progress: bool = True) -> dict:
-    """Evaluate one of `ABLATIONS` and write ``data/results/<profile>/<name>.json``.
+    """Evaluate one of `ABLATIONS` on hard math; write ``data/results/<profile>/<name>.json``.
 
-    ``stages`` are those of hard math; ``progress`` shows a bar on stderr. Raises SoupError for an
-    unknown name.
+    ``progress`` shows a bar on stderr. Raises SoupError for an unknown name.
     """
     if name not in ABLATIONS:
         raise SoupError(f"unknown ablation {name!r}: choose from {', '.join(ABLATIONS)}")
@@ -88,15 +86,10 @@ def run_ablation(stages: Stages, name: str, progress: bool = True) -> dict:
     return collector.write(config=config, superlinearity={})
 
 
-def run_ablations(stages: Stages, names: Iterable[str] = (), progress: bool = True) -> list[str]:
-    """Run several ablations (default: all, in the registry's order); returns their names."""
-    names = list(names) or list(ABLATIONS)
-    for name in names:
+def run_ablations(stages: Stages, names: Iterable[str] = (), progress: bool = True) -> None:
+    """Run several ablations, by default all, in the registry's order."""
+    for name in list(names) or ABLATIONS:
         run_ablation(stages, name, progress)
-    return names
-
-
-# --- ways to make a soup ------------------------------------------------------------------------
 
 
 def learned(
@@ -106,9 +99,8 @@ def learned(
 ) -> Soup:  # fmt: skip
     """Learn alphas and merge; what is not given is as in our own setting.
 
-    The facts are the held-out loss of the skills, the mean alphas and how far they moved. A
-    training that diverges gives no adapter: all its answers count as wrong. ``changes`` replace
-    options of `learn_alphas`; ``share`` and ``skills`` are those of `Stages.alpha_rows`.
+    ``changes`` replace options of `learn_alphas`; ``share`` and ``skills`` are those of
+    `Stages.alpha_rows`. A training that diverges gives no adapter: all answers count as wrong.
     """
     loras, rows = change_loras(stages.loras(seed), seed), stages.alpha_rows(seed, share, skills)
     options = (stages.preset_options("ours") if options is None else options) | changes
@@ -136,9 +128,6 @@ def weighted(stages: Stages, seed: int, *, weight: float) -> Soup:
 
 OUR_CAT = Variant(CAT, "CAT (ours)", learned)  # that all others are compared with
 SUM = partial(weighted, weight=1.0)
-
-
-# --- where alphas start, and what they are learned on and over ----------------------------------
 
 
 def _random(stages: Stages, seed: int, draw: int) -> Soup:
@@ -174,8 +163,8 @@ def _of_rates(stages: Stages) -> list[Variant]:
     rates = RATES if stages.profile.name != "smoke" else (1e-4, 1e-1)
     variants = [OUR_CAT]
     for kind, lr in [("none", lr) for lr in rates] + [("softmax", lr) for lr in rates[1:6:2]]:
-        point = {"normalise": kind, "init": "uniform", "lr": lr}
-        make = partial(learned, options=stages.alpha_options(point))
+        options = stages.alpha_options({"normalise": kind, "init": "uniform", "lr": lr})
+        make = partial(learned, options=options)
         variants.append(Variant(f"{kind}/{lr:g}", f"{kind}, lr {lr:g}", make, kind, lr))
     return variants
 
@@ -186,13 +175,14 @@ def _of_data(stages: Stages) -> list[Variant]:
     rows = len(p.skills) * max(1, round(usual * p.n_train))
     data = partial(learned, max_steps=math.ceil(p.alphas.epochs * rows / p.alphas.batch_size))
     variants = [replace(OUR_CAT, curve="share", x=usual)]
-    for s in [share for share in SHARES if share != usual]:
-        label, make = f"{100 * s:g} % of the data", partial(data, share=s)
-        variants.append(Variant(f"share_{s:g}", label, make, "share", s))
-    for skill in p.skills:
-        label, make = f"only the data of {skill}", partial(data, skills=(skill,))
-        variants.append(Variant(f"only_{skill}", label, make))
-    return variants
+    variants += [
+        Variant(f"share_{s:g}", f"{100 * s:g} % of the data", partial(data, share=s), "share", s)
+        for s in [share for share in SHARES if share != usual]
+    ]
+    return variants + [
+        Variant(f"only_{skill}", f"only the data of {skill}", partial(data, skills=(skill,)))
+        for skill in p.skills
+    ]
 
 
 def _replaced(draw: Callable[[LoRA, int], LoRA], places: Iterable[int]) -> Make:
@@ -204,20 +194,20 @@ def _replaced(draw: Callable[[LoRA, int], LoRA], places: Iterable[int]) -> Make:
     return partial(learned, change_loras=change)
 
 
+def _fresh(stages: Stages, seed: int) -> Soup:
+    return measured(stages, stages.fresh_lora(seed).lora)
+
+
 def _of_random_loras(stages: Stages) -> list[Variant]:
     skills = stages.profile.skills
     every = range(len(skills))
-
-    def new(stages: Stages, seed: int) -> Soup:
-        return measured(stages, stages.fresh_lora(seed).lora)
-
     return [
         OUR_CAT,
         Variant("random_both", "both random", _replaced(gaussian_like, every)),
         Variant("random_first", f"{skills[0]} random", _replaced(gaussian_like, [0])),
         Variant("random_second", f"{skills[1]} random", _replaced(gaussian_like, [1])),
         Variant("permuted_both", "both with A shuffled", _replaced(permuted_like, every)),
-        Variant("fresh", "new LoRA on the alpha data", new),
+        Variant("fresh", "new LoRA on the alpha data", _fresh),
     ]
 
 
@@ -232,12 +222,8 @@ def _of_surface(stages: Stages) -> list[Variant]:
     axis = [SURFACE_TO * i / (points - 1) for i in range(points)]
     return [
         Variant(f"{a:.2f} {b:.2f}", f"alphas {a:.2f} and {b:.2f}", partial(_at, alphas=(a, b)))
-        for a in axis
-        for b in axis
+        for a, b in product(axis, repeat=2)
     ]
-
-
-# --- the skills: how long they train, their rank, and how many go into the soup -----------------
 
 
 def same_alphas(stages: Stages, **changes) -> Stages:
@@ -257,11 +243,8 @@ def with_rank(stages: Stages, size: int) -> Stages:
 def with_length(stages: Stages, size: float) -> Stages:
     """The same study with a share of the training steps of every skill."""
     p = stages.profile
-
-    def shorter(settings: dict) -> dict:
-        return settings | {k: int(v * size) for k, v in settings.items() if k == "steps"}
-
-    by_skill = {skill: shorter(changes) for skill, changes in p.by_skill.items()}
+    steps = {skill: int(p.training_of(skill).steps * size) for skill in p.by_skill}
+    by_skill = {skill: changes | {"steps": steps[skill]} for skill, changes in p.by_skill.items()}
     training = replace(p.training, steps=int(p.training.steps * size))
     return same_alphas(stages, training=training, by_skill=by_skill)
 
@@ -269,18 +252,16 @@ def with_length(stages: Stages, size: float) -> Stages:
 def _sized(stages: Stages, change: Callable[..., Stages], usual: float, values, word: str):
     """CAT, plain sum and one skill alone at each value of a size."""
     skill = stages.profile.skills[-1]
-    lines = {
-        "cat": ("CAT", learned),
-        "sum": ("sum, weights 1.0", SUM),
-        "skill": (f"{skill} LoRA alone", lambda s, seed: Soup(s.skill(skill, seed).lora)),
-    }
+    lines = (
+        ("cat", "CAT", learned),
+        ("sum", "sum, weights 1.0", SUM),
+        ("skill", f"{skill} LoRA alone", lambda s, seed: Soup(s.skill(skill, seed).lora)),
+    )
     variants = []
-    for value in values:
-        for curve, (label, make) in lines.items():
-            ours = curve == "cat" and value == usual
-            name = CAT if ours else f"{curve}_{word}{value:g}"
-            made = _in(partial(change, size=value), make)
-            variants.append(Variant(name, f"{label}, {word} {value:g}", made, curve, float(value)))
+    for value, (curve, label, make) in product(values, lines):
+        name = CAT if curve == "cat" and value == usual else f"{curve}_{word}{value:g}"
+        made = _in(partial(change, size=value), make)
+        variants.append(Variant(name, f"{label}, {word} {value:g}", made, curve, float(value)))
     return variants
 
 
@@ -305,11 +286,10 @@ def _of_more(stages: Stages) -> list[Variant]:
     two, variants = stages.profile.skills, []
     for skills in (two, (*two, THIRD), (*two, THIRD, FOURTH)):
         k, change = len(skills), partial(same_alphas, skills=skills)
-        for curve, name, label, make in (
-            ("cat", CAT if k == 2 else f"cat_k{k}", "CAT", learned),
-            ("sum", f"sum_k{k}", "sum, weights 1.0", SUM),
-            ("average", f"average_k{k}", "average", partial(weighted, weight=1 / k)),
-        ):
+        average = partial(weighted, weight=1 / k)
+        lines = (("cat", "CAT", learned), ("sum", "sum, weights 1.0", SUM))
+        for curve, label, make in (*lines, ("average", "average", average)):
+            name = CAT if curve == "cat" and k == 2 else f"{curve}_k{k}"
             variants.append(Variant(name, f"{label}, k = {k}", _in(change, make), curve, k))
     return variants
 
@@ -331,7 +311,7 @@ def _of_three(stages: Stages) -> list[Variant]:
     ]
 
 
-_ALL = (
+_ABLATIONS = (
     Ablation("alphas", "where alphas start and how they are learned", _of_alphas),
     Ablation("random_loras", "random LoRAs in place of skills", _of_random_loras),
     Ablation("lr_sweep", "learning rate of the alphas", _of_rates),
@@ -342,4 +322,4 @@ _ALL = (
     Ablation("three_skills", "a target that needs three skills", _of_three, "hard_math_aside"),
     Ablation("surface", "loss and solved problems over the two alphas", _of_surface, "", 100, 1),
 )
-ABLATIONS: dict[str, Ablation] = {ablation.name: ablation for ablation in _ALL}
+ABLATIONS: dict[str, Ablation] = {ablation.name: ablation for ablation in _ABLATIONS}

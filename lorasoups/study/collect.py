@@ -37,10 +37,7 @@ class Collector:
         group: str = "", on: str | None = None, weight: float | None = None,
         extra: Mapping[str, float] | None = None,
     ) -> None:  # fmt: skip
-        """One method's answers to one test: a row per view, and the items' verdicts.
-
-        ``label`` and ``group`` are for figures and tables; ``extra`` are numbers about it.
-        """
+        """One method's answers to one test; ``label`` and ``group`` are for figures and tables."""
         right = np.array([verdict["outcome"] == "ok" for verdict in verdicts])
         self._right.setdefault((task, method), {})[seed] = right
         self.labels.setdefault(method, label)
@@ -59,10 +56,7 @@ class Collector:
             })  # fmt: skip
 
     def write(self, config: Mapping = {}, **fields) -> dict:  # noqa: B006
-        """Write ``data/results/<profile>/<name>.json``; returns what was written.
-
-        ``config`` is added to the profile's; ``fields`` fill or replace fields of the file.
-        """
+        """Write the results file, with more ``config`` and ``fields``; returns what was written."""
         stages, task = self.stages, self.stages.profile.target
         items: dict[str, dict] = {}
         for (test, method), seeds in self._right.items():
@@ -100,9 +94,8 @@ class Collector:
         cat, entries = self._matrix(task, CAT), []
         for name in [m for t, m in self._right if t == task and m != CAT]:
             pair = stats.paired(cat, self._matrix(task, name))
-            numbers = {
-                n: getattr(pair, n) for n in ("diff", "lo", "hi", "p", "wins", "t_lo", "t_hi")
-            }
+            kept = ("diff", "lo", "hi", "p", "wins", "t_lo", "t_hi")
+            numbers = {number: getattr(pair, number) for number in kept}
             entries.append({"task": task, "a": CAT, "b": name, **numbers})
         for entry, p in zip(entries, stats.holm([e["p"] for e in entries]), strict=True):
             entry["p_holm"] = p
@@ -114,8 +107,8 @@ class Collector:
         if len(names) != 4 or any((task, name) not in self._right for name in names):
             return {}
         gains = stats.superlinearity(*(self._matrix(task, name) for name in names))
-        return {name: getattr(gains, name)
-                for name in ("gain_soup", "sum_of_gains", "diff", "lo", "hi")}  # fmt: skip
+        kept = ("gain_soup", "sum_of_gains", "diff", "lo", "hi")
+        return {name: getattr(gains, name) for name in kept}
 
     def _views(self, tasks) -> dict[str, dict[str, str]]:
         """Which items the parts of a test are: packed masks by task and view, without ``all``."""
@@ -127,8 +120,7 @@ class Collector:
 
     def _artifacts(self) -> dict[str, dict]:
         """Per stage: seconds to build its artifacts (in whichever run), a short sha256 of each."""
-        timings: dict[str, float] = {}
-        artifacts: dict[str, dict[str, str]] = {}
+        timings, artifacts = {}, {}
         for folder in sorted(self.stages.used):
             manifest = json.loads((folder / MANIFEST).read_text())
             stage, files = manifest["stage"], manifest["files"]

@@ -1,7 +1,6 @@
 """The methods of a study's table: what each one is, and which of them a profile evaluates.
 
-A method asks the stages for what it needs; the stages know no methods. A new merge method comes in
-by itself, from `lora.methods`.
+A new merge method comes in by itself, from `lora.methods`.
 """
 
 import json
@@ -10,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import filter as matching
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -64,8 +64,7 @@ class FewShot(Method):
 def with_demonstrations(stages: Stages, task: str, seed: int) -> list[dict]:
     """Test items whose prompts begin with solved training examples, one of every skill.
 
-    They are short ones, drawn by the seed; none is of the target task, which has no training data.
-    A skill is left out where its example no longer fits the model's context.
+    They are short ones, drawn by the seed; one that no longer fits the model's context is left out.
     """
     rng, source, p = random.Random(f"demonstrations {seed}"), stages.source, stages.profile
     items, text = stages.items(task), ""
@@ -138,7 +137,6 @@ class Static(Method):
     merge_method: str = ""
 
     def adapter(self, stages: Stages, seed: int) -> LoRA:
-        """The merge, which is remembered until another one is asked for."""
         loras, how = stages.loras(seed), self._options(stages, seed) | {"on": self.on}
         weights = self.weight and [self.weight] * len(loras)
         merged = partial(merge, loras, self.merge_method, weights=weights, **how)
@@ -234,18 +232,12 @@ def methods_for(skills: Sequence[str]) -> dict[str, Method]:
 
 
 def methods_of(profile: Profile) -> list[Method]:
-    """The methods that a profile evaluates, in the table's order.
-
-    Raises:
-        SoupError: the profile names a method that does not exist.
-    """
-    known = methods_for(profile.skills)
+    """What a profile evaluates, in the table's order. SoupError for a method that is not there."""
+    known, where = methods_for(profile.skills), f"profile {profile.name}, study {profile.study}"
     for pattern in (*profile.methods, *profile.leave_out):
         if not matching(known, pattern):
-            raise SoupError(
-                f"unknown method {pattern!r}: profile {profile.name}, study {profile.study}; "
-                f"choose of {', '.join(known)}"
-            )
+            choice = f"choose of {', '.join(known)}"
+            raise SoupError(f"unknown method {pattern!r}: {where}; {choice}")
     return [method for name, method in known.items() if profile.evaluates(name)]
 
 
@@ -256,17 +248,11 @@ def _static() -> list[Method]:
     """
     registered = [m for m in METHODS.values() if m.name != "cat"]
     registered.sort(key=lambda method: len(method.on) == 1)  # those for both come first
-    return [
-        Static(
-            name=f"{method.name}@{on}" + ("/w1" if weight else ""),
-            label=f"{method.name} ({on}, {'1.0' if weight else '1/k'})",
-            group=STATIC,
-            main=method.name == "linear" and on == "delta",
-            on=on,
-            weight=weight,
-            merge_method=method.name,
-        )
-        for method in registered
-        for on in method.on
-        for weight in (None, 1.0)
-    ]
+    table = []
+    for method in registered:
+        for on, weight in product(method.on, (None, 1.0)):
+            name = f"{method.name}@{on}" + ("/w1" if weight else "")
+            label = f"{method.name} ({on}, {'1.0' if weight else '1/k'})"
+            main = (method.name, on) == ("linear", "delta")
+            table.append(Static(name, label, STATIC, main, on, weight, method.name))
+    return table

@@ -22,6 +22,8 @@ STUDIES = ("hard_math", "manual_qa", "reading", "formats")
 FOLDER = Path(__file__).parent / "profiles"
 ALL_ITEMS = 100_000  # more than any test has
 CPU_STEPS, CPU_LIMIT = 6, 20
+CPU_NOTE = ("CPU run, cut down to {} training steps per skill: it shows that the path works, "
+            "not what the whole profile would give")  # fmt: skip
 LARGE_GPU_BYTES = 40 * 2**30  # from here on `small` evaluates with five times the batch
 
 
@@ -110,10 +112,9 @@ class Profile:
     ) -> "Profile":  # fmt: skip
         """The profile for this machine (with ``gpu_bytes`` of memory) and these options.
 
-        A run on a CPU is cut down, so that 135M parameters take minutes, and says so in ``note``.
-        ``methods`` are patterns with commas, or ``all``; ``tests`` more tests of the main methods,
-        with their judges; ``limit`` counts problems per test, ``steps`` training steps per skill.
-        Raises SoupError for a number below 1.
+        A run on a CPU is cut down to minutes for 135M parameters. ``methods`` are patterns with
+        commas, or ``all``; ``tests`` more tests of the main methods, with their judges; ``limit``
+        counts problems per test, ``steps`` those of each skill. SoupError for a number below 1.
         """
         for option, value in (("limit", limit), ("steps", steps), ("eval-batch", eval_batch)):
             if value is not None and value < 1:
@@ -154,17 +155,8 @@ class Profile:
             methods=("linear@delta",), leave_out=(),
             max_length=length if short else min(length, self.max_length),
             max_new_tokens=min(96, self.max_new_tokens), eval_batch=10 if short else 50,
-            note=cpu_note(steps),
+            note=CPU_NOTE.format(steps),
         )  # fmt: skip
-
-
-def cpu_note(steps: int) -> str:
-    """What a reader of a run on a CPU must know."""
-    cut = f"CPU run, cut down to {steps} training steps per skill"
-    return f"{cut}: it shows that the path works, not what the whole profile would give"
-
-
-# --- TOML files ---------------------------------------------------------------------------------
 
 
 def load_profile(name_or_path: str | Path, study: str = "hard_math", **overrides) -> Profile:
@@ -172,10 +164,8 @@ def load_profile(name_or_path: str | Path, study: str = "hard_math", **overrides
 
     A file holds fields of `Profile`, and what differs for one study in ``[studies.<name>]``. With
     ``extends = "<profile>"`` it starts from another profile. ``skills`` is a list of names, or a
-    table ``{math = "folder or Hub id", code = ""}``, where ``""`` means: train it.
-
-    Raises:
-        SoupError: no such profile or study; a key or a value that a profile cannot have.
+    table ``{math = "folder or Hub id", code = ""}``, where ``""`` means: train it. Raises
+    SoupError: no such profile or study; a key or a value that a profile cannot have.
     """
     path = _find(name_or_path)
     table, studies = _resolve(path, study)
@@ -193,12 +183,10 @@ def _find(name_or_path: str | Path) -> Path:
     if str(name_or_path) in SHIPPED:
         return FOLDER / f"{name_or_path}.toml"
     path = Path(name_or_path).expanduser()
-    if path.suffix != ".toml" or not path.is_file():
-        raise SoupError(
-            f"unknown profile {str(name_or_path)!r}: choose one of {', '.join(SHIPPED)}, "
-            "or give the path of a TOML file"
-        )
-    return path
+    if path.suffix == ".toml" and path.is_file():
+        return path
+    choice = f"choose one of {', '.join(SHIPPED)}, or give the path of a TOML file"
+    raise SoupError(f"unknown profile {str(name_or_path)!r}: {choice}")
 
 
 def _resolve(path: Path, study: str, below: tuple[Path, ...] = ()) -> tuple[dict, list[str]]:

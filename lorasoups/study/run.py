@@ -20,8 +20,6 @@ from lorasoups.study.store import VERSIONS
 from lorasoups.tasks.real import decontamination
 from lorasoups.tasks.real.sets import catalogue
 
-MAJORITY = "majority"
-
 
 class Experiment(Stages):
     """The stages of a profile with the methods of its table; what notebooks work with."""
@@ -41,10 +39,7 @@ class Experiment(Stages):
 
 
 def run_study(experiment: Experiment, progress: bool = True) -> dict:
-    """Evaluate what is not in the store yet; write ``data/results/<profile>/<study>.json``.
-
-    Returns the results as written; ``progress`` shows a bar on stderr.
-    """
+    """Evaluate what is not stored yet; write and return ``data/results/<profile>/<study>.json``."""
     profile = experiment.profile
     jobs = [(method, task, seed) for seed in experiment.seeds for method, task in jobs_of(profile)]
     collector = Collector(experiment, profile.study)
@@ -68,13 +63,10 @@ def jobs_of(profile: Profile) -> list[tuple[Method, str]]:
 
 
 def tasks_of(profile: Profile, method: Method) -> list[str]:
-    """The tests of a method: the target; for main methods also the skills' tests and the extras.
-
-    A task without a number of test problems in the profile has no test (real code has none).
-    """
+    """The tests of a method: the target; for main methods also the skills' tests and the extras."""
     tests = [profile.test_of(skill) for skill in profile.skills]
     tasks = [profile.target, *tests, *profile.extras] if method.main else [profile.target]
-    return [task for task in dict.fromkeys(tasks) if task in profile.n_test]
+    return [task for task in dict.fromkeys(tasks) if task in profile.n_test]  # real code has none
 
 
 def presets_of(profile: Profile) -> list[str]:
@@ -87,11 +79,11 @@ def _add_majority(collector: Collector) -> None:
     stages, p = collector.stages, collector.stages.profile
     rows = [item for skill in p.skills for item in stages.source.items(skill, "train", p.n_train)]
     answer = Counter(item["target"] for item in rows).most_common(1)[0][0]
-    verdicts = [{"outcome": "ok" if item["target"] == answer else "wrong"}
-                for item in stages.items(p.target)]  # fmt: skip
+    right = [item["target"] == answer for item in stages.items(p.target)]
+    verdicts = [{"outcome": "ok" if ok else "wrong"} for ok in right]
     how = {"label": f"always {answer} (majority)", "group": reading.SKILLS}
     for seed in stages.seeds:
-        collector.add(p.target, MAJORITY, seed, verdicts, **how)
+        collector.add(p.target, "majority", seed, verdicts, **how)
 
 
 def _alphas(experiment: Experiment) -> dict[str, list[dict]]:
@@ -100,17 +92,14 @@ def _alphas(experiment: Experiment) -> dict[str, list[dict]]:
     for seed in experiment.seeds:
         for preset in presets_of(experiment.profile):
             learned, common = experiment.alphas(seed, preset), {"seed": seed, "preset": preset}
-            alphas += [
-                {**common, "normalise": learned.normalise, "module": module,
-                 "values": [round(float(a), 6) for a in values]}
-                for module, values in learned.weights.items()
-            ]  # fmt: skip
-            curves += [
-                {**common, "step": e["step"], "loss": round(e["loss"], 5),
-                 "alpha_mean": [round(a, 5) for a in e["alpha_mean"]],
-                 "alpha_moved": round(e["alpha_moved"], 6)}
-                for e in learned.history
-            ]  # fmt: skip
+            for module, values in learned.weights.items():
+                rounded = [round(float(a), 6) for a in values]
+                alphas.append({**common, "normalise": learned.normalise, "module": module,
+                               "values": rounded})  # fmt: skip
+            for e in learned.history:
+                means, moved = [round(a, 5) for a in e["alpha_mean"]], round(e["alpha_moved"], 6)
+                curves.append({**common, "step": e["step"], "loss": round(e["loss"], 5),
+                               "alpha_mean": means, "alpha_moved": moved})  # fmt: skip
     return {"alphas": alphas, "curves": curves}
 
 
@@ -136,15 +125,12 @@ def _skills(experiment: Experiment) -> list[dict]:
     ]
 
 
-# --- from the command line ----------------------------------------------------------------------
-
-
 def adapted_profile(
     profile: str | Path, study: str, tests: str | None = None, **options
 ) -> Profile:
     """A profile with options of `Profile.adapted`; ``tests`` are names with commas, e.g. mawps.
 
-    A real base on a CPU is cut down. Raises SoupError for unknown methods and tests.
+    Raises SoupError for unknown methods and tests.
     """
     judges = {name: task.judge for name, task in catalogue().tasks.items() if task.judge}
     wanted = tests.split(",") if tests else []
@@ -177,8 +163,7 @@ def reproduce_real(
 ) -> dict:  # fmt: skip
     """Run a profile without notebooks, print its table and return the results.
 
-    Data come from the mirror that ``LORASOUPS_HUB_MIRROR`` names, or from the Hub; the arguments
-    are those of `open_experiment`.
+    Data come from the mirror that ``LORASOUPS_HUB_MIRROR`` names, or from the Hub.
     """
     experiment = open_experiment(profile, study, seeds, out, force, **options)
     p = experiment.profile

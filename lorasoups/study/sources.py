@@ -101,10 +101,9 @@ def load_skill(place: str, source: Source) -> LoRA:
     lora = load_lora(folder)
     trained_on, base = (Path(name).name.lower() for name in (lora.base_model, source.name))
     if trained_on not in ("", base):
-        raise SoupError(
-            f"trained on {lora.base_model}, the study's base is {source.name}: skill LoRA {place}; "
-            "if they are the same, correct base_model_name_or_path in its adapter_config.json"
-        )
+        what = f"trained on {lora.base_model}, the study's base is {source.name}"
+        cure = "if they are the same, correct base_model_name_or_path in its adapter_config.json"
+        raise SoupError(f"{what}: skill LoRA {place}; {cure}")
     for module in lora.modules:
         try:
             linear_layer(source.model, module, [lora])

@@ -1,7 +1,6 @@
 """The stages of a study: train skills, learn alphas, generate and judge answers.
 
-Every stage writes an artifact named by the hash of everything that determines it (`store`):
-notebooks share work, a second run reuses it and an interrupted one goes on where it stopped.
+Every stage writes an artifact named by the hash of everything that determines it (`store`).
 """
 
 import json
@@ -46,13 +45,10 @@ class Skill:
 
 
 class Stages:
-    """The stages of one profile, with its folders, its store and its base model.
+    """The stages of one profile (also a name, for a ``study``), with its store and base model.
 
-    Args:
-        profile: a `Profile`, or what `load_profile` reads for the ``study``.
-        seeds: how many seeds ``0 .. seeds - 1`` belong to the run.
-        out: folder for results, figures and cache; empty: the project itself.
-        fresh: stages (``skill``, ``alphas``, ...) that are built again although they are stored.
+    The run has seeds ``0 .. seeds - 1``. Results, figures and cache go to ``out``, by default the
+    project; ``fresh`` stages (``skill``, ``alphas``, ...) are built again although they are stored.
     """
 
     def __init__(
@@ -111,8 +107,8 @@ class Stages:
     def data_mix(self, name: str, seed: int) -> Skill:
         """One LoRA on the data of all skills: ``data_mix``, or ``data_mix_2r`` of rank k r.
 
-        It takes the steps of all skills together; a skill that is trained n times as long as
-        another has its rows n times (rounded down) in the mix. Under ``epochs`` each row is once.
+        It takes the steps of all skills; a skill that is trained n times as long as another has
+        its rows n times (rounded down) in the mix. Under ``epochs`` each row is once.
         """
         p, config = self.profile, self.profile.training
         steps = {skill: self._config(skill).steps for skill in p.skills}
@@ -123,10 +119,7 @@ class Stages:
         return self._trained(name, rows, replace(config, steps=sum(steps.values()), **larger), seed)
 
     def fresh_lora(self, seed: int) -> Skill:
-        """A new LoRA on exactly the rows, batches and steps that the alphas are learned with.
-
-        The control of "The Appeal and Reality of Recycling LoRAs" (arXiv 2602.12323).
-        """
+        """A new LoRA on exactly the alphas' rows, batches and steps (see arXiv 2602.12323)."""
         rows, a = self.alpha_rows(seed), self.profile.alphas
         steps = math.ceil(a.epochs * len(rows) / a.batch_size)
         config = replace(self.profile.training, steps=steps, batch_size=a.batch_size)
@@ -168,9 +161,9 @@ class Stages:
         return self._skills.setdefault((name, seed), Skill(load_lora(folder / "adapter"), log))
 
     def alpha_rows(self, seed: int, share: float = 0.0, skills: Sequence[str] = ()) -> list[dict]:
-        """5 % of each skill's own training data, drawn by the seed; never the target task's.
+        """A share of each skill's training data, drawn by the seed; never the target task's.
 
-        ``share``: another share than the profile's; ``skills``: only these skills' data.
+        ``share`` replaces the profile's (5 %); ``skills``: only these skills' data.
         """
         rng, share = random.Random(f"alpha data {seed}"), share or self.profile.alphas.share
         rows = {name: self.encoded(name) for name in self.profile.skills}
@@ -213,15 +206,15 @@ class Stages:
         return Alphas.from_json(folder / "alphas.json"), loss
 
     def alphas(self, seed: int, preset: str = "ours") -> Alphas:
-        """CAT's alphas: ``ours`` (the grid's choice), ``global`` (the same, one alpha per LoRA),
-        ``lr0`` (its start), ``released``."""
+        """CAT's alphas of a preset (see `preset_options`)."""
         return self._learn(seed, self.preset_options(preset))[0]
 
     def _learn(self, seed: int, options: dict) -> tuple[Alphas, float]:
         return self.learn(self.loras(seed), self.alpha_rows(seed), options, seed)
 
     def preset_options(self, preset: str) -> dict:
-        """The arguments of `learn_alphas` that a preset stands for."""
+        """Arguments of `learn_alphas`: ``ours`` (the grid's choice), ``global`` (the same, one
+        alpha per LoRA), ``lr0`` (its start), ``released``."""
         if preset == "released":
             return {"preset": "released"}
         best = next(entry for entry in self.grid if entry["chosen"])
@@ -235,10 +228,7 @@ class Stages:
 
     @cached_property
     def grid(self) -> list[dict]:
-        """Every point of the grid on the first seed, with its held-out skill loss.
-
-        The lowest loss is ``chosen``; the target task plays no part in it.
-        """
+        """Every point of the grid on the first seed; the least held-out loss is ``chosen``."""
         entries = []
         for values in self.profile.alphas.grid:
             entry = {"seed": self.seeds[0], **dict(zip(POINT, values, strict=True))}
@@ -275,9 +265,9 @@ class Stages:
     ) -> list[dict]:  # fmt: skip
         """Answers to one test set, in its order: its judge's ``{text, outcome, value, ...}``.
 
-        ``outcome`` is ``ok`` where the answer is right. ``changed_model`` yields the model to
-        generate with, ``adapter`` is the adapter's digest (None: the base); ``items`` replace the
-        task's (few-shot prompts); ``more`` names the artifact too.
+        ``outcome`` is ``ok`` where right. ``changed_model`` yields the model to generate with,
+        ``adapter`` is the adapter's digest (None: the base); ``items`` replace the task's (few-shot
+        prompts); ``more`` names the artifact too.
         """
         p, judge = self.profile, JUDGES[self.profile.judge(task)]
         items = self.items(task) if items is None else items

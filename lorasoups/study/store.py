@@ -1,21 +1,21 @@
 """A store of artifacts, each named by the hash of everything that determines it.
 
-A stage (train a skill, learn alphas, merge, evaluate) is a function that writes files into an
-empty folder. Its artifact is ``<root>/<stage>/<key>/``: the files and, written last, a manifest
-with their sha256 and sizes. A second run reuses a sound artifact, an interrupted one leaves
-nothing that could be mistaken for it, a damaged one is put aside and built again. Several
+A stage (train a skill, learn alphas, merge, evaluate) writes files into an empty folder. Its
+artifact is ``<root>/<stage>/<key>/``: the files and, written last, a manifest with their sha256
+and sizes. A sound artifact is reused, a damaged one is put aside and built again. Several
 processes of one run build together: rank 0 looks, locks and writes, the others compute along.
 """
 
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -27,8 +27,8 @@ from lorasoups.files import DISK_FULL, disk_errors, ensure_folder, sha256_file, 
 from lorasoups.models import processes
 
 VERSIONS = {"skill": 1, "alphas": 1, "merge": 1, "lorahub": 1, "xlora": 1, "evaluate": 1}
-"""Raise a stage's number when its code gives other numbers for the same inputs: older artifacts
-are then not found and are built again. tests/golden fails when numbers change under one version."""
+"""Raise a stage's number when its code gives other numbers for the same inputs (tests/golden sees
+it): older artifacts are then built again."""
 MANIFEST, SCHEMA = "MANIFEST.json", 1
 LIBRARIES = ("torch", "transformers", "peft", "safetensors")
 ALONE = ("merge", "lorahub")  # stages that rank 0 builds while the others wait
@@ -85,28 +85,26 @@ class Store:
 
         ``inputs`` are plain JSON values: everything that determines the result.
         ``make(folder, scratch)`` writes the files into ``folder``; ``scratch`` survives a kill and
-        is removed after success (for checkpoints). With ``force`` a sound artifact is built again,
-        and replaced only when the new one is complete.
-
-        Raises SoupError: bad inputs; no space or no permission; nothing written; processes that
-        mean different artifacts. What ``make`` raises goes through. Nothing half-built is left.
+        is removed after success (for checkpoints). ``force`` replaces a sound artifact, once the
+        new one is complete. Raises SoupError: bad inputs; no space or no permission; nothing
+        written; processes that mean different artifacts; and what ``make`` raises.
         """
         folder = self.path(stage, inputs)
         names = processes.gather(folder.name)
         if others := [rank for rank, name in enumerate(names) if name != names[0]]:
-            raise SoupError(
-                f"processes 0 and {others[0]} mean different artifacts of {stage}: base, data, "
-                "library versions or hardware (bfloat16) differ; run on machines of one kind"
-            )
+            what = f"processes 0 and {others[0]} mean different artifacts of {stage}"
+            why = "base, data, library versions or hardware (bfloat16) differ"
+            raise SoupError(f"{what}: {why}; run on machines of one kind")
         if processes.is_main():
-            told = []  # whether the others know that there is something to compute together
+            waiting = True  # for word whether there is something to compute together
 
             def make_together(target: Path, scratch: Path) -> None:
-                told.append(processes.broadcast(True))
+                nonlocal waiting
+                waiting = not processes.broadcast(True)
                 make(target, scratch)
 
             self._build(folder, stage, inputs, make if stage in ALONE else make_together, force)
-            if not told:
+            if waiting:
                 processes.broadcast(False)
         elif processes.broadcast():
             with tempfile.TemporaryDirectory() as aside:  # what other ranks write is dropped
@@ -126,11 +124,11 @@ class Store:
                     folder.rename(aside)
                 what = f"artifact {name} is damaged ({damage}); put aside as {aside}, built again"
                 warnings.warn(what, stacklevel=4)
-            if force or not folder.exists():
-                try:
+            try:
+                if force or not folder.exists():
                     _make(folder, stage, inputs, make)
-                finally:
-                    _remove_leftovers(folder)
+            finally:
+                _remove_leftovers(folder)
 
 
 def _make(folder: Path, stage: str, inputs: Mapping, make: Make) -> None:
@@ -142,11 +140,10 @@ def _make(folder: Path, stage: str, inputs: Mapping, make: Make) -> None:
     try:
         make(temporary, scratch)
     except Exception as error:  # one line for a full disk, which libraries wrap in their own errors
-        phrases = ("No space left", "File too large")
-        full = getattr(error, "errno", None) in DISK_FULL or any(p in str(error) for p in phrases)
-        if not full:
-            raise
-        raise DiskError(f"cannot write, the disk is full: {folder}; free some space") from error
+        full = re.search("No space left|File too large", str(error))
+        if full or getattr(error, "errno", None) in DISK_FULL:
+            raise DiskError(f"cannot write, the disk is full: {folder}; free some space") from error
+        raise
     manifest = {"schema": SCHEMA, "stage": stage, "key": key(stage, inputs), "inputs": inputs,
                 "version": VERSIONS[stage], "files": _files(temporary, stage),
                 "seconds": round(time.monotonic() - started, 3)}  # fmt: skip
@@ -162,20 +159,15 @@ def _beside(folder: Path, suffix: str) -> Path:
     return folder.with_name(f"{folder.name}.{suffix}")
 
 
-@contextmanager
-def _lock(folder: Path, name: str) -> Iterator[None]:
+def _lock(folder: Path, name: str) -> AbstractContextManager:
     """One builder per key. The system's own file lock ends with its holder, even a killed one."""
     lock = FileLock(str(_beside(folder, "lock")))
     with disk_errors(folder.parent):
         try:
-            lock.acquire(timeout=0)
+            return lock.acquire(timeout=0)
         except Timeout:
-            warnings.warn(f"another process builds {name}; waiting for it", stacklevel=5)
-            lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
+            warnings.warn(f"another process builds {name}; waiting for it", stacklevel=4)
+            return lock.acquire()
 
 
 def _remove_leftovers(folder: Path) -> None:
@@ -201,7 +193,7 @@ def _files(folder: Path, stage: str) -> dict[str, dict[str, Any]]:
 
 
 def _damage(folder: Path, full_key: str) -> str | None:
-    """What is wrong with a stored artifact, or None. Only files in the manifest count."""
+    """What is wrong with an artifact, or None. Only files in the manifest count."""
     try:
         manifest = json.loads((folder / MANIFEST).read_bytes())
         if manifest["key"] != full_key:
@@ -222,8 +214,6 @@ def _wait_for(manifest: Path) -> None:
     until = time.monotonic() + SEEN_WITHIN_S
     while not manifest.is_file():
         if time.monotonic() > until:
-            raise SoupError(
-                f"process {processes.rank()} does not see what process 0 wrote: {manifest}; "
-                "give --out a folder that all machines share"
-            )
+            what = f"process {processes.rank()} does not see what process 0 wrote: {manifest}"
+            raise SoupError(f"{what}; give --out a folder that all machines share")
         time.sleep(0.2)

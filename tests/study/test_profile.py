@@ -6,12 +6,12 @@ from lorasoups.errors import SoupError
 from lorasoups.study.methods import methods_for, methods_of
 from lorasoups.study.profile import (
     CPU_LIMIT,
+    CPU_NOTE,
     CPU_STEPS,
     FOLDER,
     SHIPPED,
     STUDIES,
     Profile,
-    cpu_note,
     load_profile,
 )
 from lorasoups.study.run import adapted_profile, tasks_of
@@ -136,7 +136,7 @@ def test_a_gpu_takes_the_whole_profile_and_a_cpu_a_cut_one():
     assert small.adapted() == small
     assert set(small.adapted(base="base", limit=7).n_test.values()) == {7}
     cut = small.adapted(device="cpu")
-    assert cut.n_test["gsm_hard"] == CPU_LIMIT and cut.note == cpu_note(CPU_STEPS)
+    assert cut.n_test["gsm_hard"] == CPU_LIMIT and cut.note == CPU_NOTE.format(CPU_STEPS)
     assert cut.training.steps < small.training.steps
     assert cut.training.lora_alpha == small.training.lora_alpha
     with pytest.raises(SoupError, match="--limit -1"):

@@ -10,12 +10,13 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from lorasoups.results.file import load_results
 from lorasoups.run import cli
-from lorasoups.study.profile import CPU_STEPS, cpu_note, load_profile
+from lorasoups.study import profile as profiles
+from lorasoups.study.profile import CPU_STEPS, load_profile
 from lorasoups.study.run import Experiment
 from lorasoups.tasks.real import tasks as real_tasks
 from lorasoups.tasks.real.hub import MIRROR_VARIABLE
 
-CPU_NOTE = cpu_note(CPU_STEPS)
+CPU_NOTE = profiles.CPU_NOTE.format(CPU_STEPS)
 
 
 @pytest.fixture(scope="module")
