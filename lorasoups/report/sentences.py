@@ -51,18 +51,14 @@ def _differences(results: Results, entries: Mapping[str, Entry], unit: str = " p
     return "; ".join(f"{label(m, results)} {_difference(e, unit)}" for m, e in entries.items())
 
 
-# --- a study ------------------------------------------------------------------------------------
-
-
 def against(results: Results, *methods: str) -> str:
     """CAT against other methods, a sentence each."""
-    entries = compared(results, methods)
-    return " ".join(
-        f"CAT is {verdict(entries[m])} {label(m, results)}: {_difference(entries[m])}."
-        if m in entries
-        else f"CAT was not compared with {label(m, results)}."
-        for m in methods
-    )
+    said, entries = [], compared(results, methods)
+    for m in methods:
+        name, e = label(m, results), entries.get(m)
+        known = e and f"CAT is {verdict(e)} {name}: {_difference(e)}."
+        said.append(known or f"CAT was not compared with {name}.")
+    return " ".join(said)
 
 
 def against_skills(results: Results) -> str:
@@ -72,8 +68,8 @@ def against_skills(results: Results) -> str:
 
 def against_data_mix(results: Results) -> str:
     """CAT against training on all the data."""
-    names = compared(results, ("data_mix", "data_mix_2r"))
-    return against(results, *names) or "DATA-MIX was not evaluated."
+    mixes = compared(results, ("data_mix", "data_mix_2r"))
+    return against(results, *mixes) or "DATA-MIX was not evaluated."
 
 
 def against_searched(results: Results) -> str:
@@ -134,8 +130,7 @@ def controls(results: Results) -> str:
     if not entries:
         return "No control was evaluated."
     beaten = f"{len(_by_verdict(entries)[ABOVE])} of {len(entries)} controls"
-    shown = _differences(results, entries)
-    return f"Learned alphas are above {beaten}; CAT minus each: {shown}."
+    return f"Learned alphas are above {beaten}; CAT minus each: {_differences(results, entries)}."
 
 
 def alphas_moved(results: Results) -> str:
@@ -144,18 +139,15 @@ def alphas_moved(results: Results) -> str:
         return ""
     steps = pd.DataFrame(results["curves"]).sort_values("step", kind="stable")
     last = steps.groupby(["preset", "seed"], sort=False)[["alpha_moved", "step"]].last()
-    parts = [
+    parts = ", ".join(
         f"{np.mean(ends['alpha_moved']):.4f} after {ends['step'].max()} steps ({preset})"
         for preset, ends in last.groupby("preset", sort=False)
-    ]
-    return f"An alpha moved from its start by, on average: {', '.join(parts)}."
+    )
+    return f"An alpha moved from its start by, on average: {parts}."
 
 
 def objective_and_target(results: Results) -> str:
-    """Whether the tried soups with less held-out skill loss also solve more of the target.
-
-    Spearman's rank correlation over what was tried (one seed); the target was evaluated afterwards.
-    """
+    """Whether less held-out skill loss goes with more solved problems, over the sweep's soups."""
     tried = [e for e in results["sweep"] if "target_accuracy" in e]
     if len(tried) < 3:
         return "The sweep is too small to compare its skill losses with the target."
@@ -163,11 +155,9 @@ def objective_and_target(results: Results) -> str:
     rho = spearmanr(np.negative(loss), solved).statistic
     if not math.isfinite(rho):
         return "All soups of the sweep solve the same share of the target."
-    chosen = next(e for e in tried if e["chosen"])
-    best = max(tried, key=lambda e: e["target_accuracy"])
+    ends = next(e for e in tried if e["chosen"]), max(tried, key=lambda e: e["target_accuracy"])
     chosen, best = (
-        f"(loss {e['heldout_loss']:.4f}) solves {percent(e['target_accuracy'])} %"
-        for e in (chosen, best)
+        f"(loss {e['heldout_loss']:.4f}) solves {percent(e['target_accuracy'])} %" for e in ends
     )
     return (
         f"Over the {len(tried)} soups of the sweep, the rank correlation of less held-out skill "
@@ -191,15 +181,13 @@ def skills_kept(results: Results) -> str:
 
 def holds(results: Results) -> dict[str, bool]:
     """The parts of the paper's claim, each true only where its paired interval excludes 0."""
-    parts = {
+    rivals = {
         "CAT above each single skill": reading.skills(results),
         "CAT above every static merge": static_merges(results),
         "CAT above data mixing": ["data_mix"],
     }
-    held = {
-        part: _by_verdict(compared(results, methods))[ABOVE] == methods != []
-        for part, methods in parts.items()
-    }
+    beaten = {part: _by_verdict(compared(results, rivals[part]))[ABOVE] for part in rivals}
+    held = {part: beaten[part] == rivals[part] != [] for part in rivals}
     if results["superlinearity"]:
         held["super-linear gain"] = verdict(results["superlinearity"]) == ABOVE
     return held
@@ -212,11 +200,11 @@ def summary(results: Results) -> str:
         return "The paper's claim is not tested in this experiment."
     parts = holds(results)
     yes, no = (", ".join(p for p, held in parts.items() if held is want) for want in (True, False))
-    claim = f"The claim holds in part: {yes}; not shown: {no}"
-    if not no:
-        claim = f"The claim holds here: {yes}"
-    elif not yes:
-        claim = f"No part of the claim is shown here ({no})"
+    claim = (
+        f"The claim holds here: {yes}" if not no
+        else f"The claim holds in part: {yes}; not shown: {no}" if yes
+        else f"No part of the claim is shown here ({no})"
+    )  # fmt: skip
     return f"{claim}. CAT solves {percent(cat.mean)} % of {cat.n} problems."
 
 
@@ -249,9 +237,6 @@ def all_sentences(results: Results) -> str:
     return "\n".join(f"- {sentence}" for sentence in sentences if sentence)
 
 
-# --- an ablation --------------------------------------------------------------------------------
-
-
 def against_each(results: Results) -> str:
     """CAT minus each variant, sorted by the difference, and how many remain after Holm."""
     entries = {e["b"]: e for e in sorted(results["comparisons"], key=lambda e: -e["diff"])}
@@ -270,8 +255,8 @@ def against_each(results: Results) -> str:
 
 def along(results: Results, curve: str, what: str) -> str:
     """The two ends and the best point of one curve."""
-    points = [(x, estimate(results, m)) for x, m in reading.places(results)[curve]]
-    points = [(x, e) for x, e in points if e]
+    places = reading.places(results)[curve]
+    points = [(x, e) for x, method in places if (e := estimate(results, method))]
     best = max(points, key=lambda point: point[1].mean)
     shown = ", ".join(
         f"{percent(e.mean)} % {interval(e.lo, e.hi)} at {what} {x:g}"
@@ -282,11 +267,9 @@ def along(results: Results, curve: str, what: str) -> str:
 
 def moved(results: Results, curve: str, small: float = 0.01) -> str:
     """At which learning rates the alphas stay where they start."""
-    points = [
-        (x, np.mean(distances))
-        for x, method in reading.places(results)[curve]
-        if (distances := reading.extras(results, method, "alpha_moved"))
-    ]
+    places = reading.places(results)[curve]
+    distances = [(x, reading.extras(results, method, "alpha_moved")) for x, method in places]
+    points = [(x, np.mean(values)) for x, values in distances if values]
     still = [x for x, distance in points if distance < small]
     ends = ", ".join(f"{distance:.4f} at {x:g}" for x, distance in (points[0], points[-1]))
     less = f"up to lr {max(still, default=0):g} they move less than {small:g} on average"
@@ -310,17 +293,13 @@ def valley(results: Results) -> str:
     """Where on the plane the loss is lowest and where the target is solved best."""
     rows = reading.rows(results)
     lowest = min(rows, key=lambda row: row["extra"]["heldout_loss"])
-    best = max(rows, key=lambda row: row["accuracy"])
     lowest, best = (
         "({alpha_1:.1f}, {alpha_2:.1f}), where the loss is {heldout_loss:.3f} and "
         "{solved} % are solved".format(solved=percent(row["accuracy"]), **row["extra"])
-        for row in (lowest, best)
+        for row in (lowest, max(rows, key=lambda row: row["accuracy"]))
     )
     most = f"most of the target is solved at {best} (one seed, {rows[0]['n']} problems)"
     return f"The held-out skill loss is lowest at {lowest}; {most}."
-
-
-# --- tests of a real model ----------------------------------------------------------------------
 
 
 def composed_tests(results: Results) -> list[str]:
@@ -374,7 +353,7 @@ def legible(results: Results) -> str:
     verdicts = {task: _apart(results, task) for task in tests}
     yes = [task for task in tests if all(verdicts[task][m][0] == ABOVE for m in single)]
     no = ", ".join(task for task in tests if task not in yes)
-    shown = f"The soup is above the base and every single skill on {', '.join(yes)}"
     if not yes:
         return f"That the soup is above its skills is not shown on {no}."
+    shown = f"The soup is above the base and every single skill on {', '.join(yes)}"
     return f"{shown}; not shown on {no}." if no else f"{shown}."

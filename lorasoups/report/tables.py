@@ -4,7 +4,7 @@
 """
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -46,6 +46,18 @@ def headline(results: Results) -> pd.DataFrame:
 def _best(results: Results, methods: Iterable[str], n: int = 1) -> list[str]:
     """The ``n`` methods that solve most of the target, best first."""
     return sorted(methods, key=lambda m: -estimate(results, m).mean)[:n]
+
+
+def _methods(results: Results) -> list[str]:
+    return [m for members in reading.methods(results).values() for m in members]
+
+
+def _cell(e: Estimate) -> str:
+    return f"{percent(e.mean)} {interval(e.lo, e.hi)}"
+
+
+def _cells(results: Results, methods: Iterable[str]) -> dict[str, str]:
+    return {label(m, results): _cell(e) for m in methods if (e := estimate(results, m))}
 
 
 def short(results: Results, best: int = 3) -> pd.DataFrame:
@@ -90,22 +102,14 @@ def _p(p: float | None) -> str:
 
 def outcomes(results: Results, task: str) -> pd.DataFrame:
     """How many answers to a test were ``ok`` or failed in some way, all seeds together."""
-    counts: dict[str, Counter] = {}
+    counts: dict[str, Counter] = defaultdict(Counter)
     for row in reading.rows(results, task=task):
-        counts.setdefault(row["method"], Counter()).update(row["outcomes"])
+        counts[row["method"]].update(row["outcomes"])
     names = sorted(set().union(*counts.values()), key=lambda name: (name != "ok", name))
     return pd.DataFrame(
         {task: label(method, results)} | {name: count[name] for name in names}
         for method, count in counts.items()
     )
-
-
-def _cell(e: Estimate) -> str:
-    return f"{percent(e.mean)} {interval(e.lo, e.hi)}"
-
-
-def _methods(results: Results) -> list[str]:
-    return [m for members in reading.methods(results).values() for m in members]
 
 
 def tasks(results: Results) -> pd.DataFrame:
@@ -170,7 +174,6 @@ def provenance(results: Results) -> pd.DataFrame:
 
 
 def _data(info: Mapping) -> str:
-    """What is known of a data file."""
     part = f", not the whole set: {info['note']}" if info.get("complete") is False else ""
     instead = f", STAND-IN for {info['stand_in_for']}" if info.get("stand_in_for") else ""
     return f"{info['rows']} of {info['of']} rows from {info['origin']}{instead}{part}"
@@ -182,16 +185,12 @@ def studies(known: Known) -> pd.DataFrame:
               "knots@delta/w1", "lego@delta/w1", "cat")  # fmt: skip
     columns = []
     for name in (name for name in STUDIES if name in known):
-        of_skills = [estimate(known[name], skill).mean for skill in reading.skills(known[name])]
+        results = known[name]
+        of_skills = [estimate(results, skill).mean for skill in reading.skills(results)]
         best = {"best single skill": percent(max(of_skills, default=0.0))}
-        cells = _cells(known[name], ["base"]) | best | _cells(known[name], rivals)
+        cells = _cells(results, ["base"]) | best | _cells(results, rivals)
         columns.append(pd.Series(cells, name=name.replace("_", " ")))
-    frame = pd.DataFrame(columns).T.fillna("-")
-    return frame.rename_axis("method").reset_index()
-
-
-def _cells(results: Results, methods: Iterable[str]) -> dict[str, str]:
-    return {label(m, results): _cell(e) for m in methods if (e := estimate(results, m))}
+    return pd.DataFrame(columns).T.fillna("-").rename_axis("method").reset_index()
 
 
 def against_paper(results: Results) -> pd.DataFrame:
@@ -225,14 +224,12 @@ def against_paper(results: Results) -> pd.DataFrame:
          f"{config['density']:g}, weights 1/k and 1.0, factor-wise and on the delta",
          "both variants are reported"),
         ("seeds", "unknown", str(len(config["seeds"])), "an interval needs several"),
-        *((f"{label(m, results)}, % solved", f"{accuracy}*",
-           _cell(e) if e else "-",
+        *((f"{label(m, results)}, % solved", f"{accuracy}*", _cell(e) if e else "-",
            "another base and task: compare the order, not the numbers")
           for m, accuracy in PAPER_GSM_HARD.items() for e in [estimate(results, m)]),
         ("CAT over data mixing", "+12 % (relative, average)", _relative(results, "data_mix"),
          "the paper averages over its tasks"),
-        ("CAT over model merging", "+43 % (relative, average)",
-         _relative(results, *best),
+        ("CAT over model merging", "+43 % (relative, average)", _relative(results, *best),
          "the paper averages over tasks and merges; here against the best static merge"),
     ]  # fmt: skip
     return pd.DataFrame(lines, columns=["what", "paper", "this kit", "why different"])
@@ -271,9 +268,9 @@ def _results_block(mini: Known) -> list[str]:
 
 def _real_block(small: Known) -> list[str]:
     results = small["hard_math"]
-    config, device = results["config"], results["provenance"]["device"]
-    tests = sentences.composed_tests(results)
+    config, tests = results["config"], sentences.composed_tests(results)
     said = [f"- {sentences.on_test(results, t)} {sentences.gains(results, t)}" for t in tests]
+    device = results["provenance"]["device"]
     note = f"{config['base']}, {device}. {config['note'] or 'Whole profile'}."
     return [note, markdown(tasks(results)), "\n".join(said), sentences.legible(results)]
 

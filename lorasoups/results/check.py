@@ -11,7 +11,7 @@ from typing import Any
 from lorasoups.errors import SoupError
 from lorasoups.paths import Folders
 from lorasoups.results import stats
-from lorasoups.results.file import read_results
+from lorasoups.results.file import find, read_results
 from lorasoups.results.reading import Results, matrix, pair
 
 CLOSE = 1e-9  # the same code on the same verdicts; only a library's last digits may change
@@ -68,7 +68,7 @@ def derived(name: str, results: Results) -> Iterator[Finding]:
     rows, comparisons = results["rows"], results["comparisons"]
     checked = {
         f"{len(rows)} rows": [text for row in rows for text in _row(results, row)],
-        f"{len(comparisons)} comparisons": [*_comparisons(results), *_left_out(results)],
+        f"{len(comparisons)} comparisons": list(_comparisons(results)),
     }
     if results["superlinearity"]:
         checked["super-linearity"] = list(_superlinearity(results))
@@ -99,8 +99,9 @@ def _row(results: Results, row: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _comparisons(results: Results) -> Iterator[str]:
-    ps = []
-    for entry in results["comparisons"]:
+    """What is wrong with comparisons; Holm's correction is honest only over all methods."""
+    entries, ps = results["comparisons"], []
+    for entry in entries:
         where = f"{entry['a']} minus {entry['b']}"
         try:
             fresh = vars(stats.paired(*pair(results, entry["task"], entry["a"], entry["b"])))
@@ -110,21 +111,14 @@ def _comparisons(results: Results) -> Iterator[str]:
         ps.append(fresh["p"])
         names = ("diff", "lo", "hi", "p", "wins", *(t for t in ("t_lo", "t_hi") if t in entry))
         yield from _differences(where, entry, fresh, names)
-    if len(ps) == len(results["comparisons"]):
-        for entry, p in zip(results["comparisons"], stats.holm(ps), strict=True):
-            where = f"{entry['a']} minus {entry['b']}"
-            yield from _differences(where, entry, {"p_holm": p}, ["p_holm"])
-
-
-def _left_out(results: Results) -> Iterator[str]:
-    """Holm's correction is honest only over all methods: none may be missing."""
-    compared: dict[tuple[str, str], set[str]] = {}
-    for entry in results["comparisons"]:
-        compared.setdefault((entry["task"], entry["a"]), {entry["a"]}).add(entry["b"])
-    for (task, a), known in compared.items():
-        for method in results["items"].get(task, {}):
-            if method not in known:
-                yield f"{a} minus {method}: not compared"
+    for entry, p in zip(entries, stats.holm(ps) if len(ps) == len(entries) else (), strict=False):
+        yield from _differences(
+            f"{entry['a']} minus {entry['b']}", entry, {"p_holm": p}, ["p_holm"]
+        )
+    for task, a in dict.fromkeys((entry["task"], entry["a"]) for entry in entries):
+        compared = {a, *(entry["b"] for entry in find(entries, task=task, a=a))}
+        left_out = [m for m in results["items"].get(task, {}) if m not in compared]
+        yield from (f"{a} minus {method}: not compared" for method in left_out)
 
 
 def _superlinearity(results: Results) -> Iterator[str]:

@@ -56,10 +56,7 @@ def read_results(path: Path | str) -> dict[str, Any]:
 def load_results(
     profile: str, experiment: str = "hard_math", root: Path | str | None = None
 ) -> dict[str, Any]:
-    """The complete results of one study or ablation, such as ``"manual_qa"`` or ``"lr_sweep"``.
-
-    Raises SoupError if the file is missing, unreadable, not of the schema, or not complete.
-    """
+    """The complete results of one study or ablation, such as ``"manual_qa"`` or ``"lr_sweep"``."""
     path = results_path(profile, experiment, root)
     results = read_results(path)
     if not results["complete"]:
@@ -69,7 +66,7 @@ def load_results(
 
 
 def find(rows: Iterable[Mapping[str, Any]], **filters: Any) -> list[Mapping[str, Any]]:
-    """Rows whose fields equal the filters; a list, tuple or set as filter means "one of".
+    """Rows whose fields equal the filters; a list, tuple or set means "one of".
 
     Raises SoupError if no row has a field of that name (a typo would else find nothing).
     """
@@ -99,11 +96,7 @@ def provenance(*, device: str, cpu: str, threads: int | None = None, **more: Any
 
 
 def git_state(root: Path) -> dict[str, Any] | None:
-    """``{"commit", "dirty"}`` of a checkout, or None without git.
-
-    ``dirty``: a tracked file differs from the commit, apart from what a run itself rewrites
-    (results, figures, executed notebooks).
-    """
+    """``{"commit", "dirty"}`` of a checkout, apart from what a run rewrites; None without git."""
     rewritten = [f":(exclude){folder}" for folder in ("data/results", "figures", "notebooks")]
     status = ["status", "--porcelain", "--untracked-files=no", "--", ".", *rewritten]
     try:

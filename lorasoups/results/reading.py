@@ -117,10 +117,7 @@ def estimate(
 def matrix(
     results: Results, task: str, method: str, view: str = "all", seeds: Iterable[str] = ()
 ) -> np.ndarray:
-    """Verdicts of a method on a view's items, bool [seeds, items]; default all seeds, ascending.
-
-    Raises SoupError if there are no verdicts of this method or seed, or ``views`` lacks the view.
-    """
+    """Verdicts on a view's items, bool [seeds, items]; default all seeds. Raises SoupError."""
     packed = results["items"].get(task, {}).get(method, {})
     seeds = list(seeds) or sorted(packed, key=int)
     if not packed or any(seed not in packed for seed in seeds):
@@ -135,25 +132,20 @@ def matrix(
     return table[:, unpack_verdicts(chosen, n)]
 
 
-def pair(
-    results: Results, task: str, a: str, b: str, view: str = "all"
-) -> tuple[np.ndarray, np.ndarray]:
-    """Verdicts of two methods, bool [seeds, items] each, row i of both from the same seed.
-
-    Raises SoupError if one has no verdicts or they have different seeds.
-    """
+def pair(results: Results, task: str, a: str, b: str) -> tuple[np.ndarray, np.ndarray]:
+    """Verdicts of two methods, bool [seeds, items] each, of the same seeds. Raises SoupError."""
     seeds = [set(results["items"].get(task, {}).get(m, {})) for m in (a, b)]
     if all(seeds) and seeds[0] != seeds[1]:
         raise SoupError(f"different seeds: {a} and {b} on {task}; evaluate both with all seeds")
-    return matrix(results, task, a, view), matrix(results, task, b, view)
+    return matrix(results, task, a), matrix(results, task, b)
 
 
-def against_all(results: Results, task: str, a: str = "cat") -> dict[str, stats.Paired]:
-    """Method ``a`` minus every other method on any test. Raises SoupError like `pair`."""
-    others = [method for method in results["items"].get(task, {}) if method != a]
+def against_all(results: Results, task: str) -> dict[str, stats.Paired]:
+    """CAT minus every other method on any test. Raises SoupError like `pair`."""
+    others = [method for method in results["items"].get(task, {}) if method != "cat"]
     if not others:
         raise SoupError(f"no verdicts: {task}; tests are {', '.join(results['items'])}")
-    return {b: stats.paired(*pair(results, task, a, b)) for b in others}
+    return {other: stats.paired(*pair(results, task, "cat", other)) for other in others}
 
 
 def extras(results: Results, method: str, name: str) -> list[float]:

@@ -29,14 +29,9 @@ def wilson(correct: int, n: int) -> tuple[float, float]:
 
 
 def mcnemar(a: np.ndarray, b: np.ndarray) -> float:
-    """p of the exact two-sided McNemar test of two methods, bool [items]; 1.0 if they never differ.
-
-    Assumes independent items; only those that one method alone gets right say anything.
-    """
-    only_a, only_b = int(np.sum(a & ~b)), int(np.sum(~a & b))
-    if only_a + only_b == 0:
-        return 1.0
-    return float(scipy_stats.binomtest(only_a, only_a + only_b).pvalue)
+    """p of the exact two-sided McNemar test of two methods, bool [items], items independent."""
+    only_a, differ = int(np.sum(a & ~b)), int(np.sum(a ^ b))
+    return float(scipy_stats.binomtest(only_a, differ).pvalue) if differ else 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +55,7 @@ class Paired:
 def paired(a: np.ndarray, b: np.ndarray, resamples: int = RESAMPLES, seed: int = 0) -> Paired:
     """Compare two methods: bool [seeds, items] (or [items]), row i of both from seed i.
 
-    ``seed`` is of the bootstrap. Raises SoupError if shapes differ, are empty, or not bool.
+    Raises SoupError if shapes differ, are empty, or not bool.
     """
     a, b = _verdicts(a, b)
     fields = _contrast(a.astype(np.int8) - b.astype(np.int8), resamples, seed)
@@ -73,8 +68,8 @@ def paired(a: np.ndarray, b: np.ndarray, resamples: int = RESAMPLES, seed: int =
 class Superlinearity(Paired):
     """Whether the soup gains more over the base than its skills do together.
 
-    ``diff`` is ``gain_soup - sum_of_gains``, positive if super-linear; the other fields of `Paired`
-    are of it (``p`` from the bootstrap for one seed too: McNemar's test is of two methods only).
+    ``diff`` is ``gain_soup - sum_of_gains``; the other fields of `Paired` are of it (``p`` is from
+    the bootstrap for one seed too: McNemar's test is of two methods only).
     """
 
     gain_soup: float  # accuracy of the soup minus that of the base
@@ -84,10 +79,9 @@ class Superlinearity(Paired):
 def superlinearity(
     base: np.ndarray, a: np.ndarray, b: np.ndarray, soup: np.ndarray
 ) -> Superlinearity:
-    """Gain of the soup against the sum of the gains of skills a and b, over the base.
+    """The soup's gain over the base against the two skills' gains; arguments as for `paired`.
 
-    All are bool [seeds, items] (or [items]) of the same items; the base may be [1, items]. Raises
-    SoupError like `paired`.
+    The base may be [1, items]: one run for all seeds.
     """
     if np.ndim(base) == 2 and len(base) == 1:
         base = np.broadcast_to(base, (len(np.atleast_2d(soup)), base.shape[1]))
