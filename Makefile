@@ -37,7 +37,7 @@ quick: venv
 	$(PYTEST) -m "not notebooks and not slow"
 
 gpu: venv
-	$(PY) -m lorasoups gpu
+	$(PY) tests/benchmarks/gpu.py
 
 bench: venv
 	$(PY) -m pytest tests/benchmarks -q -s

