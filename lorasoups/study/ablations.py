@@ -144,8 +144,7 @@ def _best_of(stages: Stages, seed: int, normalise: str) -> Soup:
 
 def _of_alphas(stages: Stages) -> list[Variant]:
     kinds = dict.fromkeys(point[0] for point in stages.profile.alphas.grid)
-    average = partial(weighted, weight=1 / len(stages.profile.skills))
-    draws = range(DRAWS)
+    average, draws = partial(weighted, weight=1 / len(stages.profile.skills)), range(DRAWS)
     return [
         OUR_CAT,
         Variant("uniform", "uniform, 1/k", average),
@@ -199,8 +198,7 @@ def _fresh(stages: Stages, seed: int) -> Soup:
 
 
 def _of_random_loras(stages: Stages) -> list[Variant]:
-    skills = stages.profile.skills
-    every = range(len(skills))
+    skills, every = stages.profile.skills, range(len(stages.profile.skills))
     return [
         OUR_CAT,
         Variant("random_both", "both random", _replaced(gaussian_like, every)),

@@ -96,7 +96,7 @@ class Store:
             why = "base, data, library versions or hardware (bfloat16) differ"
             raise SoupError(f"{what}: {why}; run on machines of one kind")
         if processes.is_main():
-            waiting = True  # for word whether there is something to compute together
+            waiting = True  # the others, for whether there is something to compute together
 
             def make_together(target: Path, scratch: Path) -> None:
                 nonlocal waiting
