@@ -4,7 +4,6 @@ import json
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from datetime import UTC, datetime
 
 import numpy as np
@@ -94,7 +93,9 @@ class Collector:
             return []
         cat, entries = self._matrix(task, CAT), []
         for name in [m for t, m in self._right if t == task and m != CAT]:
-            numbers = asdict(stats.paired(cat, self._matrix(task, name)))
+            pair = stats.paired(cat, self._matrix(task, name))
+            kept = ("diff", "lo", "hi", "p", "wins", "t_lo", "t_hi")
+            numbers = {number: getattr(pair, number) for number in kept}
             entries.append({"task": task, "a": CAT, "b": name, **numbers})
         for entry, p in zip(entries, stats.holm([e["p"] for e in entries]), strict=True):
             entry["p_holm"] = p
