@@ -117,9 +117,8 @@ def super_linear(results: Results) -> str:
     neither = "Neither super- nor sub-linear, as far as these data tell"
     says = {ABOVE: "Super-linear", BELOW: "Sub-linear", OPEN: neither}[verdict(gain)]
     return (
-        f"{says}: the soup gains {100 * gain['gain_soup']:+.1f} points over the "
-        f"base, its skills {100 * gain['sum_of_gains']:+.1f} together; the difference is "
-        f"{_difference(gain)}."
+        f"{says}: the soup gains {100 * gain['gain_soup']:+.1f} points over the base, its skills "
+        f"{100 * gain['sum_of_gains']:+.1f} together; the difference is {_difference(gain)}."
     )
 
 
@@ -282,11 +281,11 @@ def stable(results: Results) -> str:
     by_skill = dict(zip(reading.skills(results), reading.correlations(results), strict=True))
     if not all(by_skill.values()):
         return "One seed: nothing can be said about stability."
-    parts = [
+    parts = ", ".join(
         f"{skill} {np.mean(rhos):+.2f} (from {min(rhos):+.2f} to {max(rhos):+.2f})"
         for skill, rhos in by_skill.items()
-    ]
-    return f"Rank correlation of the alphas between two seeds, over modules: {', '.join(parts)}."
+    )
+    return f"Rank correlation of the alphas between two seeds, over modules: {parts}."
 
 
 def valley(results: Results) -> str:
@@ -320,12 +319,10 @@ def _apart(results: Results, task: str) -> dict[str, tuple[str, float]]:
 
 def on_test(results: Results, task: str) -> str:
     """CAT on one test: how much it solves, what it is told apart from (after Holm's correction)."""
-    cat, apart = estimate(results, "cat", task), _apart(results, task)
-    by = {
-        v: [f"{label(m, results)} ({100 * diff:+.1f})" for m, (w, diff) in apart.items() if w == v]
-        for v in (ABOVE, BELOW, OPEN)
-    }
-    shown = "; ".join(f"{v} {', '.join(names)}" for v, names in by.items() if names)
+    cat, by = estimate(results, "cat", task), {ABOVE: [], BELOW: [], OPEN: []}
+    for method, (says, diff) in _apart(results, task).items():
+        by[says].append(f"{label(method, results)} ({100 * diff:+.1f})")
+    shown = "; ".join(f"{says} {', '.join(names)}" for says, names in by.items() if names)
     return (
         f"**{task}**, {reading.seeds_text(results)}: CAT solves {percent(cat.mean)} % "
         f"{interval(cat.lo, cat.hi)} of {cat.n} problems. In points it is {shown}."
@@ -337,8 +334,8 @@ def gains(results: Results, task: str) -> str:
     skills = reading.skills(results)
     if len(skills) != 2:
         raise SoupError(f"{len(skills)} skills: super-linearity is asked of two; leave it out")
-    tables = [reading.matrix(results, task, name) for name in ("base", *skills, "cat")]
-    gain = stats.superlinearity(*tables)
+    methods = ("base", *skills, "cat")
+    gain = stats.superlinearity(*(reading.matrix(results, task, method) for method in methods))
     word = {ABOVE: "more than", BELOW: "less than", OPEN: OPEN}[verdict(vars(gain))]
     return (
         f"On {task} CAT gains {100 * gain.gain_soup:+.1f} points over the base, its skills alone "

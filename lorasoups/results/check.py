@@ -112,9 +112,8 @@ def _comparisons(results: Results) -> Iterator[str]:
         names = ("diff", "lo", "hi", "p", "wins", *(t for t in ("t_lo", "t_hi") if t in entry))
         yield from _differences(where, entry, fresh, names)
     for entry, p in zip(entries, stats.holm(ps) if len(ps) == len(entries) else (), strict=False):
-        yield from _differences(
-            f"{entry['a']} minus {entry['b']}", entry, {"p_holm": p}, ["p_holm"]
-        )
+        where = f"{entry['a']} minus {entry['b']}"
+        yield from _differences(where, entry, {"p_holm": p}, ["p_holm"])
     for task, a in dict.fromkeys((entry["task"], entry["a"]) for entry in entries):
         compared = {a, *(entry["b"] for entry in find(entries, task=task, a=a))}
         left_out = [m for m in results["items"].get(task, {}) if m not in compared]
