@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 from results_example import example_results
+from write import ten_rows, with_blocks
 
 from lorasoups.errors import SoupError
-from lorasoups.report.tables import ten_rows, with_blocks
 from lorasoups.results.file import read_results
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -21,7 +21,7 @@ def test_results_on_the_page_are_those_of_the_results_files(name):
         for profile in ("mini", "small")
     }
     text = (ROOT / name).read_text(encoding="utf-8")
-    assert with_blocks(ROOT, known, name) == text, "run python -m lorasoups.report.tables"
+    assert with_blocks(ROOT, known, name) == text, "run python docs/write.py"
 
 
 @pytest.mark.parametrize("name", PAGES)

@@ -1,0 +1,118 @@
+"""Writes today's results into README.md and docs/results.md: ``python docs/write.py``."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+
+from lorasoups.errors import SoupError
+from lorasoups.files import write_text_atomic
+from lorasoups.paths import Folders
+from lorasoups.report import sentences
+from lorasoups.report.tables import (
+    AVERAGE,
+    LORAHUB,
+    SUM,
+    Known,
+    best_merges,
+    markdown,
+    short,
+    studies,
+    tasks,
+)
+from lorasoups.results import reading
+from lorasoups.results.file import read_results
+from lorasoups.results.reading import Results, estimate, interval, label, percent
+from lorasoups.study.profile import STUDIES
+
+
+def ten_rows(results: Results) -> pd.DataFrame:
+    """CAT beside its main rivals, on the target and on each skill's own test, for the README."""
+    present = _methods(results)
+    pruned = best_merges(results, [m for m in present if m.startswith(("ties", "dare"))])
+    searched = best_merges(results, [m for m in present if m in (LORAHUB, "xlora")])
+    names = {SUM: "plain sum, weights 1", AVERAGE: "average, weights 1/k"}
+    names |= {"ties@factors/w1": "TIES on A and B apart, weights 1 (as in the paper)"}
+    names |= {m: f"best of TIES and DARE: {label(m, results)}" for m in pruned}
+    wanted = ["base", *reading.skills(results), "data_mix", *names, *searched, "cat"]
+    tests = {f"{s}, %": reading.test_of(results, s) for s in reading.skills(results)}
+    return pd.DataFrame(
+        {"method": names.get(m, label(m, results)), "solved, %": percent(e.mean),
+         "95 % interval": interval(e.lo, e.hi)}
+        | {skill: percent(t.mean) if t else "-"
+           for skill, test in tests.items() for t in [estimate(results, m, test)]}
+        for m in wanted if m in present for e in [estimate(results, m)]
+    )  # fmt: skip
+
+
+def _headline_block(mini: Known) -> list[str]:
+    results = mini["hard_math"]
+    n, seeds = reading.rows(results)[0]["n"], reading.seeds_text(results)
+    intro = f"Hard math, {n} problems, {seeds}; intervals are over new seeds and new problems."
+    return [intro, markdown(ten_rows(results))]
+
+
+def _results_block(mini: Known) -> list[str]:
+    results, present = mini["hard_math"], [name for name in STUDIES if name in mini]
+    return [
+        "### All studies",
+        "\n".join(f"- **{n.replace('_', ' ')}**: {sentences.summary(mini[n])}" for n in present),
+        markdown(studies(mini)),
+        "### Hard math in detail",
+        markdown(short(results)),
+        f"Of {len(sentences.static_merges(results))} static merges the best three are shown; all "
+        "are in the [report](../notebooks/09_report.ipynb).",
+        sentences.all_sentences(results),
+    ]
+
+
+def _real_block(small: Known) -> list[str]:
+    results = small["hard_math"]
+    config, tests = results["config"], sentences.composed_tests(results)
+    said = [f"- {sentences.on_test(results, t)} {sentences.gains(results, t)}" for t in tests]
+    device = results["provenance"]["device"]
+    note = f"{config['base']}, {device}. {config['note'] or 'Whole profile'}."
+    return [note, markdown(tasks(results)), "\n".join(said), sentences.legible(results)]
+
+
+BLOCKS = {
+    ("README.md", "headline"): ("mini", _headline_block),
+    ("docs/results.md", "results"): ("mini", _results_block),
+    ("docs/results.md", "real results"): ("small", _real_block),
+}
+"""File and name of a block -> the profile it tells of, and its writer."""
+
+
+def with_blocks(project: Path, known: Mapping[str, Known], page: str) -> str:
+    """The text of a page with today's results in its blocks; one without results stays as it is.
+
+    A block lies between ``<!-- name: ... -->`` and ``<!-- end of name -->``; ``known``: profile ->
+    experiment -> results. Raises SoupError if a mark is missing.
+    """
+    text = (project / page).read_text(encoding="utf-8")
+    for (where, name), (profile, write) in BLOCKS.items():
+        if where != page or "hard_math" not in known.get(profile, {}):
+            continue
+        marks = re.search(rf"<!-- {name}:[^\n]*-->\n(.*?)<!-- end of {name} -->", text, re.S)
+        if not marks:
+            missing = f"<!-- {name}: --> and <!-- end of {name} -->"
+            raise SoupError(f"no marks {missing}: {page}; add them")
+        block = "\n\n".join(write(known[profile]))
+        text = f"{text[: marks.start(1)]}{block}\n{text[marks.end(1) :]}"
+    return text
+
+
+def write_blocks(project: Path) -> None:
+    """Write today's results into the README and docs/results.md."""
+    folder = project / "data" / "results"
+    known = {
+        profile: {path.stem: read_results(path) for path in (folder / profile).glob("*.json")}
+        for profile in ("mini", "small")
+    }
+    for page in dict.fromkeys(page for page, _ in BLOCKS):
+        write_text_atomic(project / page, with_blocks(project, known, page))
+
+
+if __name__ == "__main__":
+    write_blocks(Folders().project)
