@@ -15,6 +15,7 @@ from lorasoups.report.tables import (
     LORAHUB,
     SUM,
     Known,
+    all_methods,
     best_merges,
     markdown,
     short,
@@ -29,7 +30,7 @@ from lorasoups.study.profile import STUDIES
 
 def ten_rows(results: Results) -> pd.DataFrame:
     """CAT beside its main rivals, on the target and on each skill's own test, for the README."""
-    present = _methods(results)
+    present = all_methods(results)
     pruned = best_merges(results, [m for m in present if m.startswith(("ties", "dare"))])
     searched = best_merges(results, [m for m in present if m in (LORAHUB, "xlora")])
     names = {SUM: "plain sum, weights 1", AVERAGE: "average, weights 1/k"}

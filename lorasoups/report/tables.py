@@ -40,7 +40,7 @@ def best_merges(results: Results, methods: Iterable[str], n: int = 1) -> list[st
     return sorted(methods, key=lambda m: -estimate(results, m).mean)[:n]
 
 
-def _methods(results: Results) -> list[str]:
+def all_methods(results: Results) -> list[str]:
     return [m for members in reading.methods(results).values() for m in members]
 
 
@@ -88,7 +88,7 @@ def outcomes(results: Results, task: str) -> pd.DataFrame:
 def tasks(results: Results) -> pd.DataFrame:
     """Methods that took more than one test: mean % and 95 % interval on each test."""
     names, lines = dict.fromkeys(row["task"] for row in results["rows"]), []
-    for method in _methods(results):
+    for method in all_methods(results):
         cells = {t: _cell(e) for t in names if (e := estimate(results, method, t))}
         if len(cells) >= min(2, len(names)):
             lines.append({"method": label(method, results)} | cells)
@@ -101,7 +101,7 @@ def views(results: Results) -> pd.DataFrame:
     return pd.DataFrame(
         {"method": label(m, results)}
         | {f"{v} (n = {e.n})": _cell(e) for v in names if (e := estimate(results, m, view=v))}
-        for m in _methods(results)
+        for m in all_methods(results)
     ).fillna("-")
 
 
