@@ -88,13 +88,6 @@ def random_lora(model: Any, targets: tuple[str, ...], rank: int, seed: int) -> L
     return LoRA(modules)
 
 
-def matmul_peak(device: str, dtype: str = "bfloat16", size: int | None = None) -> float:
-    """FLOP/s of the best of some large square matmuls: what MFU is a share of."""
-    size = size or (8192 if device == "cuda" else 1024)
-    a = torch.randn(size, size, device=device, dtype=getattr(torch, dtype))
-    return 8 * size**3 / min(seconds(lambda: [a @ a for _ in range(4)], device) for _ in range(8))
-
-
 def seconds(run: Callable[[], object], device: str) -> float:
     """Seconds of one call; a GPU is waited for."""
     wait = torch.cuda.synchronize if device == "cuda" else lambda: None

@@ -17,7 +17,6 @@ from lorasoups.study.methods import Cat, Method, Trained, methods_for, methods_o
 from lorasoups.study.profile import Profile, load_profile
 from lorasoups.study.stages import Stages
 from lorasoups.study.store import VERSIONS
-from lorasoups.tasks.real import decontamination
 from lorasoups.tasks.real.sets import catalogue
 
 
@@ -190,8 +189,9 @@ def summary(results: dict) -> str:
         outcomes = ", ".join(f"{name} {n}" for name, n in row["outcomes"].items())
         which, right = "{task:9} {view:18} {method:14} {seed:4}", f"{row['correct']}/{row['n']}"
         lines.append(f"{which.format_map(row)} {right:>6}  {outcomes}")
-    if results.get("decontamination"):
-        lines.append(decontamination.table(results["decontamination"]))
+    for pair in results.get("decontamination", {}).get("pairs", []):
+        shared = f"{pair['as_it_is']['items']} of {pair['test_items']} test items"
+        lines.append(f"shared: {shared} of {pair['test']} have 8 words in a row of {pair['train']}")
     if config["note"]:
         lines.append(f"NOTE: {config['note']}.")
     return "\n".join(lines)

@@ -4,6 +4,7 @@ import random
 import tempfile
 from dataclasses import asdict, replace
 
+from gpu import matmul_peak
 from harness import hot_spots, in_turn
 from peft import LoraConfig, get_peft_model
 from transformers import DataCollatorForSeq2Seq, PrinterCallback, Trainer, TrainingArguments
@@ -13,7 +14,7 @@ from lorasoups.models.base import load_base
 from lorasoups.models.batching import encode_all
 from lorasoups.models.devices import fast_bf16, native_bf16
 from lorasoups.paths import Folders
-from lorasoups.run.doctor import matmul_peak, measure, random_base, random_rows
+from lorasoups.run.doctor import measure, random_base, random_rows
 from lorasoups.study.profile import load_profile
 from lorasoups.tasks.worlds.mini.tasks import dataset
 

@@ -155,6 +155,17 @@ def small_study(scale: Scale) -> dict:
     return {"base": f"not here, random {scale.small}"} | _stages(scale, scale.small)
 
 
+def matmul_peak(device: str, dtype: str = "bfloat16", size: int | None = None) -> float:
+    """FLOP/s of the best of some large square matmuls: what MFU is a share of."""
+    size = size or (8192 if device == "cuda" else 1024)
+    a = torch.randn(size, size, device=device, dtype=getattr(torch, dtype))
+    return (
+        8
+        * size**3
+        / min(doctor.seconds(lambda: [a @ a for _ in range(4)], device) for _ in range(8))
+    )
+
+
 def large_shape(scale: Scale) -> dict:
     """Tokens per second, peak memory and MFU of every stage on the 7B shape."""
     return _stages(scale, scale.shape)
@@ -170,7 +181,7 @@ def _stages(scale: Scale, shape: str) -> dict:
     )  # fmt: skip
     rows = doctor.random_rows(4 * scale.batch, scale.length, model.config.vocab_size)
     stages = doctor.measure(model, p, rows, scale.device)
-    peak, tokens = doctor.matmul_peak(scale.device, scale.dtype), scale.batch * scale.length
+    peak, tokens = matmul_peak(scale.device, scale.dtype), scale.batch * scale.length
     step = stages["skill step"]
     return {
         "shape": shape, "stages": stages, "matmul_peak_flop_per_s": peak,

@@ -12,7 +12,7 @@ TINY = gpu.Scale(device="cpu", shape="tiny", small="tiny", rank=2, batch=2, leng
 
 @pytest.fixture
 def quick(monkeypatch):
-    monkeypatch.setattr(gpu.doctor, "matmul_peak", lambda *_: 1e9)
+    monkeypatch.setattr(gpu, "matmul_peak", lambda *_: 1e9)
     monkeypatch.setattr(gpu, "device_name", lambda _: "Fake H100 (80 GB)")
 
 

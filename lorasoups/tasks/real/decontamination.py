@@ -16,7 +16,6 @@ from lorasoups.errors import SoupError
 N = 8
 COMMON, COMMON_AT_LEAST = 0.01, 5
 NEAR = 0.5
-_COUNTS = ("specific", "near", "same_question")
 _WORD = re.compile(r"\d+(?:,\d{3})*(?:\.\d+)?|[^\W\d_]+")
 _NUMBER_WORDS = frozenset(
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
@@ -124,27 +123,6 @@ def _compare(trained: list[Row], tested: list[tuple], n: int, examples: int) -> 
             for i, train_id in nearest.items()
         ],
     }
-
-
-def table(shared: Mapping) -> str:
-    """A report as lines of text: per pair the items with a shared n-gram, plain and masked."""
-    head = "training rows test items shared specific near same #shared #specific #near #same"
-    lines = [head.split()]
-    for pair in shared["pairs"]:
-        line = [pair["train"], pair["train_rows"], pair["test"], pair["test_items"]]
-        for kind in (pair["as_it_is"], pair["numbers_masked"]):
-            line += [f"{kind['items']} ({100 * kind['share']:.1f} %)", *map(kind.get, _COUNTS)]
-        lines.append([str(cell) for cell in line])
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    sides = ("<", ">", "<", *[">"] * 9)
-    cells = [zip(line, sides, widths, strict=True) for line in lines]
-    text = ["  ".join(f"{cell:{side}{width}}" for cell, side, width in line) for line in cells]
-    note = (
-        f"shared: test items with any {shared['n']} words in a row that a training row has; "
-        "specific: without the test's own formulas; near: at least half of an item's; "
-        "same: the whole question; #: numbers masked"
-    )
-    return "\n".join([*(line.rstrip() for line in text), note])
 
 
 def _row(item: Mapping, mask: bool) -> Row:
