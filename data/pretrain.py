@@ -13,6 +13,9 @@ from random import Random
 
 import torch
 import typer
+from language import Language
+from mini_corpus import MINI
+from pages_corpus import PAGES
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import (
     LlamaConfig,
@@ -25,9 +28,6 @@ from lorasoups.errors import Diverged, SoupError
 from lorasoups.files import ensure_folder, write_json_atomic
 from lorasoups.models.batching import ANSWER, EVERYTHING, Collate, encode_all
 from lorasoups.models.generation import generate
-from lorasoups.tasks.worlds import Language
-from lorasoups.tasks.worlds.mini.corpus import MINI
-from lorasoups.tasks.worlds.pages.corpus import PAGES
 
 LANGUAGES = {"mini": MINI, "pages": PAGES}
 CONFIG = {

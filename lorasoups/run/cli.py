@@ -88,7 +88,7 @@ def _joined(arguments: Sequence[str]) -> list[str]:
     joined: list[str] = []
     option = ""  # that takes the values which follow
     for argument in map(str, arguments):
-        is_number = re.fullmatch(r"[-+]?[\d.]+(e[-+]?\d+)?", argument, re.IGNORECASE)
+        is_number = re.fullmatch(r"[-+]?([\d.]+(e[-+]?\d+)?|nan|inf)", argument, re.IGNORECASE)
         if option and (is_number or (option != "--weights" and argument[:1] != "-")):
             joined[-1] += ("," if "=" in joined[-1] else "=") + argument
         else:

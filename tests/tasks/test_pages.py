@@ -2,13 +2,14 @@
 
 from random import Random
 
+import pages_corpus as corpus
 import pytest
 from pretrain import cell_accuracy
 
 from lorasoups.errors import SoupError
 from lorasoups.models.base import load_base
 from lorasoups.paths import project_root
-from lorasoups.tasks.worlds.pages import corpus, letters, tasks
+from lorasoups.tasks.worlds.pages import letters, tasks
 from lorasoups.tasks.worlds.pages.facts import (
     ABSTAIN,
     FAQ_NAMES,

@@ -4,6 +4,7 @@ import json
 import re
 from random import Random
 
+import mini_corpus as corpus
 import pretrain
 import pytest
 import torch
@@ -14,7 +15,7 @@ from lorasoups.models.base import load_base
 from lorasoups.paths import project_root
 from lorasoups.tasks.judging.sandbox import run_programs
 from lorasoups.tasks.worlds import SPLITS
-from lorasoups.tasks.worlds.mini import corpus, stories
+from lorasoups.tasks.worlds.mini import stories
 from lorasoups.tasks.worlds.mini.problems import BASE_FORMS, FORMS, OPS, Problem, sample
 from lorasoups.tasks.worlds.mini.stories import tell
 from lorasoups.tasks.worlds.mini.tasks import TASKS, dataset, example

@@ -7,7 +7,6 @@ new form; the target asks for both at once.
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from random import Random
 
 SPLITS = ("train", "validation", "test")
@@ -30,19 +29,3 @@ def prompted(content: str, form: Form, subject: object, rng: Random) -> dict[str
     write, names = form
     prompt = f"{content} {rng.choice(_CARRIERS).format(rng.choice(names))}\nA:"
     return {"prompt": prompt, "answer": write(subject)}
-
-
-@dataclass(frozen=True)
-class Language:
-    """A generated language to pretrain a base on (see `pretrain`)."""
-
-    what: str  # one line for the card
-    corpus: str  # for the card: the generator's module and what it writes
-    version: int  # of the generator
-    document: Callable[[Random], tuple[str, str]]  # (prompt, continuation); plain text: ("", text)
-    sample: Callable[[int, int], list[str]]  # (documents, seed) -> texts with every word in them
-    example: Callable[..., dict]  # (content, form, rng, split) -> prompt, answer, target
-    grid: tuple[tuple[str, str], ...]  # the cells (content, form) that the corpus shows,
-    held_out: frozenset[tuple[str, str]]  # and those it never shows
-    steps: int  # of the committed base
-    lr: float

@@ -2,7 +2,9 @@
 
 from random import Random
 
-from lorasoups.tasks.worlds import Language, prompted
+from language import Language
+
+from lorasoups.tasks.worlds import prompted
 from lorasoups.tasks.worlds.pages import VERSION, letters
 from lorasoups.tasks.worlds.pages import facts as world
 from lorasoups.tasks.worlds.pages.tasks import dataset
@@ -89,7 +91,7 @@ def sample_texts(documents: int, seed: int) -> list[str]:
 
 PAGES = Language(
     what="base model of the pages: a Llama pretrained on a generated corpus",
-    corpus="lorasoups.tasks.worlds.pages.corpus, questions x answer forms, letters, plain text",
+    corpus="data/pages_corpus.py, questions x answer forms, letters, plain text",
     version=VERSION,
     document=document,
     sample=sample_texts,

@@ -2,7 +2,9 @@
 
 from random import Random
 
-from lorasoups.tasks.worlds import Language, prompted
+from language import Language
+
+from lorasoups.tasks.worlds import prompted
 from lorasoups.tasks.worlds.mini import VERSION, WORDS, stories, tasks
 from lorasoups.tasks.worlds.mini.problems import BASE_FORMS, FORMS, OPS, VARIABLES, sample
 from lorasoups.tasks.worlds.mini.stories import tell
@@ -11,11 +13,6 @@ BASE_CONTENTS = {"steps": "steps", "formal": "formal", "ledger": "ledger", "phra
                  "story": "known", "tank": "tank", "bus": "bus"}  # fmt: skip
 """Name of a content -> its wording."""
 HELD_OUT_CELLS = frozenset(tuple(cell.split("/")) for cell in WORDS["held_out"].split())
-CELLS = frozenset({
-    ("steps", "postfix"), ("formal", "calls"), ("ledger", "let"), ("phrase", "machine"),
-    ("phrase", "worked"), ("story", "expression"), ("story", "let"), ("tank", "table"),
-    ("bus", "let"), ("bus", "sentence"),
-})  # fmt: skip
 CELLS = tuple((c, f) for c in BASE_CONTENTS for f in BASE_FORMS)
 GRID = tuple(cell for cell in CELLS if cell not in HELD_OUT_CELLS)
 WORKED_CELLS = tuple(cell for cell in GRID if cell[1] == "worked")
@@ -85,7 +82,7 @@ def sample_texts(documents: int, seed: int) -> list[str]:
 
 MINI = Language(
     what="base model of the mini world: a Llama pretrained on a generated corpus",
-    corpus="lorasoups.tasks.worlds.mini.corpus, a grid of contents x output forms, plus plain text",
+    corpus="data/mini_corpus.py, a grid of contents x output forms, plus plain text",
     version=VERSION,
     document=document,
     sample=sample_texts,
