@@ -302,7 +302,8 @@ def progress_bar(name: str, steps: int, done: int, shown: bool = True) -> tqdm:
     """Loss, tokens per second and time left, on stderr; only rank 0 shows anything."""
     hidden = not shown or not processes.is_main() or bool(os.environ.get("TQDM_DISABLE"))
     common = {"desc": name, "total": steps, "initial": done, "disable": hidden, "leave": False}
-    if sys.stderr.isatty() or "ipykernel" in sys.modules:
+    ipython = sys.modules.get("IPython")
+    if sys.stderr.isatty() or (ipython and ipython.get_ipython()):
         return tqdm(**common, unit=" steps", delay=BAR_AFTER_S)
     line = "{desc}: step {n_fmt}/{total_fmt}{postfix}, {remaining} left"
     return _Lines(**common, bar_format=line, mininterval=LINE_EVERY_S, miniters=1)
