@@ -10,7 +10,7 @@
 PYTHON      ?= python3
 PROFILE     ?= mini
 SEEDS       ?= 1
-# Index for torch alone, e.g. TORCH_INDEX=https://download.pytorch.org/whl/cpu: on Linux PyPI's
+# Index for torch alone (TORCH_INDEX=URL, of its CPU builds): on Linux the default index's
 # torch brings 2 GB of CUDA libraries, the CPU index does not. Empty: pip's own settings.
 TORCH_INDEX ?=
 
