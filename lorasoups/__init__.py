@@ -7,7 +7,7 @@ from typing import Any
 # tqdm's, when transformers is imported in a notebook; our bars are text on purpose
 warnings.filterwarnings("ignore", message="IProgress not found")
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["METHODS", "learn_alphas", "load_lora", "merge", "save_lora"]  # noqa: F822
 _HOME = {  # imported when first used, so that `import lorasoups` is quick
     "METHODS": "lorasoups.lora.methods",

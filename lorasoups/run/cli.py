@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 
 from lorasoups import __version__
 from lorasoups.errors import SoupError
+from lorasoups.models import processes
 
 SEVERAL = ("reproduce", "ablate")  # commands that several processes share (accelerate launch)
 LISTS = ("--weights", "--studies", "--methods")  # take several values: 1 0.5 or 1,0.5
@@ -142,8 +143,6 @@ def _all(
     version: Annotated[bool, Option("--version", is_eager=True, callback=_version)] = False,
 ) -> None:
     if ctx.invoked_subcommand not in SEVERAL:
-        from lorasoups.models import processes
-
         processes.only_one(f"this command runs in one process, not {' and '.join(SEVERAL)}")
 
 
@@ -163,7 +162,6 @@ def reproduce(
     **real: Any,
 ) -> None:
     """Run the experiment, or what is left of it (--study ff.: profiles small and paper alone)."""
-    from lorasoups.models import processes
     from lorasoups.study.profile import load_profile
     from lorasoups.study.run import reproduce_real
 
@@ -311,7 +309,6 @@ def ablate(
     out: Out = "",
 ) -> None:
     """Run the controls and ablations of notebook 07 (hours), or what is left of them."""
-    from lorasoups.models import processes
     from lorasoups.study.ablations import run_ablations
     from lorasoups.study.stages import Stages
 
