@@ -13,9 +13,7 @@ from lorasoups.report import sentences
 from lorasoups.report.tables import (
     AVERAGE,
     LORAHUB,
-    SUM,
     Known,
-    all_methods,
     best_merges,
     markdown,
     short,
@@ -24,13 +22,13 @@ from lorasoups.report.tables import (
 )
 from lorasoups.results import reading
 from lorasoups.results.file import read_results
-from lorasoups.results.reading import Results, estimate, interval, label, percent
+from lorasoups.results.reading import SUM, Results, estimate, interval, label, percent
 from lorasoups.study.profile import STUDIES
 
 
 def ten_rows(results: Results) -> pd.DataFrame:
     """CAT beside its main rivals, on the target and on each skill's own test, for the README."""
-    present = all_methods(results)
+    present = reading.order(results)
     pruned = best_merges(results, [m for m in present if m.startswith(("ties", "dare"))])
     searched = best_merges(results, [m for m in present if m in (LORAHUB, "xlora")])
     names = {SUM: "plain sum, weights 1", AVERAGE: "average, weights 1/k"}
@@ -70,11 +68,10 @@ def _results_block(mini: Known) -> list[str]:
 
 def _real_block(small: Known) -> list[str]:
     results = small["hard_math"]
-    config, tests = results["config"], sentences.composed_tests(results)
-    said = [f"- {sentences.on_test(results, t)} {sentences.gains(results, t)}" for t in tests]
+    config = results["config"]
     device = results["provenance"]["device"]
     note = f"{config['base']}, {device}. {config['note'] or 'Whole profile'}."
-    return [note, markdown(tasks(results)), "\n".join(said), sentences.legible(results)]
+    return [note, markdown(tasks(results))]
 
 
 BLOCKS = {

@@ -20,7 +20,7 @@ from lorasoups.errors import SoupError
 from lorasoups.lora.adapters import from_peft
 from lorasoups.lora.linalg import concatenate
 from lorasoups.lora.lora import LoRA, module_names
-from lorasoups.models.generation import folded
+from lorasoups.models.generation import folded, linear_layer
 
 NORMALISE = ("none", "softmax", "sigmoid")
 INITS = ("uniform", "ones", "randn")
@@ -145,7 +145,9 @@ class OnBase(nn.Module):
         if not loras:
             raise SoupError(f"no LoRA given: {method} needs at least one adapter")
         self.model, self.names = model, module_names(loras)
-        self.layers = {name: linear_layer(model, name, loras) for name in self.names}
+        parts = ((n, factors.shape) for lora in loras for n, factors in lora.modules.items())
+        layers = {name: linear_layer(model, name, shape, plain=False) for name, shape in parts}
+        self.layers = {name: layers[name] for name in self.names}
         for name, module in model.named_modules():
             if hasattr(module, "lora_A") and (alone or name not in self.layers):
                 raise SoupError(f"another PEFT adapter is active on {name!r}; unload it first")
@@ -255,27 +257,6 @@ def _group(name: str, granularity: str) -> str:
         return name
     layer = re.search(r"\.(\d+)\.", name)
     return f"layer {layer[1]}" if granularity == "layer" and layer else "all"
-
-
-def linear_layer(model: nn.Module, name: str, loras: Sequence[LoRA]) -> nn.Module:
-    """The plain linear layer under ``name``, inside PEFT's wrapper if there is one.
-
-    Raises SoupError where there is none, or none of the LoRAs' shape.
-    """
-    try:
-        module = model.get_submodule(name)
-    except AttributeError:
-        raise SoupError(f"the model has no module {name!r}: LoRA of another base") from None
-    if getattr(module, "merged", False):
-        raise SoupError(f"a PEFT adapter is merged into {name!r}; call unmerge_adapter() first")
-    layer = getattr(module, "base_layer", module)
-    if not hasattr(layer, "in_features"):
-        raise SoupError(f"{name!r} is a {type(layer).__name__}: LoRAs adapt linear layers only")
-    shape = (layer.out_features, layer.in_features)
-    for other in {lora.modules[name].shape for lora in loras if name in lora.modules} - {shape}:
-        where = f"{name!r} is {shape} in the model but {other} in the LoRA"
-        raise SoupError(f"{where}; it was trained on another base")
-    return layer
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import PreTrainedModel
 
 from lorasoups.errors import SoupError
@@ -20,7 +20,8 @@ LOGGED = 40  # losses in a skill's log: means over so many equal parts of its tr
 
 def train_lora(
     model: PreTrainedModel, rows: list[dict], config: SkillTraining, seed: int,
-    base_model: str = "", *, checkpoints: Path | str | None = None, progress: bool = True,
+    base_model: str = "", *, start: LoRA | None = None, checkpoints: Path | str | None = None,
+    progress: bool = True,
 ) -> tuple[LoRA, dict]:  # fmt: skip
     """Train a LoRA on ``rows``; the base comes back untouched.
 
@@ -30,6 +31,7 @@ def train_lora(
         config: hyper-parameters; rows are repeated until ``config.steps`` batches are seen.
         seed: of LoRA's initialisation and of the data order.
         base_model: the base's name for the adapter's config; default what ``model`` says.
+        start: a LoRA of the same modules and rank to start from, in place of a fresh one.
         checkpoints, progress: see `fit.fit`.
 
     Returns the adapter as a value, and a log, in which ``tokens`` are without padding.
@@ -47,6 +49,8 @@ def train_lora(
     batches = LengthBatches(rows, config.batch_size, config.steps, seed, pad_id)
     wrapped = get_peft_model(model, adapter)
     try:
+        if start:
+            _start_from(wrapped, start)
         trained = fit(
             wrapped, batches, lr=config.lr, warmup_steps=config.warmup_steps, bf16=config.bf16,
             seed=seed, name="skill LoRA", checkpoints=checkpoints, progress=progress,
@@ -66,3 +70,19 @@ def train_lora(
         "tokens": batches.tokens,
         "tokens_per_s": batches.tokens / trained.seconds,
     }
+
+
+@torch.no_grad()
+def _start_from(wrapped: PeftModel, start: LoRA) -> None:
+    """Put a LoRA's factors into PEFT's layers, whose own scale comes off B (and goes on again)."""
+    layers = {n: m for n, m in wrapped.base_model.model.named_modules() if hasattr(m, "lora_A")}
+    if set(layers) != set(start.modules):
+        raise SoupError("other modules than the LoRA to train: start; give one of the same kind")
+    for name, layer in layers.items():
+        A, B = layer.lora_A["default"].weight, layer.lora_B["default"].weight
+        factors = start.modules[name]
+        if A.shape != factors.A.shape:
+            what = f"rank {factors.rank} instead of {len(A)}"
+            raise SoupError(f"{what}: start, module {name!r}; give a LoRA of the rank to train")
+        A.copy_(factors.A)
+        B.copy_(factors.B / layer.scaling["default"])

@@ -20,7 +20,7 @@ def folded(model, lora: LoRA | None) -> Iterator:
     kept: list[tuple[nn.Module, Tensor]] = []
     try:
         for name, factors in lora.modules.items() if lora else ():
-            layer = linear_layer(model, name, factors)
+            layer = linear_layer(model, name, factors.shape)
             kept.append((layer, layer.weight.data))
             layer.weight.data = add_delta(layer.weight.data, factors)
         yield model
@@ -29,17 +29,25 @@ def folded(model, lora: LoRA | None) -> Iterator:
             layer.weight.data = weight
 
 
-def linear_layer(model, name: str, factors: Factors) -> nn.Module:
-    """The layer ``name``; SoupError if there is none, it is quantised, or of another shape."""
+def linear_layer(model, name: str, shape: tuple[int, int], plain: bool = True) -> nn.Module:
+    """The linear layer ``name`` of a base, inside PEFT's wrapper if there is one.
+
+    Raises SoupError where there is none, it is not of the LoRA's ``shape`` (out, in), a PEFT
+    adapter is merged into it, or it is quantised (``plain``).
+    """
     try:
-        layer = model.get_submodule(name)
+        module = model.get_submodule(name)
     except AttributeError:
         raise SoupError(f"the base has no module {name!r}: adapter of another base") from None
-    weight = getattr(layer, "weight", None)
-    if weight is None or not weight.is_floating_point():
+    if getattr(module, "merged", False):
+        raise SoupError(f"a PEFT adapter is merged into {name!r}; call unmerge_adapter() first")
+    layer = getattr(module, "base_layer", module)
+    if not hasattr(layer, "in_features"):
+        raise SoupError(f"{name!r} is a {type(layer).__name__}: LoRAs adapt linear layers only")
+    if plain and not layer.weight.is_floating_point():
         raise SoupError(f"{name!r} is quantised: base model; give the unquantised one")
-    if tuple(weight.shape) != factors.shape:
-        shapes = f"{tuple(weight.shape)} in the base, {factors.shape} in the adapter"
+    if (own := (layer.out_features, layer.in_features)) != shape:
+        shapes = f"{own} in the base, {shape} in the adapter"
         raise SoupError(f"{name!r} is {shapes}; the adapter was trained on another base")
     return layer
 

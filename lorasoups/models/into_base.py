@@ -44,7 +44,7 @@ def merge_into_base(
         raise SoupError(f"{what}; give that base, or --any-base if the two are the same model")
     tied = model.get_output_embeddings() if model.config.tie_word_embeddings else None
     for name, factors in lora.modules.items():
-        module = linear_layer(model, name, factors)
+        module = linear_layer(model, name, factors.shape)
         if module is tied:
             raise SoupError(f"{name!r} is tied to the input embedding: no delta fits it alone")
         module.weight.data = add_delta(module.weight.data, factors)

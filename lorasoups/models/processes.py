@@ -68,10 +68,8 @@ def only_one(why: str) -> None:
 
 
 @contextmanager
-def one_voice(several: bool) -> Iterator[None]:
-    """Around a command: rank 0 prints, errors are all shown. Not ``several``: `only_one`."""
-    if not several:
-        only_one("this command runs in one process; only reproduce and ablate share their work")
+def one_voice() -> Iterator[None]:
+    """Around a command of several processes: rank 0 prints, errors are all shown."""
     if is_main():
         yield
     else:

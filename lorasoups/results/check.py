@@ -1,9 +1,10 @@
-"""``lorasoups check``: every number of the results files, computed again from the items' verdicts.
+"""``lorasoups check``: every row of the results files, computed again from the items' verdicts.
 
-What cannot be computed (a method without verdicts) is a finding like any other, never an error.
+Comparisons are not stored: tables and sentences compute them from the verdicts. What cannot be
+computed (a method without verdicts) is a finding like any other, never an error.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,8 @@ from typing import Any
 from lorasoups.errors import SoupError
 from lorasoups.paths import Folders
 from lorasoups.results import stats
-from lorasoups.results.file import find, read_results
-from lorasoups.results.reading import Results, matrix, pair
+from lorasoups.results.file import read_results
+from lorasoups.results.reading import Results, matrix
 
 CLOSE = 1e-9  # the same code on the same verdicts; only a library's last digits may change
 SHOWN = 5
@@ -64,18 +65,11 @@ def check(profile: str = "mini", root: Path | str | None = None) -> Iterator[Fin
 
 
 def derived(name: str, results: Results) -> Iterator[Finding]:
-    """Rows, comparisons with Holm's correction, and super-linearity of one (valid) file."""
-    rows, comparisons = results["rows"], results["comparisons"]
-    checked = {
-        f"{len(rows)} rows": [text for row in rows for text in _row(results, row)],
-        f"{len(comparisons)} comparisons": list(_comparisons(results)),
-    }
-    if results["superlinearity"]:
-        checked["super-linearity"] = list(_superlinearity(results))
-    for what, wrong in checked.items():
-        more = f"; and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
-        says = "; ".join(wrong[:SHOWN]) + more
-        yield Finding(f"{name}: {what} recomputed from the verdicts", not wrong, says)
+    """The rows of one (valid) file."""
+    wrong = [text for row in results["rows"] for text in _row(results, row)]
+    more = f"; and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
+    what = f"{name}: {len(results['rows'])} rows recomputed from the verdicts"
+    yield Finding(what, not wrong, "; ".join(wrong[:SHOWN]) + more)
 
 
 def _row(results: Results, row: Mapping[str, Any]) -> Iterator[str]:
@@ -91,51 +85,9 @@ def _row(results: Results, row: Mapping[str, Any]) -> Iterator[str]:
         if (right.size, int(right.sum())) != (n, correct):
             yield f"{where}: {correct} of {n}, the verdicts say {int(right.sum())} of {right.size}"
     lo, hi = stats.wilson(correct, n)
-    fresh = {"accuracy": correct / n, "lo": lo, "hi": hi}
-    stored = {"accuracy": row["accuracy"], "lo": row["ci"][0], "hi": row["ci"][1]}
-    yield from _differences(where, stored, fresh, fresh)
+    stored, fresh = (row["accuracy"], *row["ci"]), (correct / n, lo, hi)
+    for field, old, new in zip(("accuracy", "lo", "hi"), stored, fresh, strict=True):
+        if abs(old - new) > CLOSE:
+            yield f"{where}: {field} is {old}, computed again {new}"
     if row["outcomes"] and row["outcomes"].get("ok", 0) != correct:
         yield f"{where}: {row['outcomes'].get('ok', 0)} outcomes 'ok', {correct} correct"
-
-
-def _comparisons(results: Results) -> Iterator[str]:
-    """What is wrong with comparisons; Holm's correction is honest only over all methods."""
-    entries, ps = results["comparisons"], []
-    for entry in entries:
-        where = f"{entry['a']} minus {entry['b']}"
-        try:
-            fresh = vars(stats.paired(*pair(results, entry["task"], entry["a"], entry["b"])))
-        except SoupError as error:
-            yield f"{where}: {error}"
-            continue
-        ps.append(fresh["p"])
-        names = ("diff", "lo", "hi", "p", "wins", *(t for t in ("t_lo", "t_hi") if t in entry))
-        yield from _differences(where, entry, fresh, names)
-    for entry, p in zip(entries, stats.holm(ps) if len(ps) == len(entries) else (), strict=False):
-        where = f"{entry['a']} minus {entry['b']}"
-        yield from _differences(where, entry, {"p_holm": p}, ["p_holm"])
-    for task, a in dict.fromkeys((entry["task"], entry["a"]) for entry in entries):
-        compared = {a, *(entry["b"] for entry in find(entries, task=task, a=a))}
-        left_out = [m for m in results["items"].get(task, {}) if m not in compared]
-        yield from (f"{a} minus {method}: not compared" for method in left_out)
-
-
-def _superlinearity(results: Results) -> Iterator[str]:
-    names = ("base", *results["config"]["skills"], "cat")
-    try:
-        tables = [matrix(results, results["config"]["target"], name) for name in names]
-        fresh = vars(stats.superlinearity(*tables))
-    except (SoupError, TypeError) as error:  # TypeError: not two skills
-        yield str(error)
-        return
-    fields = ("gain_soup", "sum_of_gains", "diff", "lo", "hi")
-    yield from _differences("soup", results["superlinearity"], fresh, fields)
-
-
-def _differences(where: str, stored: Mapping, fresh: Mapping, names: Iterable) -> Iterator[str]:
-    """Fields that are not what they should be; null is right where nothing can be computed."""
-    for name in names:
-        old, new = stored[name], fresh[name]
-        same = old is new if old is None or new is None else abs(old - new) <= CLOSE
-        if not same:
-            yield f"{where}: {name} is {old}, computed again {new}"

@@ -1,5 +1,6 @@
 """Reading a results file: what figures, tables and sentences pick out of it."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import combinations
@@ -13,8 +14,9 @@ from lorasoups.results import stats
 from lorasoups.results.file import find, unpack_verdicts
 
 Results = Mapping[str, Any]
-SKILLS, MIX, CAT, CONTROLS, SEARCH, STATIC = GROUPS = (
+SKILLS, CEILING, MIX, CAT, CONTROLS, SEARCH, STATIC = GROUPS = (
     "base and single skills",
+    "ceiling: trained on the target",
     "trained on the data of all skills",
     "CAT",
     "controls: other alphas, a new LoRA",
@@ -22,7 +24,10 @@ SKILLS, MIX, CAT, CONTROLS, SEARCH, STATIC = GROUPS = (
     "static merges",
 )
 """What tables and figures put methods under, in this order."""
-RESAMPLES = 2000  # for intervals of single methods, of which a table has dozens
+PAPER = ("ties@factors/w1", "dare_linear@factors/w1", "dare_ties@factors/w1", "lorahub@factors",
+         "xlora")  # fmt: skip
+"""The paper's baselines but DATA-MIX: merges of A and B apart, LoraHub, a mixture of experts."""
+SUM, TUNED = "linear@delta/w1", "tuned_sum"
 
 
 def percent(share: float) -> str:
@@ -96,8 +101,8 @@ def estimate(
 ) -> Estimate | None:
     """Accuracy with its interval; None where the method was not evaluated.
 
-    Several seeds: over new seeds and new problems (`stats.paired` against always wrong). One seed,
-    a view, or all right or all wrong: the hull of the seeds' Wilson intervals.
+    Several seeds: over new seeds and new problems (`stats.contrast`). One seed, a view, or all
+    right or all wrong: the hull of the seeds' Wilson intervals.
     """
     task = task or target(results)
     of_seeds = rows(results, task=task, view=view, method=method)
@@ -109,8 +114,8 @@ def estimate(
     if view == "all" and len(of_seeds) > 1 and len(packed) == len(of_seeds):
         verdicts = np.stack([unpack_verdicts(text, n) for text in packed.values()])
         if verdicts.any() and not verdicts.all():
-            against_wrong = stats.paired(verdicts, np.zeros_like(verdicts), RESAMPLES)
-            lo, hi = against_wrong.lo, against_wrong.hi
+            found = stats.contrast(verdicts.astype(float))
+            lo, hi = max(0.0, found.lo), min(1.0, found.hi)
     return Estimate(float(np.mean(accuracies)), lo, hi, accuracies, n)
 
 
@@ -140,12 +145,91 @@ def pair(results: Results, task: str, a: str, b: str) -> tuple[np.ndarray, np.nd
     return matrix(results, task, a), matrix(results, task, b)
 
 
-def against_all(results: Results, task: str) -> dict[str, stats.Paired]:
-    """CAT minus every other method on any test. Raises SoupError like `pair`."""
-    others = [method for method in results["items"].get(task, {}) if method != "cat"]
-    if not others:
-        raise SoupError(f"no verdicts: {task}; tests are {', '.join(results['items'])}")
+def against(
+    results: Results, methods: Iterable[str] | None = None, task: str = ""
+) -> dict[str, stats.Paired]:
+    """CAT minus other methods (default: every one) on a test; those not evaluated are left out."""
+    task = task or target(results)
+    evaluated = results["items"].get(task, {})
+    wanted = evaluated if methods is None else methods
+    others = [m for m in wanted if m in evaluated and m != "cat" and "cat" in evaluated]
     return {other: stats.paired(*pair(results, task, "cat", other)) for other in others}
+
+
+@dataclass(frozen=True)
+class Primary:
+    """A contrast that was named before the run: CAT minus something, with Holm's correction."""
+
+    name: str  # minus what
+    pair: stats.Paired
+    p_holm: float  # over the study's primary contrasts
+
+
+def primary(results: Results) -> list[Primary]:
+    """CAT minus the mean of the paper's baselines, the fitted sum (else the plain one), DATA-MIX,
+    and the better skill: those of them that were evaluated on the target."""
+    task, evaluated = target(results), results["items"].get(target(results), {})
+    paper = [m for m in PAPER if m in evaluated]
+    of_skills = [m for m in skills(results) if m in evaluated]
+    best = max(of_skills, key=lambda m: estimate(results, m).mean, default="")
+    total = TUNED if TUNED in evaluated else SUM
+    named = {f"the mean of the paper's baselines ({len(paper)})": paper}
+    named |= {label(m, results): [m] for m in (total, "data_mix", best)}
+    pairs = {
+        name: stats.contrast(np.mean([a.astype(float) - b for a, b in tables], axis=0))
+        for name, others in named.items()
+        if others and "cat" in evaluated and all(m in evaluated for m in others)
+        for tables in [[pair(results, task, "cat", other) for other in others]]
+    }
+    adjusted = stats.holm([found.p for found in pairs.values()])
+    return [Primary(*entry, p) for entry, p in zip(pairs.items(), adjusted, strict=True)]
+
+
+def superlinear(results: Results) -> stats.Superlinearity | None:
+    """CAT's gain over the base against its two skills' gains; None for other k, or no verdicts."""
+    task, names = target(results), ("base", *skills(results), "cat")
+    if len(names) != 4 or not all(m in results["items"].get(task, {}) for m in names):
+        return None
+    return stats.superlinearity(*(matrix(results, task, name) for name in names))
+
+
+NO_FORM = ("no_solution", "syntax", "exception", "bad_type", "timeout", "memory", "refused",
+           "wrong_form", "diverged")  # fmt: skip
+"""Outcomes of answers that are not in the form: no program that returns a number, no brackets."""
+
+
+def form(results: Results, method: str, task: str = "") -> tuple[float, float] | None:
+    """Share of a method's answers in the asked form, and of these the share that is right."""
+    counts: Counter = Counter()
+    for row in rows(results, task=task or target(results), method=method):
+        counts.update(row["outcomes"])
+    if not counts:
+        return None
+    formed = counts.total() - sum(counts[name] for name in NO_FORM)
+    return formed / counts.total(), counts["ok"] / max(1, formed)
+
+
+def kept(results: Results, method: str) -> list[float]:
+    """Per skill the accuracy on its own test against its LoRA's alone; [] if a test is missing."""
+    tests = {skill: test_of(results, skill) for skill in skills(results)}
+    pairs = [(estimate(results, method, t), estimate(results, s, t)) for s, t in tests.items()]
+    if not all(ours and alone and alone.mean for ours, alone in pairs):
+        return []
+    return [ours.mean / alone.mean for ours, alone in pairs]
+
+
+def front(points: Mapping[str, tuple[float, float]]) -> list[str]:
+    """The Pareto front: none is better than these in one number and as good in the other."""
+    return [
+        name
+        for name, (x, y) in points.items()
+        if not any(a >= x and b >= y and (a, b) != (x, y) for a, b in points.values())
+    ]
+
+
+def order(results: Results) -> list[str]:
+    """Every method that was evaluated on the target, in the order of tables."""
+    return [m for members in methods(results).values() for m in members]
 
 
 def extras(results: Results, method: str, name: str) -> list[float]:

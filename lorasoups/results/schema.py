@@ -13,7 +13,6 @@ SCHEMA = 1
 NUMBER = int | float
 MAYBE = int | float | None  # null: cannot be computed, such as an interval over a single seed
 EACH = object()  # stands for every key
-GAINS = {"gain_soup": NUMBER, "sum_of_gains": NUMBER, "diff": NUMBER, "lo": MAYBE, "hi": MAYBE}
 FORM = {
     "schema": int, "profile": str, "created": str, "complete": bool,
     "provenance": {
@@ -27,11 +26,6 @@ FORM = {
         "outcomes": {EACH: int}, "extra": {EACH: MAYBE},
     }],
     "items": {EACH: {EACH: {EACH: object}}},  # task -> method -> seed -> packed verdicts
-    "comparisons": [{
-        "task": str, "a": str, "b": str, "diff": NUMBER, "lo": MAYBE, "hi": MAYBE, "p": MAYBE,
-        "p_holm": MAYBE, "wins": object,
-    }],
-    "superlinearity": dict,  # of the form of GAINS, or empty
     "alphas": [{"seed": int, "preset": str, "normalise": str, "module": str, "values": list}],
     "curves": [{
         "seed": int, "preset": str, "step": int, "loss": NUMBER, "alpha_mean": list,
@@ -46,6 +40,7 @@ FORM = {
         "tokens_per_s": NUMBER,
     }],
     "timings": dict,
+    "floors?": {EACH: NUMBER},  # what answers right without a skill -> its share of the target
     "experiment?": str,  # absent: hard_math
     "artifacts?": dict,  # stage -> artifact -> short sha256
     "decontamination?": dict,  # what training and test items share
@@ -64,8 +59,6 @@ def validate(results: Any, where: str = "results") -> dict[str, Any]:
     _check(results, FORM, where)
     if results["schema"] != SCHEMA:
         _fail(f"schema {results['schema']}, this version reads {SCHEMA}", where, "schema")
-    if results["superlinearity"]:
-        _check(results["superlinearity"], GAINS, where, "superlinearity")
     for index, row in enumerate(results["rows"]):
         _check_row(row, where, f"rows[{index}]")
     _check_items(results, where)

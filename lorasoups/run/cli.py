@@ -165,7 +165,7 @@ def reproduce(
     from lorasoups.study.profile import load_profile
     from lorasoups.study.run import reproduce_real
 
-    with processes.one_voice(True):
+    with processes.one_voice():
         if load_profile(profile, study or "hard_math").real:
             series = {"only": only, "from": start_from, "parameter": parameter}
             _refuse(f"profile {profile}", **series)
@@ -314,7 +314,7 @@ def ablate(
 
     if seeds < 1:
         raise SoupError(f"no seeds: --seeds {seeds}; give at least 1")
-    with processes.one_voice(True):
+    with processes.one_voice():
         run_ablations(Stages(profile, seeds, out), names or ())
 
 

@@ -9,7 +9,6 @@ import math
 import shutil
 import threading
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -31,7 +30,18 @@ from lorasoups.lora.merging import merge
 from lorasoups.models.base import WHEELS, cached_snapshot, gguf_of_wheel
 from lorasoups.models.batching import heldout_loss
 from lorasoups.models.devices import device_name, native_bf16
-from lorasoups.study.methods import methods_of
+from lorasoups.study.methods import (
+    Cat,
+    DataMix,
+    Fresh,
+    LoraHub,
+    RandomLoras,
+    Static,
+    Target,
+    TunedSum,
+    XLora,
+    methods_of,
+)
 from lorasoups.study.profile import Profile
 from lorasoups.study.run import Experiment, jobs_of, open_experiment
 from lorasoups.tasks.real.sets import catalogue
@@ -126,9 +136,7 @@ def peak_memory(device: str) -> Iterator[SimpleNamespace]:
 def work(experiment: Experiment) -> dict[str, int]:
     """Stage -> how often it is done, at most: some presets of CAT take fewer steps."""
     p, a, seeds = experiment.profile, experiment.profile.alphas, len(experiment.seeds)
-    kinds: dict[str, list] = defaultdict(list)
-    for method in methods_of(p):
-        kinds[type(method).__name__].append(method)
+    methods = methods_of(p)
     rows = {skill: _rows(p, skill, "train", p.n_train) for skill in p.skills}
     steps = {}
     for skill, n in rows.items():
@@ -136,17 +144,23 @@ def work(experiment: Experiment) -> dict[str, int]:
         steps[skill] = math.ceil(p.epochs * n / config.batch_size) or config.steps
     alpha_rows = sum(max(1, round(a.share * n)) for n in rows.values())
     alpha_steps = math.ceil(a.epochs * alpha_rows / a.batch_size)
-    trained = [m.name for m in kinds["Trained"] if m.name not in p.adapters]
-    skill_steps = sum(map(steps.get, trained)) + len(kinds["DataMix"]) * sum(steps.values())
-    gates = len(kinds["Cat"] + kinds["XLora"])  # or sets of alphas
+    whole, longest = sum(steps.values()), max(steps.values())
+    skill_steps = sum(
+        alpha_steps if isinstance(m, Fresh) else whole if isinstance(m, DataMix)
+        else longest if isinstance(m, Target) else steps.get(m.name, 0)
+        for m in methods if m.name not in p.adapters
+    )  # fmt: skip
+    gates = sum(isinstance(m, Cat | XLora | RandomLoras) for m in methods)  # or sets of alphas
+    searches = sum(p.budget if isinstance(m, LoraHub) else 12 for m in methods
+                   if isinstance(m, LoraHub | TunedSum))  # fmt: skip
     learned = seeds * gates + len(a.grid) - 1
     held_out = learned * a.n_held_out * len(p.skills)
     problems = sum(_rows(p, task, "test", p.n_test[task]) for _, task in jobs_of(p))
     on_grid = len(a.grid) * _rows(p, p.target, "test", p.n_test[p.target])
     return {
-        "skill step": seeds * (skill_steps + len(kinds["Fresh"]) * alpha_steps),
+        "skill step": seeds * skill_steps,
         "alpha step": learned * alpha_steps,
-        "held-out row": held_out + seeds * len(kinds["LoraHub"]) * p.budget * alpha_rows,
+        "held-out row": held_out + seeds * searches * alpha_rows,
         "static merges": seeds,
         "problem": seeds * problems + on_grid,
     }
@@ -207,7 +221,7 @@ def _static_merges(pair: list[LoRA], p: Profile) -> dict[str, float]:
     modules = pair[0].modules
     largest = max(modules, key=lambda name: sum(modules[name].shape))
     one = [LoRA({largest: lora.modules[largest]}) for lora in pair]
-    static = [m for m in methods_of(p) if type(m).__name__ == "Static"]
+    static = [m for m in methods_of(p) if isinstance(m, Static)]
     merge(one, "svd", rank=1)  # loads what the first call loads
     with peak_memory("cpu") as peak:
         took = seconds(lambda: [merge(one, m.merge_method, on=m.on) for m in static], "cpu")

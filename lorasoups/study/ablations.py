@@ -83,7 +83,7 @@ def run_ablation(stages: Stages, name: str, progress: bool = True) -> dict:
         collector.add(task, variant.name, seed, verdicts, label=variant.label, extra=soup.facts)
     places = {v.name: {"curve": v.curve, "x": v.x} for v in variants if v.curve}
     config = {"ablation": ablation.title, "places": places}
-    return collector.write(config=config, superlinearity={})
+    return collector.write(config=config, floors={})
 
 
 def run_ablations(stages: Stages, names: Iterable[str] = (), progress: bool = True) -> None:

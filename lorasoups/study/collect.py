@@ -1,4 +1,4 @@
-"""Verdicts of a run, collected into a results file: rows, items, paired comparisons."""
+"""Verdicts of a run, collected into a results file: rows and items."""
 
 import json
 import time
@@ -57,7 +57,7 @@ class Collector:
 
     def write(self, config: Mapping = {}, **fields) -> dict:  # noqa: B006
         """Write the results file, with more ``config`` and ``fields``; returns what was written."""
-        stages, task = self.stages, self.stages.profile.target
+        stages = self.stages
         items: dict[str, dict] = {}
         for (test, method), seeds in self._right.items():
             packed = {str(seed): pack_verdicts(right) for seed, right in sorted(seeds.items())}
@@ -76,39 +76,12 @@ class Collector:
             "created": datetime.now(UTC).isoformat(timespec="seconds"), "complete": True,
             "provenance": made_by, "config": config,
             "rows": self.rows, "items": items, "views": self._views(items),
-            "comparisons": self._comparisons(task), "superlinearity": self._superlinearity(task),
+            "floors": floors(stages.items(stages.profile.target)),
             "alphas": [], "curves": [], "sweep": [], "skills": [], **self._artifacts(),
         } | fields  # fmt: skip
         if is_main():
             write_results(results_path(results["profile"], self.name, stages.folders.base), results)
         return results
-
-    def _matrix(self, task: str, method: str) -> np.ndarray:
-        """Verdicts [seeds, items] of a method."""
-        return np.stack([right for _, right in sorted(self._right[task, method].items())])
-
-    def _comparisons(self, task: str) -> list[dict]:
-        """CAT against every other method, paired over seeds and problems, Holm-corrected."""
-        if (task, CAT) not in self._right:
-            return []
-        cat, entries = self._matrix(task, CAT), []
-        for name in [m for t, m in self._right if t == task and m != CAT]:
-            pair = stats.paired(cat, self._matrix(task, name))
-            kept = ("diff", "lo", "hi", "p", "wins", "t_lo", "t_hi")
-            numbers = {number: getattr(pair, number) for number in kept}
-            entries.append({"task": task, "a": CAT, "b": name, **numbers})
-        for entry, p in zip(entries, stats.holm([e["p"] for e in entries]), strict=True):
-            entry["p_holm"] = p
-        return entries
-
-    def _superlinearity(self, task: str) -> dict:
-        """Gain of CAT over the base against the sum of two skills' gains; {} for other k."""
-        names = ("base", *self.stages.profile.skills, CAT)
-        if len(names) != 4 or any((task, name) not in self._right for name in names):
-            return {}
-        gains = stats.superlinearity(*(self._matrix(task, name) for name in names))
-        kept = ("gain_soup", "sum_of_gains", "diff", "lo", "hi")
-        return {name: getattr(gains, name) for name in kept}
 
     def _views(self, tasks) -> dict[str, dict[str, str]]:
         """Which items the parts of a test are: packed masks by task and view, without ``all``."""
@@ -130,11 +103,24 @@ class Collector:
         return {"timings": timings, "artifacts": artifacts}
 
 
+def floors(items: Sequence[Mapping]) -> dict[str, float]:
+    """What a constant answer would solve, at best: the most common target's share. Where items
+    name a ``kind`` (what is asked for), also the best constant answer per kind."""
+    targets = [json.dumps(item["target"]) for item in items]
+    kinds = [item.get("kind", "") for item in items]
+    best = {"one answer, always": Counter(targets).most_common(1)[0][1]}
+    if any(kinds):
+        each = Counter(zip(kinds, targets, strict=True))
+        most = {kind: max(n for (k, _), n in each.items() if k == kind) for kind in set(kinds)}
+        best["one answer per kind of question"] = sum(most.values())
+    return {name: n / len(items) for name, n in best.items()}
+
+
 def _means(verdicts: Sequence[Mapping], targets: Sequence) -> dict[str, float]:
     """Means of the further numbers of the verdicts; precision and recall of abstaining."""
     keys = [k for k in ("f1", "right_form") if verdicts and k in verdicts[0]]
     means = {k: float(np.mean([v[k] for v in verdicts])) for k in keys}
-    shares = abstention([v["value"] for v in verdicts], targets) if keys and targets else {}
+    shares = abstention([v["value"] for v in verdicts], targets) if "f1" in keys and targets else {}
     if shares.get("recall") is not None:  # None: nothing to abstain from
         means |= {f"abstention_{k}": x for k, x in shares.items() if x is not None}
     return means

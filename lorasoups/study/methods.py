@@ -4,7 +4,6 @@ A new merge method comes in by itself, from `lora.methods`.
 """
 
 import json
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import filter as matching
@@ -17,13 +16,15 @@ import torch
 from lorasoups.errors import SoupError
 from lorasoups.files import write_json_atomic
 from lorasoups.learning import lorahub, xlora
+from lorasoups.learning.random_loras import gaussian_like
+from lorasoups.learning.tuned_sum import tuned_weight
 from lorasoups.lora.adapters import load_lora, save_lora
 from lorasoups.lora.lora import LoRA, lora_digest
 from lorasoups.lora.merging import merge
 from lorasoups.lora.methods import METHODS
-from lorasoups.results.reading import CAT, CONTROLS, MIX, SEARCH, SKILLS, STATIC
+from lorasoups.results.reading import CAT, CEILING, CONTROLS, MIX, SEARCH, SKILLS, STATIC
 from lorasoups.study.profile import Profile
-from lorasoups.study.stages import Skill, Stages
+from lorasoups.study.stages import ChangedModel, Skill, Stages
 
 
 @dataclass(frozen=True)
@@ -41,9 +42,14 @@ class Method:
         """The adapter; None is the base alone."""
         raise SoupError(f"{self.label} is no adapter: method {self.name!r}; use its answers")
 
+    def model(self, stages: Stages, seed: int) -> tuple[str | None, ChangedModel]:
+        """A digest of what changes the base (None: nothing), and the base so changed."""
+        lora = self.adapter(stages, seed)
+        return lora and lora_digest(lora), lambda: stages.with_adapter(lora)
+
     def answers(self, stages: Stages, task: str, seed: int) -> list[dict]:
         """Verdicts on one test, in its order (see `Stages.answers`)."""
-        return stages.evaluate_adapter(self.adapter(stages, seed), task)
+        return stages.answers(task, *self.model(stages, seed))
 
 
 class Base(Method):
@@ -51,34 +57,6 @@ class Base(Method):
 
     def adapter(self, stages: Stages, seed: int) -> None:
         return None
-
-
-class FewShot(Method):
-    """The base model, shown one solved training example of every skill."""
-
-    def answers(self, stages: Stages, task: str, seed: int) -> list[dict]:
-        items = with_demonstrations(stages, task, seed)
-        return stages.answers(task, None, lambda: stages.with_adapter(None), items)
-
-
-def with_demonstrations(stages: Stages, task: str, seed: int) -> list[dict]:
-    """Test items whose prompts begin with solved training examples, one of every skill.
-
-    They are short ones, drawn by the seed; one that no longer fits the model's context is left out.
-    """
-    rng, source, p = random.Random(f"demonstrations {seed}"), stages.source, stages.profile
-    items, text = stages.items(task), ""
-
-    def tokens(text: str) -> int:
-        return len(source.tokenizer(text).input_ids)
-
-    room = getattr(source.model.config, "max_position_embeddings", 2048)
-    room -= p.max_new_tokens + max(tokens(item["prompt"]) for item in items)
-    for skill in p.skills:
-        solved = [i["prompt"] + i["answer"] for i in source.items(skill, "train", 100)]
-        longer = text + rng.choice(sorted(solved, key=len)[:30]) + "\n"
-        text = longer if tokens(longer) <= room else text
-    return [item | {"prompt": text + item["prompt"]} for item in items]
 
 
 class Trained(Method):
@@ -97,6 +75,13 @@ class DataMix(Trained):
 
     def trained(self, stages: Stages, seed: int) -> Skill:
         return stages.data_mix(self.name, seed)
+
+
+class Target(Trained):
+    """A LoRA trained on the target itself: what a soup is measured against, never part of one."""
+
+    def trained(self, stages: Stages, seed: int) -> Skill:
+        return stages.target_lora(seed)
 
 
 class Fresh(Method):
@@ -124,6 +109,32 @@ class RandomCat(Method):
         return merge(loras, "cat", weights=random_alphas(loras, seed))
 
 
+class RandomLoras(Method):
+    """CAT over random LoRAs of the skills' shapes and norms (see `learning.random_loras`)."""
+
+    def adapter(self, stages: Stages, seed: int) -> LoRA:
+        real = stages.loras(seed)
+        loras = [gaussian_like(lora, 100 * seed + i) for i, lora in enumerate(real)]
+        options = stages.preset_options("ours")
+        learned, _ = stages.learn(loras, stages.alpha_rows(seed), options, seed)
+        return merge(loras, "cat", weights=learned)
+
+
+class TunedSum(Method):
+    """The exact sum with one weight, fitted on the rows that CAT's alphas get."""
+
+    def adapter(self, stages: Stages, seed: int) -> LoRA:
+        loras, rows = stages.loras(seed), stages.alpha_rows(seed)
+
+        def make(folder: Path, scratch: Path) -> None:
+            weight, tried = tuned_weight(stages.source.model, loras, rows)
+            write_json_atomic(folder / "tuned.json", {"weight": weight, "tried": tried})
+
+        folder = stages.build("tuned", stages.soup_inputs(loras, rows, seed), make)
+        weight = json.loads((folder / "tuned.json").read_text())["weight"]
+        return merge(loras, "cat", weights=[weight] * len(loras))
+
+
 def random_alphas(loras: Sequence[LoRA], seed: int) -> dict[str, list[float]]:
     """Per module the softmax of standard normal numbers: where the released schedule starts."""
     drawn, names = torch.Generator().manual_seed(seed), {m for lora in loras for m in lora.modules}
@@ -149,8 +160,8 @@ class Static(Method):
         taken = METHODS[self.merge_method].options
         return {option: value for option, value in given.items() if option in taken}
 
-    def answers(self, stages: Stages, task: str, seed: int) -> list[dict]:
-        """Verdicts; the merge's digest is stored, so that a second run need not merge."""
+    def model(self, stages: Stages, seed: int) -> tuple[str, ChangedModel]:
+        """As of any method; the merge's digest is stored, so that a second run need not merge."""
         digests = [lora_digest(lora) for lora in stages.loras(seed)]
         inputs = {"loras": digests, "method": self.merge_method, "on": self.on,
                   "weight": self.weight, "options": self._options(stages, seed)}  # fmt: skip
@@ -161,7 +172,7 @@ class Static(Method):
 
         stored = stages.build("merge", inputs, make) / "digest.json"
         digest = json.loads(stored.read_text())["sha256"]
-        return stages.answers(task, digest, lambda: stages.with_adapter(self.adapter(stages, seed)))
+        return digest, lambda: stages.with_adapter(self.adapter(stages, seed))
 
 
 class LoraHub(Method):
@@ -190,10 +201,10 @@ class LoraHub(Method):
 class XLora(Method):
     """A mixture of the skills' LoRAs, token by token, by a trained gate."""
 
-    def answers(self, stages: Stages, task: str, seed: int) -> list[dict]:
+    def model(self, stages: Stages, seed: int) -> tuple[str, ChangedModel]:
         model, loras, folder = stages.source.model, stages.loras(seed), self._gate(stages, seed)
-        gate, more = xlora.XLora.load(folder), {"mixture": folder.name}
-        return stages.answers(task, None, lambda: xlora.mixed(model, loras, gate), more=more)
+        gate = xlora.XLora.load(folder)
+        return f"mixture {folder.name}", lambda: xlora.mixed(model, loras, gate)
 
     def _gate(self, stages: Stages, seed: int) -> Path:
         loras, rows = stages.loras(seed), stages.alpha_rows(seed)
@@ -213,16 +224,20 @@ def methods_for(skills: Sequence[str]) -> dict[str, Method]:
     """Every method of a study with these skills, by name, in the table's order."""
     table = [
         Base("base", "base", SKILLS, main=True),
-        FewShot("few_shot", "base, few-shot", SKILLS),
         *(Trained(name, f"{name} LoRA", SKILLS, main=True) for name in skills),
         DataMix("data_mix", "DATA-MIX (rank r)", MIX, main=True),
         DataMix("data_mix_2r", "DATA-MIX (rank k r)", MIX),
+        DataMix("data_mix_warm", "DATA-MIX from the average (rank k r)", MIX),
+        Target("target", "LoRA trained on the target", CEILING, main=True),
         Fresh("fresh", "new LoRA on the alpha data", CONTROLS, main=True),
         Cat("cat", "CAT (learned alphas)", CAT, main=True),
         Cat("cat_global", "CAT, one alpha per LoRA", CONTROLS, main=True, preset="global"),
+        Cat("cat_softmax", "CAT, softmax", CONTROLS, preset="softmax"),
         Cat("cat_lr0", "CAT, lr = 0", CONTROLS, preset="lr0"),
         RandomCat("cat_random", "CAT, random alphas", CONTROLS),
         Cat("released", "CAT, released schedule", CONTROLS, main=True, preset="released"),
+        RandomLoras("random_loras", "CAT over random LoRAs", CONTROLS),
+        TunedSum("tuned_sum", "sum, one tuned weight", SEARCH, main=True),
         LoraHub("lorahub@delta", "LoraHub (delta)", SEARCH),
         LoraHub("lorahub@factors", "LoraHub (factors, as released)", SEARCH, on="factors"),
         XLora("xlora", "X-LoRA (mixture of experts)", SEARCH),

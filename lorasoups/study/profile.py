@@ -61,8 +61,13 @@ class Profile:
     by_skill: dict[str, dict] = field(default_factory=dict)  # {"code": {"steps": 600}}
     epochs: float = 0.0  # over a skill's data; above 0 it replaces training.steps
     n_train: int = 8000  # training problems per skill
+    redraw: bool = False  # every seed draws its own training problems; else all have the same
     n_test: dict[str, int] = field(default_factory=dict)  # a task without number is not evaluated
     extras: tuple[str, ...] = ()  # further tests, for the main methods only
+    all_on_skills: bool = False  # every method takes the skills' tests; else the main ones do
+    n_loss: int = 0  # test problems of each task whose gold answers' loss is measured
+    ceiling: bool = False  # a LoRA is trained on the target itself, as a row (never for a soup)
+    demonstrations: int = 0  # solved validation problems in front of each problem of the target
     alphas: AlphaTraining = AlphaTraining()
     max_new_tokens: int = 90
     eval_batch: int = 250
@@ -74,6 +79,7 @@ class Profile:
     four_bit: bool = False  # load the base in NF4 (bitsandbytes)
     template: str = "same"  # prompts of real data: same in training and test, or released
     gradient_checkpointing: bool = False  # less memory, more time
+    cut_on_cpu: bool = True  # a real model on a CPU: cut down to minutes
     note: str = ""  # what a reader of the results must know, e.g. that a run was cut down
 
     @property
@@ -97,6 +103,8 @@ class Profile:
         """Whether a method of the table is evaluated, by its name."""
         if method in ("base", "cat", *self.skills):
             return True
+        if method == "target" and not self.ceiling:  # most targets have no training problems
+            return False
         named = not self.methods or any(fnmatchcase(method, p) for p in self.methods)
         return named and not any(fnmatchcase(method, p) for p in self.leave_out)
 
@@ -112,15 +120,16 @@ class Profile:
     ) -> "Profile":  # fmt: skip
         """The profile for this machine (with ``gpu_bytes`` of memory) and these options.
 
-        A run on a CPU is cut down to minutes for 135M parameters. ``methods`` are patterns with
-        commas, or ``all``; ``tests`` more tests of the main methods, with their judges; ``limit``
-        counts problems per test, ``steps`` those of each skill. SoupError for a number below 1.
+        A run on a CPU is cut down to minutes for 135M parameters, unless ``cut_on_cpu`` is false.
+        ``methods`` are patterns with commas, or ``all``; ``tests`` more tests of the main methods,
+        with their judges; ``limit`` counts problems per test, ``steps`` those of each skill.
+        SoupError for a number below 1.
         """
         for option, value in (("limit", limit), ("steps", steps), ("eval-batch", eval_batch)):
             if value is not None and value < 1:
                 raise SoupError(f"not at least 1: --{option} {value}; give a positive number")
         profile = self
-        if device == "cpu":
+        if device == "cpu" and self.cut_on_cpu:
             limit, profile = limit or CPU_LIMIT, self._cut_for_cpu(steps or CPU_STEPS)
         elif steps:
             training = replace(self.training, steps=steps)
@@ -163,7 +172,8 @@ def load_profile(name_or_path: str | Path, study: str = "hard_math", **overrides
     """Read a profile (of `SHIPPED`, or a TOML file) for one study; ``overrides`` replace fields.
 
     A file holds fields of `Profile`, and what differs for one study in ``[studies.<name>]``. With
-    ``extends = "<profile>"`` it starts from another profile. ``skills`` is a list of names, or a
+    ``extends = "<profile>"`` it starts from another profile, a study with ``like = "<study>"`` from
+    another study. ``skills`` is a list of names, or a
     table ``{math = "folder or Hub id", code = ""}``, where ``""`` means: train it. Raises
     SoupError: no such profile or study; a key or a value that a profile cannot have.
     """
@@ -189,8 +199,22 @@ def _find(name_or_path: str | Path) -> Path:
     raise SoupError(f"unknown profile {str(name_or_path)!r}: {choice}")
 
 
-def _resolve(path: Path, study: str, below: tuple[Path, ...] = ()) -> tuple[dict, list[str]]:
+def _resolve(path: Path, study: str) -> tuple[dict, list[str]]:
     """The table of one study, and the names of all studies of the file and those it extends."""
+    files = _files(path)
+    studies = {name: table for _, _, own in files for name, table in own.items()}
+    chain = [study]  # what a study is like comes before it
+    while (like := studies.get(chain[0], {}).get("like")) and like not in chain:
+        chain.insert(0, like)
+    table: dict = {}
+    for place, layer, own in files:
+        for changes in (layer, *(own.get(name, {}) for name in chain)):
+            _merge(table, {k: v for k, v in changes.items() if k != "like"}, place)
+    return table, list(studies)
+
+
+def _files(path: Path, below: tuple[Path, ...] = ()) -> list[tuple[Path, dict, dict]]:
+    """A file with its fields and its studies, after those that it extends."""
     try:
         layer = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -198,16 +222,13 @@ def _resolve(path: Path, study: str, below: tuple[Path, ...] = ()) -> tuple[dict
     parent, studies = layer.pop("extends", None), layer.pop("studies", {})
     if not isinstance(studies, dict) or not all(isinstance(t, dict) for t in studies.values()):
         raise SoupError(f"wrong type: {path.name}, studies; expected tables [studies.<name>]")
-    table, names = {}, []
-    if parent is not None:
-        beside = path.parent / str(parent)
-        parent = beside if beside.is_file() else _find(parent)
-        if parent in (path, *below):
-            raise SoupError(f"extends itself: {path.name}; change the key 'extends'")
-        table, names = _resolve(parent, study, (path, *below))
-    for changes in (layer, studies.get(study, {})):
-        _merge(table, changes, path)
-    return table, list(dict.fromkeys([*names, *studies]))
+    if parent is None:
+        return [(path, layer, studies)]
+    beside = path.parent / str(parent)
+    parent = beside if beside.is_file() else _find(parent)
+    if parent in (path, *below):
+        raise SoupError(f"extends itself: {path.name}; change the key 'extends'")
+    return [*_files(parent, (path, *below)), (path, layer, studies)]
 
 
 def _merge(table: dict, layer: Mapping, path: Path) -> None:

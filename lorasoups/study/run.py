@@ -1,7 +1,6 @@
 """A study: every method on the target, with intervals, into one results file."""
 
 import os
-from collections import Counter
 from functools import cached_property
 from pathlib import Path
 
@@ -10,11 +9,10 @@ from tqdm import tqdm
 
 from lorasoups.errors import SoupError
 from lorasoups.lora.lora import LoRA
-from lorasoups.results import reading
 from lorasoups.results.file import results_path
 from lorasoups.study.collect import Collector
 from lorasoups.study.methods import Cat, Method, Trained, methods_for, methods_of
-from lorasoups.study.profile import Profile, load_profile
+from lorasoups.study.profile import ALL_ITEMS, Profile, load_profile
 from lorasoups.study.stages import Stages
 from lorasoups.study.store import VERSIONS
 from lorasoups.tasks.real.sets import catalogue
@@ -45,12 +43,12 @@ def run_study(experiment: Experiment, progress: bool = True) -> dict:
     hidden = not progress or bool(os.environ.get("TQDM_DISABLE"))
     for method, task, seed in tqdm(jobs, desc="evaluate", disable=hidden, mininterval=10):
         verdicts = method.answers(experiment, task, seed)
+        loss = profile.n_loss and experiment.gold_loss(task, *method.model(experiment, seed))
         collector.add(task, method.name, seed, verdicts, label=method.label, group=method.group,
-                      on=method.on, weight=method.weight)  # fmt: skip
-    if profile.study == "formats":
-        _add_majority(collector)
+                      on=method.on, weight=method.weight, extra={"loss": loss} if loss else {},
+                      )  # fmt: skip
     fields = _alphas(experiment) | {"sweep": _grid(experiment), "skills": _skills(experiment)}
-    n_train = dict.fromkeys(profile.skills, profile.n_train)
+    n_train = dict.fromkeys(profile.skills, ALL_ITEMS if profile.redraw else profile.n_train)
     if shared := experiment.source.tasks.decontamination(n_train, profile.n_test):
         fields["decontamination"] = shared
     return collector.write(**fields)
@@ -63,26 +61,16 @@ def jobs_of(profile: Profile) -> list[tuple[Method, str]]:
 
 def tasks_of(profile: Profile, method: Method) -> list[str]:
     """The tests of a method: the target; for main methods also the skills' tests and the extras."""
-    tests = [profile.test_of(skill) for skill in profile.skills]
-    tasks = [profile.target, *tests, *profile.extras] if method.main else [profile.target]
+    tasks = [profile.target]
+    if method.main or profile.all_on_skills:
+        tasks += map(profile.test_of, profile.skills)
+    tasks += profile.extras if method.main else ()
     return [task for task in dict.fromkeys(tasks) if task in profile.n_test]  # real code has none
 
 
 def presets_of(profile: Profile) -> list[str]:
     """The presets whose alphas are reported; at lr = 0 they are only their start."""
     return [m.preset for m in methods_of(profile) if isinstance(m, Cat) and m.preset != "lr0"]
-
-
-def _add_majority(collector: Collector) -> None:
-    """The most common answer of the training data, given always."""
-    stages, p = collector.stages, collector.stages.profile
-    rows = [item for skill in p.skills for item in stages.source.items(skill, "train", p.n_train)]
-    answer = Counter(item["target"] for item in rows).most_common(1)[0][0]
-    right = [item["target"] == answer for item in stages.items(p.target)]
-    verdicts = [{"outcome": "ok" if ok else "wrong"} for ok in right]
-    how = {"label": f"always {answer} (majority)", "group": reading.SKILLS}
-    for seed in stages.seeds:
-        collector.add(p.target, "majority", seed, verdicts, **how)
 
 
 def _alphas(experiment: Experiment) -> dict[str, list[dict]]:

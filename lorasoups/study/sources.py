@@ -11,11 +11,11 @@ import torch
 from huggingface_hub import snapshot_download
 
 from lorasoups.errors import SoupError
-from lorasoups.learning.cat import linear_layer
 from lorasoups.lora.adapters import load_lora
 from lorasoups.lora.lora import LoRA
 from lorasoups.models.base import load_base
 from lorasoups.models.devices import native_bf16
+from lorasoups.models.generation import linear_layer
 from lorasoups.models.hub_errors import explain_hub_error
 from lorasoups.study.profile import Profile
 from lorasoups.tasks.real.source import RealTasks
@@ -31,7 +31,7 @@ class WorldTasks:
     """Items and views of an embedded world; the same interface as `RealTasks`."""
 
     def __init__(self, dataset: Callable[[str, str, int, int], list[dict]]):
-        self.items = cache(lambda task, split, n: dataset(task, split, n, 0))
+        self.items = cache(lambda task, split, n, draw=None: dataset(task, split, n, draw or 0))
 
     def views(self, task: str, n: int) -> dict[str, np.ndarray]:
         """Masks over the test items of a task: ``all``, and the parts that the items name."""
@@ -60,9 +60,9 @@ class Source:
     tasks: WorldTasks | RealTasks
     key: str  # what determines the base's numbers; names artifacts
 
-    def items(self, task: str, split: str, n: int) -> list[dict]:
-        """The first ``n`` items ``{prompt, answer, target, ...}`` of a task's split."""
-        return self.tasks.items(task, split, n)
+    def items(self, task: str, split: str, n: int, draw: int | None = None) -> list[dict]:
+        """The first ``n`` items ``{prompt, answer, target, ...}`` of a task's split, of a draw."""
+        return self.tasks.items(task, split, n, draw)
 
 
 def open_source(profile: Profile, project: Path) -> Source:
@@ -104,9 +104,9 @@ def load_skill(place: str, source: Source) -> LoRA:
         what = f"trained on {lora.base_model}, the study's base is {source.name}"
         cure = "if they are the same, correct base_model_name_or_path in its adapter_config.json"
         raise SoupError(f"{what}: skill LoRA {place}; {cure}")
-    for module in lora.modules:
+    for module, factors in lora.modules.items():
         try:
-            linear_layer(source.model, module, [lora])
+            linear_layer(source.model, module, factors.shape, plain=False)
         except SoupError as error:
             raise SoupError(f"{error}: skill LoRA {place}") from error
     return lora

@@ -34,6 +34,11 @@ from lorasoups.study.store import Make, Store, digest
 from lorasoups.tasks.judging.judges import JUDGES
 
 POINT = ("normalise", "init", "lr")  # what a point of the alphas' grid says
+WARM = 0.25  # of the joint steps, after a start from the average
+SOFTMAX_LR = 0.1
+LOSS_BATCH, LOSS_LENGTH = 25, 2048  # problems at a time; tokens of each, prompt and gold answer
+
+ChangedModel = Callable[[], AbstractContextManager]  # yields the base with an adapter
 
 
 @dataclass(frozen=True)
@@ -99,24 +104,34 @@ class Stages:
     def skill(self, name: str, seed: int) -> Skill:
         """The LoRA of one skill: trained, or loaded where the profile says from where."""
         if not (place := self.profile.adapters.get(name)):
-            return self._trained(name, self.encoded(name), self._config(name), seed)
+            return self._trained(name, self.encoded(name, seed), self._config(name), seed)
         if (name, seed) not in self._skills:
             self._skills[name, seed] = Skill(load_skill(place, self.source), {})
         return self._skills[name, seed]
 
     def data_mix(self, name: str, seed: int) -> Skill:
-        """One LoRA on the data of all skills: ``data_mix``, or ``data_mix_2r`` of rank k r.
+        """One LoRA on the data of all skills: ``data_mix``, or of rank k r ``data_mix_2r`` and
+        ``data_mix_warm``, which starts from the skills' average and takes `WARM` of the steps.
 
         It takes the steps of all skills; a skill that is trained n times as long as another has
         its rows n times (rounded down) in the mix. Under ``epochs`` each row is once.
         """
-        p, config = self.profile, self.profile.training
+        p, config, warm = self.profile, self.profile.training, name == "data_mix_warm"
         steps = {skill: self._config(skill).steps for skill in p.skills}
         times = {s: 1 if p.epochs else n // min(steps.values()) for s, n in steps.items()}
-        rows = [row for skill in p.skills for row in self.encoded(skill) * times[skill]]
-        k = len(p.skills) if name == "data_mix_2r" else 1  # lora_alpha grows too: the scale stays
+        rows = [row for skill in p.skills for row in self.encoded(skill, seed) * times[skill]]
+        k = 1 if name == "data_mix" else len(p.skills)  # lora_alpha grows too: the scale stays
         larger = {"r": config.r * k, "lora_alpha": config.lora_alpha * k}
-        return self._trained(name, rows, replace(config, steps=sum(steps.values()), **larger), seed)
+        n_steps = math.ceil(sum(steps.values()) * (WARM if warm else 1))
+        joint = replace(config, steps=n_steps, **larger)
+        start = merge(self.loras(seed), "cat") if warm else None
+        return self._trained(name, rows, joint, seed, start)
+
+    def target_lora(self, seed: int) -> Skill:
+        """A LoRA trained on the target itself, as long as the longest skill: the ceiling."""
+        p = self.profile
+        config = max((self._config(skill) for skill in p.skills), key=lambda config: config.steps)
+        return self._trained("target", self.encoded(p.target, seed), config, seed)
 
     def fresh_lora(self, seed: int) -> Skill:
         """A new LoRA on exactly the alphas' rows, batches and steps (see arXiv 2602.12323)."""
@@ -125,13 +140,16 @@ class Stages:
         config = replace(self.profile.training, steps=steps, batch_size=a.batch_size)
         return self._trained("fresh", rows, config, seed)
 
-    def encoded(self, skill: str, split: str = "train", n: int | None = None) -> list[dict]:
-        """Training rows ``{input_ids, labels}`` of a skill."""
+    def encoded(
+        self, task: str, seed: int = 0, split: str = "train", n: int | None = None
+    ) -> list[dict]:
+        """Rows ``{input_ids, labels}`` of a task; the seed's own if the profile redraws them."""
         n, length = n or self.profile.n_train, self.profile.max_length
-        if (skill, split, n, length) not in self._rows:
-            rows = encode_all(self.source.tokenizer, self.source.items(skill, split, n), length)
-            self._rows[skill, split, n, length] = rows
-        return self._rows[skill, split, n, length]
+        draw = seed if self.profile.redraw and split == "train" else None
+        if (name := (task, split, n, length, draw)) not in self._rows:
+            items = self.source.items(task, split, n, draw)
+            self._rows[name] = encode_all(self.source.tokenizer, items, length)
+        return self._rows[name]
 
     def _config(self, skill: str) -> SkillTraining:
         config = self.profile.training_of(skill)
@@ -140,7 +158,10 @@ class Stages:
         batches = self.profile.epochs * len(self.encoded(skill)) / config.batch_size
         return replace(config, steps=math.ceil(batches))
 
-    def _trained(self, name: str, rows: list[dict], config: SkillTraining, seed: int) -> Skill:
+    def _trained(
+        self, name: str, rows: list[dict], config: SkillTraining, seed: int,
+        start: LoRA | None = None,
+    ) -> Skill:  # fmt: skip
         if (name, seed) in self._skills:
             return self._skills[name, seed]
         source = self.source
@@ -148,9 +169,10 @@ class Stages:
             fast = processes.broadcast(devices.fast_bf16(source.model.device.type))
             config = replace(config, bf16=fast)
         inputs = {"base": source.key, "rows": digest(rows), "config": asdict(config), "seed": seed}
+        inputs |= {"start": lora_digest(start)} if start else {}
 
         def make(folder: Path, scratch: Path) -> None:
-            where = {"base_model": source.name, "checkpoints": scratch}
+            where = {"base_model": source.name, "checkpoints": scratch, "start": start}
             lora, log = train_lora(source.model, rows, config, seed, **where)
             lora = replace(lora, provenance={"skill": name, "seed": seed, "steps": config.steps})
             save_lora(lora, folder / "adapter")
@@ -166,7 +188,7 @@ class Stages:
         ``share`` replaces the profile's (5 %); ``skills``: only these skills' data.
         """
         rng, share = random.Random(f"alpha data {seed}"), share or self.profile.alphas.share
-        rows = {name: self.encoded(name) for name in self.profile.skills}
+        rows = {name: self.encoded(name, seed) for name in self.profile.skills}
         drawn = {s: rng.sample(r, max(1, round(share * len(r)))) for s, r in rows.items()}
         return [row for skill in drawn if not skills or skill in skills for row in drawn[skill]]
 
@@ -174,7 +196,7 @@ class Stages:
     def held_out(self) -> dict[str, list[dict]]:
         """Validation rows of each skill: what lr, normalisation and init are chosen on."""
         n = self.profile.alphas.n_held_out
-        return {name: self.encoded(name, "validation", n) for name in self.profile.skills}
+        return {s: self.encoded(s, split="validation", n=n) for s in self.profile.skills}
 
     def held_out_loss(self, lora: LoRA | None) -> float:
         """Mean over the skills of the held-out loss (nats per answer token) under an adapter."""
@@ -214,11 +236,13 @@ class Stages:
 
     def preset_options(self, preset: str) -> dict:
         """Arguments of `learn_alphas`: ``ours`` (the grid's choice), ``global`` (the same, one
-        alpha per LoRA), ``lr0`` (its start), ``released``."""
+        alpha per LoRA), ``softmax``, ``lr0`` (its start), ``released``."""
         if preset == "released":
             return {"preset": "released"}
         best = next(entry for entry in self.grid if entry["chosen"])
-        changes = {"lr0": {"lr": 0.0}, "global": {"granularity": "global"}}
+        changes = {"lr0": {"lr": 0.0}, "global": {"granularity": "global"},
+                   "softmax": {"normalise": "softmax", "init": "uniform", "lr": SOFTMAX_LR},
+                   }  # fmt: skip
         return self.alpha_options(best) | changes.get(preset, {})
 
     def alpha_options(self, point: Mapping) -> dict:
@@ -243,8 +267,16 @@ class Stages:
         return merge(self.loras(entry["seed"]), "cat", weights=learned)
 
     def items(self, task: str) -> list[dict]:
-        """The test items of a task."""
-        return self.source.items(task, "test", self.profile.n_test[task])
+        """The test items of a task; those of the target with the profile's demonstrations."""
+        items = self.source.items(task, "test", self.profile.n_test[task])
+        shown = self.profile.demonstrations if task == self.profile.target else 0
+        if not shown:
+            return items
+        solved: dict[str | None, list[str]] = {}
+        for item in self.source.items(task, "validation", 20 * shown):
+            solved.setdefault(item.get("view"), []).append(item["prompt"] + item["answer"] + "\n\n")
+        texts = {view: "".join(examples[:shown]) for view, examples in solved.items()}
+        return [item | {"prompt": texts[item.get("view")] + item["prompt"]} for item in items]
 
     def views(self, task: str) -> dict[str, np.ndarray]:
         """Parts of a test set by name, as masks over its items; every set has ``all``."""
@@ -259,18 +291,14 @@ class Stages:
         name = lora_digest(lora) if lora else None
         return self.answers(task, name, lambda: self.with_adapter(lora))
 
-    def answers(
-        self, task: str, adapter: str | None, changed_model: Callable[[], AbstractContextManager],
-        items: list[dict] | None = None, more: dict | None = None,
-    ) -> list[dict]:  # fmt: skip
+    def answers(self, task: str, adapter: str | None, changed_model: ChangedModel) -> list[dict]:
         """Answers to one test set, in its order: its judge's ``{text, outcome, value, ...}``.
 
         ``outcome`` is ``ok`` where right. ``changed_model`` yields the model to generate with,
-        ``adapter`` is the adapter's digest (None: the base); ``items`` replace the task's (few-shot
-        prompts); ``more`` names the artifact too.
+        ``adapter`` is a digest of what changes it (None: the base).
         """
         p, judge = self.profile, JUDGES[self.profile.judge(task)]
-        items = self.items(task) if items is None else items
+        items = self.items(task)
         asked = digest([[item["prompt"], item["target"]] for item in items])
         inputs = {"base": self.source.key, "adapter": adapter, "items": asked,
                   "max_new_tokens": p.max_new_tokens, "batch": p.eval_batch}  # fmt: skip
@@ -283,8 +311,21 @@ class Stages:
                 verdicts = judge.judge(texts, [item["target"] for item in items])
                 write_json_atomic(folder / "verdicts.json", verdicts)
 
-        folder = self.build("evaluate", inputs | judge.inputs | (more or {}), make)
+        folder = self.build("evaluate", inputs | judge.inputs, make)
         return json.loads((folder / "verdicts.json").read_text())
+
+    def gold_loss(self, task: str, adapter: str | None, changed_model: ChangedModel) -> float:
+        """Mean loss (nats per token) of the gold answers to a test's first ``n_loss`` problems."""
+        items = self.items(task)[: self.profile.n_loss]
+        rows = encode_all(self.source.tokenizer, items, LOSS_LENGTH)
+        inputs = {"base": self.source.key, "adapter": adapter, "rows": digest(rows)}
+
+        def make(folder: Path, scratch: Path) -> None:
+            with changed_model() as model:
+                loss = heldout_loss(model, rows, LOSS_BATCH)
+            write_json_atomic(folder / "loss.json", {"loss": loss})
+
+        return json.loads((self.build("loss", inputs, make) / "loss.json").read_text())["loss"]
 
     def config(self) -> dict:
         """The profile as plain JSON values, and what base and data are. No paths."""

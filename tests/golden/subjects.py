@@ -11,6 +11,7 @@ import torch
 from lorasoups.learning.alphas import learn_alphas
 from lorasoups.learning.lorahub import lorahub
 from lorasoups.learning.skills import SkillTraining, train_lora
+from lorasoups.learning.tuned_sum import tuned_weight
 from lorasoups.learning.xlora import mixed, train_xlora
 from lorasoups.lora.lora import Factors, LoRA
 from lorasoups.lora.merging import merge
@@ -172,6 +173,20 @@ def hub():
     return values
 
 
+def tuned():
+    """The sum with one weight, fitted by loss."""
+    model, _ = mini()
+    weight, tried = tuned_weight(model, mini_loras(), mini_rows())
+    return {"weight": weight, "tried": tried}
+
+
+def loss():
+    """Held-out loss under an adapter."""
+    model, _ = mini()
+    with folded(model, mini_loras()[0]):
+        return heldout_loss(model, mini_rows(), 25)
+
+
 def generation():
     """What the base writes, alone and under an adapter, and its held-out loss."""
     model, tokenizer = mini()
@@ -211,12 +226,18 @@ ANSWERS = [
     ("[ not in context ]", "red"), ("[ not in context ]", "not in context"),
     ("[ red ]", "not in context"), ("[ dark red ]", "red"), ("it is red.", "red"), ("", "red"),
 ]  # fmt: skip
+IN_FORM = [
+    ("<<red>>;zorb", ["<<Red>>;zorb"]), ("<<red>>", ["<<red>>;zorb"]), ("", ["<<red>>;zorb"]),
+    ('flim("red", 9)', ['flim("blue", 1)', 'flim("the red", 2)']),
+    ("The answer is red.", ["<<red>>;zorb"]),
+]  # fmt: skip
 
 
 def scoring():
     """Stored texts under every judge."""
     values = {}
-    for name, cases in (("program", PROGRAMS), ("words", WORDS), ("answer", ANSWERS)):
+    for name, cases in (("program", PROGRAMS), ("words", WORDS), ("answer", ANSWERS),
+                        ("form", IN_FORM), ("form_answer", IN_FORM)):  # fmt: skip
         texts, targets = zip(*cases, strict=True)
         values[name] = JUDGES[name].judge(list(texts), list(targets))
     return values
@@ -249,28 +270,16 @@ def tables():
         text = (
             {"all": sentences.all_sentences(results)} if "ablation" not in results["config"] else {}
         )
-        for frame in ("headline", "comparisons", "tasks", "views", "short"):
+        for frame in ("headline", "comparisons", "primary", "parts", "tasks", "views", "short"):
             if "ablation" not in results["config"]:
                 shown = getattr(tables_module, frame)(results)
                 text[frame] = tables_module.markdown(shown)
-        if name in ("alphas", "random_loras", "alpha_data", "three_skills"):
+        if "ablation" in results["config"] and name != "surface":
             text["each"] = sentences.against_each(results)
-        for curve in ("cat", "sum"):
-            if name in ("length", "rank", "k_skills"):
-                text[curve] = sentences.along(results, curve, "x")
-        if name == "surface":
-            text["valley"] = sentences.valley(results)
-        if name == "lr_sweep":
-            text["moved"] = sentences.moved(results, "none")
         if name == "hard_math":
-            text["stable"] = sentences.stable(results)
             text["paper"] = tables_module.markdown(tables_module.against_paper(results))
-            text["objective"] = sentences.objective_and_target(results)
         values |= {f"{name} {key}": sha(value) for key, value in text.items()}
     values["studies"] = sha(tables_module.markdown(tables_module.studies(known("mini"))))
-    small = known("small")["hard_math"]
-    for task in sentences.composed_tests(small):
-        values[f"small {task}"] = sha(sentences.on_test(small, task) + sentences.gains(small, task))
     return values
 
 
@@ -314,12 +323,13 @@ def world():
 
 SUBJECTS = {
     f.__name__: f
-    for f in (merges, alphas, skill, xlora, hub, generation, scoring, statistics, tables,
-              estimates, world)
+    for f in (merges, alphas, skill, xlora, hub, tuned, loss, generation, scoring, statistics,
+              tables, estimates, world)
 }  # fmt: skip
-TOLERANCE = dict.fromkeys(("alphas", "skill", "xlora"), 1e-4) | {"hub": 2e-3}
+TOLERANCE = dict.fromkeys(("alphas", "skill", "xlora"), 1e-4) | {"hub": 2e-3, "tuned": 2e-3}
 """Largest difference that another processor may make; 1e-6 for all that are not named. LoraHub's
 search amplifies rounding: 1e-6 in a loss moves the weights that are tried next."""
 STAGES = {"merges": "merge", "alphas": "alphas", "skill": "skill", "xlora": "xlora",
-          "hub": "lorahub", "generation": "evaluate", "scoring": "evaluate"}  # fmt: skip
+          "hub": "lorahub", "tuned": "tuned", "loss": "loss", "generation": "evaluate",
+          "scoring": "evaluate"}  # fmt: skip
 """Subject -> the stage whose version its recorded values belong to."""

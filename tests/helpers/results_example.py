@@ -31,7 +31,6 @@ def example_results(
             rows += [_row(task, method, seed, own, rng) for seed, own in enumerate(verdicts)]
             packed = {str(seed): pack_verdicts(own) for seed, own in enumerate(verdicts)}
             items.setdefault(task, {})[method] = packed
-    gains = stats.superlinearity(*(table["hard_math", m] for m in ("base", *SKILLS, "cat")))
     return validate(
         {
             "schema": SCHEMA,
@@ -49,8 +48,6 @@ def example_results(
             },
             "rows": rows,
             "items": items,
-            "comparisons": _comparisons(table, methods),
-            "superlinearity": dict(vars(gains)),
             "alphas": _alphas(seeds, rng),
             "curves": _curves(seeds),
             "sweep": [
@@ -64,6 +61,7 @@ def example_results(
                 for seed in range(seeds) for name in SKILLS
             ],
             "timings": {"skill": 12.0, "evaluate": 3.0},
+            "floors": {"one answer, always": 0.1},
         }
     )  # fmt: skip
 
@@ -77,18 +75,6 @@ def _row(task: str, method: str, seed: int, verdicts: np.ndarray, rng) -> dict:
         "n": n, "correct": correct, "accuracy": correct / n, "ci": list(stats.wilson(correct, n)),
         "outcomes": {name: count for name, count in outcomes.items() if count}, "extra": {},
     }  # fmt: skip
-
-
-def _comparisons(table: dict, methods) -> list[dict]:
-    found = [
-        {"task": "hard_math", "a": "cat", "b": name}
-        | vars(stats.paired(table["hard_math", "cat"], table["hard_math", name]))
-        for name in methods
-        if name != "cat"
-    ]
-    for entry, p in zip(found, stats.holm([e["p"] for e in found]), strict=True):
-        entry["p_holm"] = p
-    return found
 
 
 def _alphas(seeds: int, rng) -> list[dict]:

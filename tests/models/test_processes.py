@@ -10,7 +10,7 @@ from lorasoups.models import processes
 
 PROGRAM = """
 from lorasoups.models import processes
-with processes.one_voice(True):
+with processes.one_voice():
     values = processes.gather({"rank": processes.rank()})
     word = processes.broadcast("from 0" if processes.is_main() else None)
     assert processes.gather(word) == ["from 0", "from 0"]
@@ -41,8 +41,6 @@ def test_the_environment_of_a_launcher_is_read(monkeypatch):
     assert (processes.size(), processes.rank(), processes.is_main()) == (4, 2, False)
     with pytest.raises(SoupError, match="started as 4 processes"):
         processes.only_one("merging is for one")
-    with pytest.raises(SoupError, match="one process"), processes.one_voice(False):
-        pass
 
 
 @pytest.mark.parametrize("world, rank", [("two", "0"), ("2", "2"), ("0", "0")])

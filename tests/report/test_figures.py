@@ -17,7 +17,7 @@ from lorasoups.results import reading
 
 DRAWN = {
     f.__name__: f
-    for f in (methods.accuracy, methods.superlinearity, methods.outcomes, alphas.alphas_map,
+    for f in (methods.accuracy, methods.outcomes, alphas.alphas_map,
               alphas.alpha_curves)
 }  # fmt: skip
 NAMES = tuple(DRAWN)
@@ -153,9 +153,3 @@ def test_outcome_shares_are_of_all_seeds_and_sum_to_one():
     found = methods.shares(results, "cat")
     assert sum(found.values()) == pytest.approx(1)
     assert found["ok"] == reading.estimate(results, "cat").mean
-
-
-def test_superlinearity_without_an_interval_is_drawn():
-    results = example_results(1, FEW)
-    results["superlinearity"] |= {"lo": None, "hi": None}
-    check_texts(methods.superlinearity(results))

@@ -23,7 +23,7 @@ def good():
 @pytest.fixture(scope="module")
 def bad():
     """CAT is the worst of all."""
-    return example_results(2, n=100, chances={"cat": 0.01, "base": 0.4, "math": 0.4})
+    return example_results(5, n=100, chances={"cat": 0.01, "base": 0.4, "math": 0.4})
 
 
 def test_every_method_has_one_group_and_none_is_lost(good):
@@ -57,40 +57,68 @@ def test_what_was_not_evaluated_has_no_estimate(good):
 @pytest.mark.parametrize(
     "lo, hi, expected",
     [(0.01, 0.2, sentences.ABOVE), (-0.2, -0.01, sentences.BELOW), (-0.1, 0.1, sentences.OPEN),
-     (0.0, 0.1, sentences.OPEN), (None, None, sentences.OPEN)],
+     (0.0, 0.1, sentences.OPEN)],
 )  # fmt: skip
 def test_verdict_needs_an_interval_without_zero(lo, hi, expected):
-    assert sentences.verdict({"lo": lo, "hi": hi}) == expected
+    assert sentences.verdict(stats.Paired(diff=0.0, lo=lo, hi=hi, p=1.0, wins=0)) == expected
 
 
-def test_claim_that_holds(good):
-    assert all(sentences.holds(good).values())
-    assert sentences.summary(good).startswith("The claim holds here")
-    assert f"CAT is above {len(STATIC)}," in sentences.against_static(good)
+def test_a_soup_above_everything_is_told_so(good):
+    contrasts = reading.primary(good)
+    assert [c.pair.diff > 0 for c in contrasts] == [True] * 4
+    assert sentences.primary_verdict(contrasts[0]) == sentences.ABOVE
+    assert sentences.summary(good).startswith("CAT solves 7")
+    assert "above the mean of the paper's baselines (5), sum, one tuned weight" in (
+        sentences.summary(good)
+    )
+    assert "below 0. The best of them" in sentences.against_static(good)
     assert sentences.super_linear(good).startswith("Super-linear")
 
 
-def test_claim_that_fails_is_told_as_plainly(bad):
-    assert not any(sentences.holds(bad).values())
-    assert sentences.summary(bad).startswith("No part of the claim")
-    assert "CAT is below base" in sentences.against_skills(bad)
+def test_a_soup_below_everything_is_told_as_plainly(bad):
+    contrasts = reading.primary(bad)
+    assert [c.pair.diff < 0 for c in contrasts] == [True] * 4
+    assert sentences.primary_verdict(contrasts[0]) == sentences.BELOW
+    assert "above" not in sentences.summary(bad) and "below" in sentences.summary(bad)
+    assert sentences.verdict(reading.against(bad, ["base"])["base"]) == sentences.BELOW
     assert f"below {len(STATIC)} (" in sentences.against_static(bad)
     assert sentences.super_linear(bad).startswith("Sub-linear")
+    assert "(CAT is not above it)" in sentences.floors(bad)
 
 
-def test_one_static_merge_that_is_as_good_breaks_the_claim(good):
-    results = copy.deepcopy(good)
-    entry = sentences.compared(results, ["ties@delta"])["ties@delta"]
-    entry["lo"] = -0.01
-    assert sentences.holds(results)["CAT above every static merge"] is False
-    assert sentences.summary(results).startswith("The claim holds in part")
-    assert "not told apart from 1 (ties (delta, 1/k))" in sentences.against_static(results)
+def test_primary_contrasts_are_corrected_for_their_number(good):
+    contrasts = reading.primary(good)
+    assert [c.p_holm for c in contrasts] == stats.holm([c.pair.p for c in contrasts])
+    mean = sum(reading.estimate(good, m).mean for m in reading.PAPER) / len(reading.PAPER)
+    assert contrasts[0].pair.diff == pytest.approx(reading.estimate(good, "cat").mean - mean)
+    without = copy.deepcopy(good)
+    del without["items"]["hard_math"]["tuned_sum"]
+    assert reading.primary(without)[1].name == "linear (delta, 1.0)"
 
 
 def test_what_was_not_compared_is_not_claimed():
     results = example_results(1, ("base", "math", "code", "cat"))
-    assert sentences.holds(results)["CAT above every static merge"] is False
-    assert sentences.against_data_mix(results) == "DATA-MIX was not evaluated."
+    assert [c.name for c in reading.primary(results)] == ["code LoRA"]
+    assert sentences.against_static(results) == "No static merge was evaluated."
+
+
+def test_form_and_content_multiply_to_what_is_solved(good):
+    formed, right = reading.form(good, "cat")
+    assert formed * right == pytest.approx(reading.estimate(good, "cat").mean)
+    counts = {"ok": 3, "wrong": 1, "wrong_form": 4}
+    row = good["rows"][0] | {"method": "x", "outcomes": counts, "n": 8}
+    assert reading.form({**good, "rows": [row]}, "x") == (0.5, 0.75)
+
+
+def test_what_is_kept_of_the_skills_and_the_front(good):
+    of_skills = [reading.estimate(good, m, s).mean for s in ("math", "code") for m in ("cat", s)]
+    expected = [of_skills[0] / of_skills[1], of_skills[2] / of_skills[3]]
+    assert reading.kept(good, "cat") == pytest.approx(expected)
+    assert reading.kept(good, "ties@delta") == []  # it did not take the skills' tests
+    points = {"a": (0.5, 0.5), "b": (0.6, 0.4), "c": (0.4, 0.4), "d": (0.5, 0.3)}
+    assert reading.front(points) == ["a", "b"]
+    frame = tables.parts(good)
+    assert "yes" in set(frame["front"]) and len(frame) == len(METHODS)
 
 
 @pytest.fixture
@@ -102,9 +130,9 @@ def ablation():
     skills = ["math", "code", "line"]
     found["config"] |= {"skills": skills, "labels": labels, "ablation": "more LoRAs"}
     own = ("cat", "cat_k3", "sum_k3")
-    for name, key in (("rows", "method"), ("comparisons", "b")):
-        found[name] = [e for e in found[name] if e["task"] == "hard_math" and e[key] in own]
-    return found | {"superlinearity": {}, "skills": [], "sweep": []}
+    found["rows"] = [r for r in found["rows"] if r["task"] == "hard_math" and r["method"] in own]
+    items = {m: v for m, v in found["items"]["hard_math"].items() if m in own}
+    return found | {"items": {"hard_math": items}, "skills": [], "sweep": []}
 
 
 def test_methods_of_ablations_are_called_what_their_file_calls_them(ablation, good):
@@ -132,9 +160,9 @@ def test_a_map_without_the_soup_claims_nothing(ablation):
 
 
 def test_numbers_in_sentences_are_those_of_the_file(good):
-    entry = sentences.compared(good, ["math"])["math"]
-    expected = f"{100 * entry['diff']:+.1f} points [{100 * entry['lo']:+.1f}, "
-    assert expected in sentences.against(good, "math")
+    pair = reading.against(good, ["math"])["math"]
+    expected = f"{100 * pair.diff:+.1f} [{100 * pair.lo:+.1f}, "
+    assert expected in sentences.against_each(good)
     assert f"{100 * reading.estimate(good, 'cat').mean:.1f} % of 100" in sentences.summary(good)
 
 
@@ -168,8 +196,8 @@ def test_sweep_table_puts_the_lowest_loss_first(good):
 
 def test_markdown_table_has_a_line_per_row(good):
     text = tables.markdown(tables.comparisons(good)).splitlines()
-    assert len(text) == 2 + len(good["comparisons"])
-    assert {line.count("|") for line in text} == {7}
+    assert len(text) == 2 + len(METHODS) - 1
+    assert {line.count("|") for line in text} == {6}
 
 
 def test_paper_table_stars_what_is_only_of_medium_reliability(good):

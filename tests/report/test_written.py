@@ -27,7 +27,7 @@ def test_what_people_wrote_holds(entry):
     known = results(entry["experiment"])
     if "says" in entry:
         paired = stats.paired(*pair(known, target(known), entry["a"], entry["b"]))
-        assert verdict(vars(paired)) == SAYS[entry["says"]], paired
+        assert verdict(paired) == SAYS[entry["says"]], paired
     else:
         values = [row[entry["metric"]] for row in rows(known, method=entry["method"])]
         assert entry.get("min", -np.inf) <= np.mean(values) <= entry["max"]

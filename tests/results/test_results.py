@@ -42,20 +42,6 @@ def good():
         "config": {"rank": 8},
         "rows": [row(), row(seed=1, correct=1), row("base", correct=0)],
         "items": {"hard_math": {"cat": {"0": R.pack_verdicts([1, 0, 1, 1])}}},
-        "comparisons": [
-            {
-                "task": "hard_math",
-                "a": "cat",
-                "b": "base",
-                "diff": 0.5,
-                "lo": None,
-                "hi": None,
-                "p": 0.1,
-                "p_holm": 0.1,
-                "wins": [1, 0],
-            }
-        ],
-        "superlinearity": {"gain_soup": 1, "sum_of_gains": 0.5, "diff": 0.5, "lo": 0.1, "hi": 0.9},
         "alphas": [
             {"seed": 0, "preset": "ours", "normalise": "none", "module": "m", "values": [0.5, 0.5]}
         ],
@@ -97,11 +83,8 @@ def fields(value, path=()):
     """Paths of every mapping key, in lists the first element's, within the schema's own levels."""
     for name, item in value.items():
         yield (*path, name)
-        if name in ("provenance", "superlinearity"):
-            yield from (
-                (*path, name, inner) for inner in FORM["provenance"] if name == "provenance"
-            )
-            yield from ((*path, name, inner) for inner in item if name == "superlinearity")
+        if name == "provenance":
+            yield from ((*path, name, inner) for inner in FORM["provenance"])
         elif isinstance(item, list) and item and isinstance(item[0], dict):
             yield from ((*path, name, 0, inner) for inner in item[0])
 

@@ -69,12 +69,12 @@ RESULTS = """
                accuracy=1.0, ci=[0, 1], outcomes={}, extra={})
     provenance = dict(versions={}, device="cpu", cpu="", git=None, base_sha256=None,
                       world_version=1, wall_s=1)
-    lists = {name: [] for name in "comparisons alphas curves sweep skills".split()}
+    lists = {name: [] for name in "alphas curves sweep skills".split()}
     folder = pathlib.Path(out or ".") / "data" / "results" / profile
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "hard_math.json").write_text(json.dumps(dict(
         schema=1, profile=profile, created="", complete=COMPLETE, provenance=provenance,
-        config={}, rows=[row], items={}, superlinearity={}, timings={}, **lists)))
+        config={}, rows=[row], items={}, timings={}, **lists)))
 """
 
 

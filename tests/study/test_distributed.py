@@ -99,7 +99,6 @@ def test_reproduce_on_two_processes_gives_the_results_of_one(base, mirror, out, 
     done = launch("-m", "lorasoups", *command(base, mirror, tmp_path))
     one, both = load_results("small", root=out), load_results("small", root=tmp_path)
     assert both["rows"] == one["rows"] and both["items"] == one["items"]
-    assert both["comparisons"] == one["comparisons"]
     for expected, found in zip(one["alphas"], both["alphas"], strict=True):
         assert found["values"] == pytest.approx(expected["values"], abs=1e-5)
     assert done.stdout.count("written: ") == 1

@@ -4,11 +4,12 @@ import json
 
 import pytest
 import torch
-from mirrors import write_tiny_mirror
+from mirrors import write_tiny_mirror, write_whole_mirror
 from pretrain import word_tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from lorasoups.results.file import load_results
+from lorasoups.results.reading import against
 from lorasoups.run import cli
 from lorasoups.study import profile as profiles
 from lorasoups.study.profile import CPU_STEPS, load_profile
@@ -80,7 +81,7 @@ def test_the_run_writes_complete_results(out):
     assert all(row["n"] == 4 == sum(row["outcomes"].values()) for row in rows.values())
     assert {e["name"] for e in results["skills"]} == {"math", "code"}
     assert {e["preset"] for e in results["alphas"]} == {"ours"}
-    assert {e["b"] for e in results["comparisons"]} == methods - {"cat"}
+    assert set(against(results)) == methods - {"cat"}
 
 
 def test_the_results_say_what_they_are_worth(out):
@@ -156,3 +157,71 @@ def test_epochs_decide_the_steps_and_the_mix_has_every_row_once(base, mirror, mo
     } == rows  # 2 epochs, batches of 2
     mixed = experiment.data_mix("data_mix", 0)
     assert mixed.log["steps"] == sum(rows.values())
+
+
+FORM_STUDY = """
+extends = "small"
+
+[studies.tiny]
+like = "reading_form"
+n_train = 60
+n_test = { reading_form = 6, reading = 4, form = 4 }
+n_loss = 2
+max_new_tokens = 4
+methods = ["target", "data_mix*", "tuned_sum", "random_loras", "cat_softmax", "linear@delta/w1"]
+training = { steps = 2, warmup_steps = 1, r = 2 }
+by_skill = { form = { steps = 3 } }
+alphas = { epochs = 1, n_held_out = 2 }
+
+[studies.shown]
+like = "tiny"
+demonstrations = 2
+methods = ["linear@delta/w1"]
+"""
+
+
+def test_a_study_of_a_form_on_a_cpu_is_not_cut_and_has_every_row(
+    base, tmp_path_factory, tmp_path, monkeypatch
+):
+    mirror = write_whole_mirror(tmp_path_factory.mktemp("whole"))
+    monkeypatch.setenv(MIRROR_VARIABLE, str(mirror))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    (tmp_path / "own.toml").write_text(FORM_STUDY)
+    own = [
+        *command(base, mirror, tmp_path),
+        "--profile",
+        str(tmp_path / "own.toml"),
+        "--limit",
+        "6",
+    ]
+    assert cli.main([*own, "--study", "tiny", "--seeds", "2"]) == 0
+    results = load_results("own", "tiny", tmp_path)
+    assert results["config"]["note"] == "" and results["config"]["training"]["steps"] == 2
+    methods = {"base", "reading", "form", "target", "data_mix", "data_mix_2r", "data_mix_warm",
+               "cat", "cat_softmax", "random_loras", "tuned_sum", "linear@delta/w1"}  # fmt: skip
+    whole = [r for r in results["rows"] if r["view"] == "all"]
+    assert {r["method"] for r in whole} == methods
+    assert len(whole) == 3 * 2 * len(methods)  # tests, seeds: every method takes the skills' tests
+    assert all(r["extra"]["loss"] > 0 for r in whole)
+    assert {r["view"] for r in results["rows"]} > {"all"}
+    steps = {e["name"]: e["steps"] for e in results["skills"]}
+    assert steps == {"reading": 2, "form": 3, "target": 3, "data_mix": 5, "data_mix_2r": 5,
+                     "data_mix_warm": 2}  # fmt: skip
+    assert cli.main([*own, "--study", "shown", "--seeds", "2"]) == 0
+    shown = Experiment(load_profile(tmp_path / "own.toml", "shown", base=str(base)), 2, tmp_path)
+    item, plain = shown.items("reading_form")[0], shown.source.items("reading_form", "test", 1)[0]
+    assert item["prompt"].endswith(plain["prompt"]) and item["prompt"].count("Passage:") == 3
+    assert item["prompt"].count(plain["question"].splitlines()[-1]) == 3  # all in the item's form
+    assert shown.items("reading")[0]["prompt"].count("Passage:") == 1
+
+
+def test_every_seed_draws_its_own_training_rows(base, tmp_path_factory, tmp_path, monkeypatch):
+    monkeypatch.setenv(MIRROR_VARIABLE, str(write_whole_mirror(tmp_path_factory.mktemp("whole"))))
+    drawn = {}
+    for redraw in (True, False):
+        own = load_profile("small", "reading_form", base=str(base), redraw=redraw, n_train=20)
+        stages = Experiment(own, 2, tmp_path)
+        drawn[redraw] = [stages.encoded("reading", seed) for seed in (0, 1, 0)]
+        assert stages.held_out["reading"] == stages.held_out["reading"]
+    assert drawn[True][0] == drawn[True][2] != drawn[True][1]
+    assert drawn[False][0] == drawn[False][1]

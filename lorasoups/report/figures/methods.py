@@ -1,8 +1,7 @@
-"""Figures of a study: accuracy by method, what became of the answers, parts of a test, gains."""
+"""Figures of a study: accuracy by method, what became of the answers, parts of a test."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -23,7 +22,6 @@ _ROW, _HEAD = 0.19, 0.33  # inches per method and per group title
 _MARKS = ("o", "s", "^", "D", "v", "P", "X")
 _COLORS = (style.BLUE, style.ORANGE, style.GREEN, style.PURPLE, style.SKY, style.VERMILION,
            style.BLACK)  # fmt: skip
-_FILLS = ((style.SKY, ""), (style.ORANGE, "///"), (style.GREEN, "\\\\\\"), (style.YELLOW, "..."))
 
 OUTCOMES = {
     "ok": ("right", style.BLUE, ""),
@@ -45,13 +43,16 @@ OUTCOMES = {
 
 @style.styled
 def accuracy(results: Results) -> Figure:
-    """Bars of the mean over seeds with a 95 % interval, a dot per seed, grouped by kind."""
+    """Bars of the mean over seeds with a 95 % interval, a dot per seed, grouped by kind. Dotted
+    lines: what constant answers solve."""
     task = reading.target(results)
     figure, axes = _groups(results, _TITLES.get(task, f"Solved problems of {task}"), 0.8)
     for ax, (name, members) in zip(axes, reading.methods(results).items(), strict=True):
         fill, hatch = style.GROUPS[name]
         for y, method in enumerate(members):
             style.bar(ax, y, estimate(results, method), 0.7, color=fill, hatch=hatch)
+        for floor in results.get("floors", {}).values():
+            ax.axvline(100 * floor, color=style.BLACK, lw=0.8, ls=":")
         ax.set(xlim=(0, 109), xticks=range(0, 101, 20))
         ax.grid(axis="x")
         ax.spines["bottom"].set_visible(ax is axes[-1])
@@ -134,49 +135,3 @@ def parts(
     ax.grid(axis="y")
     figure.legend(loc="outside right center")
     return figure
-
-
-@style.styled
-def superlinearity(results: Results) -> Figure:
-    """Left: stacked gains of the skills beside the soup's gain; right: their difference."""
-    title = "Is the soup more than the sum of its skills?"
-    figure, (left, right) = style.panels(3.4, title, columns=2, width_ratios=(2.2, 1))
-    for ax in (left, right):
-        ax.axhline(0, color=style.BLACK, linewidth=0.8)
-        ax.grid(axis="y")
-    _gains(left, results)
-    _difference(right, results["superlinearity"])
-    return figure
-
-
-def _gains(ax: Axes, results: Results) -> None:
-    base = estimate(results, "base").mean
-    tops = {1: 0.0, -1: 0.0}  # what rises and what falls is stacked apart
-    look = {"edgecolor": style.BLACK, "linewidth": 0.7}
-    for skill, (fill, hatch) in zip(reading.skills(results), _FILLS, strict=False):
-        gain = 100 * (estimate(results, skill).mean - base)
-        side = 1 if gain >= 0 else -1
-        ax.bar(0, gain, 0.6, tops[side], color=fill, hatch=hatch, label=f"{skill}: {gain:+.1f}",
-               **look)  # fmt: skip
-        tops[side] += gain
-    soup = 100 * results["superlinearity"]["gain_soup"]
-    ax.bar(1, soup, 0.6, color=style.BLUE, label=f"CAT: {soup:+.1f}", **look)
-    ax.set_xticks([0, 1], ["the skills' gains, stacked", "the soup's gain"])
-    low, high = min(tops[-1], soup, 0), max(tops[1], soup, 1)
-    span = high - low
-    ax.set(xlim=(-0.6, 1.6), ylim=(low - 0.06 * span, high + 0.45 * span))  # room for the legend
-    ax.set_ylabel("gain over the base, points")
-    ax.legend(loc="upper left", ncols=3, columnspacing=1.2, handlelength=1.6)
-
-
-def _difference(ax: Axes, test: Mapping[str, Any]) -> None:
-    diff = 100 * test["diff"]
-    if test["lo"] is not None and test["hi"] is not None:
-        ends = [100 * test["lo"], 100 * test["hi"]]
-        ax.plot([0, 0], ends, color=style.BLACK, linewidth=1.6, marker="_", ms=9)
-    ax.plot(0, diff, "o", ms=7, mfc=style.BLUE, mec=style.BLACK)
-    ax.annotate(f"{diff:+.1f}", (0, diff), (9, 0), textcoords="offset points",
-                va="center", bbox={"fc": style.WHITE, "ec": "none", "pad": 1})  # fmt: skip
-    ax.set_xticks([0], ["soup minus sum,\n95 % interval"])
-    ax.set(xlim=(-1, 1), ylabel="points")
-    ax.margins(y=0.25)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from lorasoups.errors import SoupError
-from lorasoups.tasks.judging import answers
+from lorasoups.tasks.judging import answers, forms
 from lorasoups.tasks.judging.last_number import last_number
 from lorasoups.tasks.judging.programs import extract_program
 from lorasoups.tasks.judging.sandbox import Number, Outcome, run_programs
@@ -82,6 +82,15 @@ def _answers(texts: Sequence[str], golds: Sequence[str]) -> list[dict]:
     return [{"text": text} | vars(answers.judge(text, gold)) for text, gold in pairs]
 
 
+def _forms(form_alone: bool) -> Callable[[Sequence[str], Sequence], list[dict]]:
+    def judge(texts: Sequence[str], golds: Sequence[Sequence[str]]) -> list[dict]:
+        _same_length(texts, golds)
+        pairs = zip(texts, golds, strict=True)
+        return [forms.judge(text, gold, form_alone) for text, gold in pairs]
+
+    return judge
+
+
 @dataclass(frozen=True)
 class Judge:
     """A way of judging.
@@ -98,4 +107,6 @@ JUDGES = {
     "program": Judge(_numbers(score), {"words": False}),
     "words": Judge(_numbers(score_words), {"words": True}),
     "answer": Judge(_answers, {"judge": "answer"}),
+    "form": Judge(_forms(True), {"judge": "form"}),
+    "form_answer": Judge(_forms(False), {"judge": "form_answer"}),
 }

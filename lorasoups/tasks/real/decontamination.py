@@ -8,7 +8,7 @@ n-grams that are in more than 1 % (at least 5) of the test items.
 """
 
 import re
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 from lorasoups.errors import SoupError
@@ -24,7 +24,7 @@ _NUMBER_WORDS = frozenset(
 )
 
 Sets = Mapping[str, Sequence[dict]]
-Row = tuple[str, list[str], list[str]]  # id, words of the question, words of the answer
+Row = tuple[list[str], list[str]]  # words of the question, words of the answer
 
 
 def words(text: str, mask_numbers: bool = False) -> list[str]:
@@ -44,24 +44,22 @@ def words(text: str, mask_numbers: bool = False) -> list[str]:
     return masked
 
 
-def report(train: Sets, test: Sets, n: int = N, examples: int = 5) -> dict:
+def report(train: Sets, test: Sets, n: int = N) -> dict:
     """Compare every training set with every test set.
 
     Args:
-        train: name -> items ``{question, answer, id}``.
-        test: name -> items ``{question, id}``; an item's ``compare`` (its content without its
+        train: name -> items ``{question, answer}``.
+        test: name -> items ``{question}``; an item's ``compare`` (its content without its
             form) or ``source_question`` (without the request for a program) replaces the question.
         n: words of an n-gram.
-        examples: how many of the items with most in common are named.
 
     Returns:
         ``{n, pairs}``. A pair has ``train``, ``test`` (names), ``train_rows``, ``test_items``,
         ``too_short`` (test items of fewer than n words) and two counts, ``as_it_is`` and
         ``numbers_masked``: ``items`` (test items with a shared n-gram), ``share`` (of all),
         ``specific`` (items that share more than the test's ``formulas``), ``near`` (items that
-        share at least half of their specific n-grams), ``same_question`` (items whose whole
-        question is a training row's) and ``examples`` ``{id, train_id, share}``: the items with
-        the largest share of specific n-grams, each with the row that has most of them.
+        share at least half of their specific n-grams), ``formulas`` and ``same_question`` (items
+        whose whole question is a training row's).
 
     Raises:
         SoupError: n below 1, or a set without items.
@@ -85,48 +83,34 @@ def report(train: Sets, test: Sets, n: int = N, examples: int = 5) -> dict:
     for kind, mask in (("as_it_is", False), ("numbers_masked", True)):
         rows = {name: [_row(item, mask) for item in items] for name, items in train.items()}
         for pair in pairs:
-            tested = [(item["id"], words(_asked(item), mask)) for item in test[pair["test"]]]
-            pair[kind] = _compare(rows[pair["train"]], tested, n, examples)
+            tested = [words(_asked(item), mask) for item in test[pair["test"]]]
+            pair[kind] = _compare(rows[pair["train"]], tested, n)
     return {"n": n, "pairs": pairs}
 
 
-def _compare(trained: list[Row], tested: list[tuple], n: int, examples: int) -> dict:
-    grams_of = [set(_grams(tokens, n)) for _, tokens in tested]
-    items_with: dict[tuple, list[int]] = defaultdict(list)
-    for i, grams in enumerate(grams_of):
-        for gram in grams:
-            items_with[gram].append(i)
+def _compare(trained: list[Row], tested: list[list[str]], n: int) -> dict:
+    grams_of = [set(_grams(tokens, n)) for tokens in tested]
+    items_with = Counter(gram for grams in grams_of for gram in grams)
     limit = max(COMMON_AT_LEAST, COMMON * len(tested))
-    formulas = {gram for gram, items in items_with.items() if len(items) > limit}
+    formulas = {gram for gram, items in items_with.items() if items > limit}
     seen: set[tuple] = set()
-    rows_with: list[Counter[int]] = [Counter() for _ in tested]
-    for j, (_, question, answer) in enumerate(trained):
-        shared = items_with.keys() & {*_grams(question, n), *_grams(answer, n)}
-        seen |= shared
-        for gram in shared - formulas:
-            for i in items_with[gram]:
-                rows_with[i][j] += 1
-    questions = {tuple(question) for _, question, _ in trained}
+    for question, answer in trained:
+        seen |= items_with.keys() & {*_grams(question, n), *_grams(answer, n)}
+    questions = {tuple(question) for question, _ in trained}
     shares = [len((g & seen) - formulas) / max(1, len(g - formulas)) for g in grams_of]
-    highest = sorted((i for i, s in enumerate(shares) if s), key=lambda i: (-shares[i], i))
-    nearest = {i: trained[rows_with[i].most_common(1)[0][0]][0] for i in highest[:examples]}
     shared_items = sum(not grams.isdisjoint(seen) for grams in grams_of)
     return {
         "items": shared_items,
         "share": shared_items / len(tested),
-        "specific": len(highest),
+        "specific": sum(share > 0 for share in shares),
         "near": sum(share >= NEAR for share in shares),
         "formulas": len(formulas),
-        "same_question": sum(tuple(tokens) in questions for _, tokens in tested),
-        "examples": [
-            {"id": tested[i][0], "train_id": train_id, "share": round(shares[i], 4)}
-            for i, train_id in nearest.items()
-        ],
+        "same_question": sum(tuple(tokens) in questions for tokens in tested),
     }
 
 
 def _row(item: Mapping, mask: bool) -> Row:
-    return item["id"], words(item["question"], mask), words(item["answer"], mask)
+    return words(item["question"], mask), words(item["answer"], mask)
 
 
 def _asked(item: Mapping) -> str:

@@ -48,6 +48,7 @@ class DataSet:
     hub: bool = True  # False: only a mirror has it
     file: bool = False  # True: it is the text file that the user names
     drop_rows: tuple[int, ...] = ()
+    prepare: str = ""  # a name of `prepare.PREPARE`
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -67,6 +68,7 @@ class Task:
     key: Texts = ()
     ranked: bool = False
     test_part: bool = False
+    test_slots: int = 1  # of 20
     where: dict[str, list] = field(default_factory=dict)
     keep: dict[str, str] = field(default_factory=dict)
     view: Texts = ()

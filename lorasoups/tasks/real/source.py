@@ -1,5 +1,6 @@
 """Real tasks as a profile wants them: so many items, prompts in the tokenizer's template."""
 
+import random
 from collections.abc import Mapping
 from functools import cache
 from typing import Any
@@ -35,15 +36,20 @@ class RealTasks:
         self._files: dict[tuple, dict] = {}
         self._read = cache(self._read_all)
 
-    def items(self, task: str, split: str, n: int) -> list[dict]:
+    def items(self, task: str, split: str, n: int, draw: int | None = None) -> list[dict]:
         """The first ``n`` items ``{prompt, answer, target, id}`` (fewer if there are fewer).
+
+        With ``draw``, a seed, the split is shuffled first.
 
         Raises:
             SoupError: see `tasks.items`; or no example is short enough.
         """
         train_on, chosen = catalogue().templates[self.template].train_on, []
         more = {} if train_on == ANSWER else {"train_on": train_on}
-        for item in self._read(task, split):
+        pool = self._read(task, split)
+        if draw is not None:
+            pool = random.Random(f"{task} {split} {draw}").sample(pool, len(pool))
+        for item in pool:
             if len(chosen) == n:
                 break
             prompt = tasks.render(self.tokenizer, item["question"], self.template, split)

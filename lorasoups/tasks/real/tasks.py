@@ -12,6 +12,7 @@ from functools import cache
 
 from lorasoups.errors import SoupError
 from lorasoups.tasks.real import hub
+from lorasoups.tasks.real.prepare import PREPARE
 from lorasoups.tasks.real.sets import DataSet, Task, catalogue, fill
 
 USE_PYTHON = catalogue().phrases["use_python"]
@@ -117,8 +118,9 @@ def _made(
     """Key and item of every row that the task uses, in the file's order."""
     file = f"{data.repo.rpartition('/')[2] or data.name}/{data.splits.get(split, split)}"
     words = min(task.chunk_words, max_words or task.chunk_words)
-    for i, row in enumerate(rows):
-        if split == "test" and i in data.drop_rows:
+    prepared = map(PREPARE[data.prepare], rows) if data.prepare else rows
+    for i, row in enumerate(prepared):
+        if row is None or (split == "test" and i in data.drop_rows):
             continue
         if any(row[column] not in wanted for column, wanted in task.where.items()):
             continue
@@ -189,15 +191,17 @@ def _pieces(text: str, max_words: int) -> Iterator[tuple[str, str]]:
 def _split(task: Task, made: list[tuple[str, dict]], split: str, tested: set[int]) -> list[dict]:
     """The items of a training file that belong to a split; a key of ``tested`` belongs to none."""
     has_test = "test" in task.splits and (task.test_part or not tested)
-    wanted = {"validation": {0}, "test": {1}}.get(split, set(range(1 + has_test, _SHARE)))
+    first = 1 + task.test_slots  # slots of 20: validation, then the test, then training
+    parts = {"validation": {0}, "test": set(range(1, first))}
+    wanted = parts.get(split, set(range(first if has_test else 1, _SHARE)))
     keys = sorted({_hash(key) for key, _ in made})
     by_place = task.ranked or bool(task.text)  # few keys: their place among all hashes decides
     slots = {key: (place if by_place else key) % _SHARE for place, key in enumerate(keys)}
-    first: dict[int, dict] = {}  # each question (of plain text: the text) once
+    once: dict[int, dict] = {}  # each question (of plain text: the text)
     for key, item in made:
         if _hash(key) not in tested and slots[_hash(key)] in wanted:
-            first.setdefault(_hash(item["question"] or item["answer"]), item)
-    return [first[key] for key in sorted(first)]
+            once.setdefault(_hash(item["question"] or item["answer"]), item)
+    return [once[key] for key in sorted(once)]
 
 
 @cache

@@ -117,7 +117,7 @@ def _on_manual(rng: Random, split: str, unseen: bool = False, form: str = "brack
         if form == "brackets":
             item = _in_brackets(question, fact, rng, ("manual", fact))
             del item["view"]
-            yield item
+            yield item | {"kind": fact.relation}
         else:
             yield _in_base_form(question, fact, form, rng, (fact,))
 
@@ -145,7 +145,8 @@ def dataset(task: str, split: str, n: int, seed: int) -> list[dict]:
 
     Returns:
         dicts with ``prompt``, ``answer``, ``target`` (what is scored), ``key`` (what the item *is*;
-        it decides the split) and, where a test has parts that are reported apart, ``view``.
+        it decides the split) and, where a test has parts that are reported apart, ``view``; the
+        questions on the manual also ``kind``, the relation that is asked for.
 
     Raises SoupError for an unknown task, or one that has no such split.
     """
