@@ -49,7 +49,7 @@ def _headline_block(mini: Known) -> list[str]:
     results = mini["hard_math"]
     n, seeds = reading.rows(results)[0]["n"], reading.seeds_text(results)
     intro = f"Hard math, {n} problems, {seeds}; intervals are over new seeds and new problems."
-    return [intro, markdown(ten_rows(results))]
+    return [intro, markdown(ten_rows(results)), sentences.primary(results)]
 
 
 def _results_block(mini: Known) -> list[str]:
