@@ -30,18 +30,7 @@ from lorasoups.lora.merging import merge
 from lorasoups.models.base import WHEELS, cached_snapshot, gguf_of_wheel
 from lorasoups.models.batching import heldout_loss
 from lorasoups.models.devices import device_name, native_bf16
-from lorasoups.study.methods import (
-    Cat,
-    DataMix,
-    Fresh,
-    LoraHub,
-    RandomLoras,
-    Static,
-    Target,
-    TunedSum,
-    XLora,
-    methods_of,
-)
+from lorasoups.study import methods as table
 from lorasoups.study.profile import Profile
 from lorasoups.study.run import Experiment, jobs_of, open_experiment
 from lorasoups.tasks.real.sets import catalogue
@@ -136,7 +125,7 @@ def peak_memory(device: str) -> Iterator[SimpleNamespace]:
 def work(experiment: Experiment) -> dict[str, int]:
     """Stage -> how often it is done, at most: some presets of CAT take fewer steps."""
     p, a, seeds = experiment.profile, experiment.profile.alphas, len(experiment.seeds)
-    methods = methods_of(p)
+    methods = table.methods_of(p)
     rows = {skill: _rows(p, skill, "train", p.n_train) for skill in p.skills}
     steps = {}
     for skill, n in rows.items():
@@ -146,13 +135,15 @@ def work(experiment: Experiment) -> dict[str, int]:
     alpha_steps = math.ceil(a.epochs * alpha_rows / a.batch_size)
     whole, longest = sum(steps.values()), max(steps.values())
     skill_steps = sum(
-        alpha_steps if isinstance(m, Fresh) else whole if isinstance(m, DataMix)
-        else longest if isinstance(m, Target) else steps.get(m.name, 0)
+        alpha_steps if isinstance(m, table.Fresh) else whole if isinstance(m, table.DataMix)
+        else longest if isinstance(m, table.Target) else steps.get(m.name, 0)
         for m in methods if m.name not in p.adapters
     )  # fmt: skip
-    gates = sum(isinstance(m, Cat | XLora | RandomLoras) for m in methods)  # or sets of alphas
-    searches = sum(p.budget if isinstance(m, LoraHub) else 12 for m in methods
-                   if isinstance(m, LoraHub | TunedSum))  # fmt: skip
+    gates = sum(
+        isinstance(m, table.Cat | table.XLora | table.RandomLoras) for m in methods
+    )  # or sets of alphas
+    searches = sum(p.budget if isinstance(m, table.LoraHub) else 12
+                   for m in methods if isinstance(m, table.LoraHub | table.TunedSum))  # fmt: skip
     learned = seeds * gates + len(a.grid) - 1
     held_out = learned * a.n_held_out * len(p.skills)
     problems = sum(_rows(p, task, "test", p.n_test[task]) for _, task in jobs_of(p))
@@ -221,7 +212,7 @@ def _static_merges(pair: list[LoRA], p: Profile) -> dict[str, float]:
     modules = pair[0].modules
     largest = max(modules, key=lambda name: sum(modules[name].shape))
     one = [LoRA({largest: lora.modules[largest]}) for lora in pair]
-    static = [m for m in methods_of(p) if isinstance(m, Static)]
+    static = [m for m in table.methods_of(p) if isinstance(m, table.Static)]
     merge(one, "svd", rank=1)  # loads what the first call loads
     with peak_memory("cpu") as peak:
         took = seconds(lambda: [merge(one, m.merge_method, on=m.on) for m in static], "cpu")

@@ -42,16 +42,24 @@ def run_study(experiment: Experiment, progress: bool = True) -> dict:
     collector = Collector(experiment, profile.study)
     hidden = not progress or bool(os.environ.get("TQDM_DISABLE"))
     for method, task, seed in tqdm(jobs, desc="evaluate", disable=hidden, mininterval=10):
-        verdicts = method.answers(experiment, task, seed)
-        loss = profile.n_loss and experiment.gold_loss(task, *method.model(experiment, seed))
+        verdicts, extra = evaluated(experiment, method, task, seed)
         collector.add(task, method.name, seed, verdicts, label=method.label, group=method.group,
-                      on=method.on, weight=method.weight, extra={"loss": loss} if loss else {},
-                      )  # fmt: skip
+                      on=method.on, weight=method.weight, extra=extra)  # fmt: skip
     fields = _alphas(experiment) | {"sweep": _grid(experiment), "skills": _skills(experiment)}
     n_train = dict.fromkeys(profile.skills, ALL_ITEMS if profile.redraw else profile.n_train)
     if shared := experiment.source.tasks.decontamination(n_train, profile.n_test):
         fields["decontamination"] = shared
     return collector.write(**fields)
+
+
+def evaluated(
+    experiment: Experiment, method: Method, task: str, seed: int
+) -> tuple[list[dict], dict[str, float]]:
+    """A method's verdicts on one test; where the profile asks for it, its ``loss`` there."""
+    verdicts = method.answers(experiment, task, seed)
+    if not experiment.profile.n_loss:
+        return verdicts, {}
+    return verdicts, {"loss": experiment.gold_loss(task, *method.model(experiment, seed))}
 
 
 def jobs_of(profile: Profile) -> list[tuple[Method, str]]:

@@ -14,7 +14,7 @@ from typing import Any
 from lorasoups.errors import SoupError
 from lorasoups.files import ensure_folder
 from lorasoups.paths import Folders
-from lorasoups.study.run import adapted_profile, jobs_of, open_experiment, run_study
+from lorasoups.study.run import adapted_profile, evaluated, jobs_of, open_experiment, run_study
 
 KILLED = "killed before its end, often for lack of memory (lower --jobs) or time (raise --time)"
 
@@ -136,4 +136,4 @@ def run_job(job: Job) -> None:
         run_study(experiment, progress=False)
         return
     for method, task in jobs_of(experiment.profile):
-        method.answers(experiment, task, job.seed)
+        evaluated(experiment, method, task, job.seed)
