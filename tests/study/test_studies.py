@@ -90,7 +90,9 @@ def test_methods_without_adapter_say_so(smoke):
 def test_data_mix_repeats_the_rows_of_skills_that_train_longer():
     experiment = Experiment("mini", 1, study="manual_qa")
     seen = {}
-    experiment._trained = lambda name, rows, config, seed: seen.update(rows=rows, config=config)
+    experiment._trained = lambda name, rows, config, seed, start: seen.update(
+        rows=rows, config=config
+    )
     experiment.data_mix("data_mix", 0)
     rows = [len(experiment.encoded(skill)) for skill in ("answering", "manual")]
     assert len(seen["rows"]) == rows[0] + 6 * rows[1]  # 150 and 1,000 steps
@@ -139,7 +141,7 @@ def test_a_skill_that_does_not_fit_the_base_is_refused(smoke, folder_of_math, tm
     wrong = {
         "trained on other/model.*skill LoRA": replace(lora, base_model="other/model"),
         "no module 'model.layers.99'.*skill LoRA": LoRA({"model.layers.99": lora.modules[first]}),
-        "in the model but .* in the LoRA.*skill LoRA": LoRA(
+        "in the base, .* in the adapter.*skill LoRA": LoRA(
             {first: replace(lora.modules[first], B=lora.modules[first].B[1:])}
         ),
     }
