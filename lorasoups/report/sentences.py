@@ -50,15 +50,12 @@ def primary(results: Results) -> str:
     if not contrasts:
         return "No primary contrast was evaluated."
     said = (
-        f"{primary_verdict(c)} {c.name}: {_difference(c.pair)}, p {_p(c.p_holm)}" for c in contrasts
+        f"{primary_verdict(c)} {c.name}: {_difference(c.pair)}, p {reading.p_value(c.p_holm, '= ')}"
+        for c in contrasts
     )
     return f"Primary contrasts (p after Holm's correction for {len(contrasts)}): CAT is " + (
         "; ".join(said) + "."
     )
-
-
-def _p(p: float) -> str:
-    return "< 0.001" if p < 0.001 else f"= {p:.3f}"
 
 
 def static_merges(results: Results) -> list[str]:
@@ -151,14 +148,13 @@ def alphas_moved(results: Results) -> str:
 
 def skills_kept(results: Results) -> str:
     """How much of each skill the methods keep, as far as they took the skills' own tests."""
-    kept = {m: k for m in reading.order(results) if (k := reading.kept(results, m))}
-    if "cat" not in kept:
+    kept, front = reading.kept_by_method(results)
+    if not kept.get("cat"):
         return ""
-    front = reading.front({m: (estimate(results, m).mean, min(k)) for m, k in kept.items()})
     skills = reading.skills(results)
     shown = (
         f"{label(m, results)} {', '.join(f'{100 * share:.0f} % of {s}' for s, share in parts)}"
-        for m, k in kept.items() if m not in (*skills, "base")
+        for m, k in kept.items() if k and m not in (*skills, "base")
         for parts in [zip(skills, k, strict=True)]
     )  # fmt: skip
     best = ", ".join(label(m, results) for m in front)

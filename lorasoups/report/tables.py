@@ -7,16 +7,7 @@ import pandas as pd
 from lorasoups.report import sentences
 from lorasoups.results import reading
 from lorasoups.results.file import find
-from lorasoups.results.reading import (
-    SUM,
-    Estimate,
-    Results,
-    estimate,
-    interval,
-    label,
-    percent,
-    target,
-)
+from lorasoups.results.reading import Estimate, Results, estimate, interval, label, percent, target
 from lorasoups.results.stats import Paired
 from lorasoups.study.profile import STUDIES
 
@@ -67,7 +58,7 @@ def short(results: Results, best: int = 3) -> pd.DataFrame:
 def primary(results: Results) -> pd.DataFrame:
     """The contrasts that were named before the run, with Holm's correction."""
     return pd.DataFrame(
-        {"CAT minus": c.name, **_points(c.pair), "p (Holm)": _p(c.p_holm)}
+        {"CAT minus": c.name, **_points(c.pair), "p (Holm)": reading.p_value(c.p_holm)}
         for c in reading.primary(results)
     )
 
@@ -80,19 +71,13 @@ def comparisons(results: Results) -> pd.DataFrame:
 
 def _points(pair: Paired) -> dict:
     return {"points": f"{100 * pair.diff:+.1f}", "95 % interval": interval(pair.lo, pair.hi, "+"),
-            "p": _p(pair.p), "seeds won": pair.wins}  # fmt: skip
-
-
-def _p(p: float) -> str:
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+            "p": reading.p_value(pair.p), "seeds won": pair.wins}  # fmt: skip
 
 
 def parts(results: Results) -> pd.DataFrame:
     """Solved = P(in form) x P(right | in form), and what is kept of each skill, per method."""
     skills = reading.skills(results)
-    kept = {m: reading.kept(results, m) for m in reading.order(results)}
-    points = {m: (estimate(results, m).mean, min(k)) for m, k in kept.items() if k}
-    front = reading.front(points)
+    kept, front = reading.kept_by_method(results)
     return pd.DataFrame(
         {"method": label(m, results), "solved, %": percent(estimate(results, m).mean),
          "in form, %": percent(formed), "right given form, %": percent(right)}
@@ -171,8 +156,8 @@ def _data(info: Mapping) -> str:
 
 def studies(known: Known) -> pd.DataFrame:
     """CAT beside its main rivals, a column per study: mean and 95 % interval in percent."""
-    rivals = ("data_mix", "data_mix_2r", "fresh", LORAHUB, "xlora", AVERAGE, SUM, "ties@delta/w1",
-              "knots@delta/w1", "lego@delta/w1", "cat")  # fmt: skip
+    rivals = ("data_mix", "data_mix_2r", "fresh", LORAHUB, "xlora", AVERAGE, reading.SUM,
+              "ties@delta/w1", "knots@delta/w1", "lego@delta/w1", "cat")  # fmt: skip
     columns = []
     for name in (name for name in STUDIES if name in known):
         results = known[name]

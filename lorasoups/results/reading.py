@@ -40,6 +40,11 @@ def interval(lo: float | None, hi: float | None, sign: str = "") -> str:
     return "-" if lo is None or hi is None else f"[{100 * lo:{sign}.1f}, {100 * hi:{sign}.1f}]"
 
 
+def p_value(p: float, equals: str = "") -> str:
+    """``0.012``, after ``equals`` where it is given; ``< 0.001``."""
+    return "< 0.001" if p < 0.001 else f"{equals}{p:.3f}"
+
+
 def label(method: str, results: Results) -> str:
     """What figures and tables call a method: what the results say, else its id."""
     return results["config"].get("labels", {}).get(method, method)
@@ -225,6 +230,13 @@ def front(points: Mapping[str, tuple[float, float]]) -> list[str]:
         for name, (x, y) in points.items()
         if not any(a >= x and b >= y and (a, b) != (x, y) for a, b in points.values())
     ]
+
+
+def kept_by_method(results: Results) -> tuple[dict[str, list[float]], list[str]]:
+    """`kept` of every method on the target, and the front of target and the skill kept least."""
+    shares = {method: kept(results, method) for method in order(results)}
+    points = {m: (estimate(results, m).mean, min(of)) for m, of in shares.items() if of}
+    return shares, front(points)
 
 
 def order(results: Results) -> list[str]:

@@ -44,8 +44,7 @@ class Method:
 
     def model(self, stages: Stages, seed: int) -> tuple[str | None, ChangedModel]:
         """A digest of what changes the base (None: nothing), and the base so changed."""
-        lora = self.adapter(stages, seed)
-        return lora and lora_digest(lora), lambda: stages.with_adapter(lora)
+        return stages.changed(self.adapter(stages, seed))
 
     def answers(self, stages: Stages, task: str, seed: int) -> list[dict]:
         """Verdicts on one test, in its order (see `Stages.answers`)."""

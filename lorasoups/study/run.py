@@ -56,10 +56,11 @@ def evaluated(
     experiment: Experiment, method: Method, task: str, seed: int
 ) -> tuple[list[dict], dict[str, float]]:
     """A method's verdicts on one test; where the profile asks for it, its ``loss`` there."""
-    verdicts = method.answers(experiment, task, seed)
+    model = method.model(experiment, seed)
+    verdicts = experiment.answers(task, *model)
     if not experiment.profile.n_loss:
         return verdicts, {}
-    return verdicts, {"loss": experiment.gold_loss(task, *method.model(experiment, seed))}
+    return verdicts, {"loss": experiment.gold_loss(task, *model)}
 
 
 def jobs_of(profile: Profile) -> list[tuple[Method, str]]:

@@ -239,7 +239,11 @@ class Stages:
         alpha per LoRA), ``softmax``, ``lr0`` (its start), ``released``."""
         if preset == "released":
             return {"preset": "released"}
-        best = next(entry for entry in self.grid if entry["chosen"])
+        points = self.profile.alphas.grid
+        if len(points) == 1:  # nothing to choose: no alphas of another seed are learned for it
+            best = dict(zip(POINT, points[0], strict=True))
+        else:
+            best = next(entry for entry in self.grid if entry["chosen"])
         changes = {"lr0": {"lr": 0.0}, "global": {"granularity": "global"},
                    "softmax": {"normalise": "softmax", "init": "uniform", "lr": SOFTMAX_LR},
                    }  # fmt: skip
@@ -286,10 +290,13 @@ class Stages:
         """Yields the base with an adapter; None is the base alone."""
         return applied(self.source.model, lora)
 
+    def changed(self, lora: LoRA | None) -> tuple[str | None, ChangedModel]:
+        """The digest of an adapter (None: the base alone), and the base with it."""
+        return lora and lora_digest(lora), lambda: self.with_adapter(lora)
+
     def evaluate_adapter(self, lora: LoRA | None, task: str) -> list[dict]:
         """Answers of any adapter to one test (see `answers`)."""
-        name = lora_digest(lora) if lora else None
-        return self.answers(task, name, lambda: self.with_adapter(lora))
+        return self.answers(task, *self.changed(lora))
 
     def answers(self, task: str, adapter: str | None, changed_model: ChangedModel) -> list[dict]:
         """Answers to one test set, in its order: its judge's ``{text, outcome, value, ...}``.
