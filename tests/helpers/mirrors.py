@@ -23,7 +23,7 @@ def write_split(mirror: Path, dataset: tuple[str, str], split: str, rows: list, 
     path = mirror / name
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    path.write_bytes(gzip.compress(lines.encode()))
+    path.write_bytes(gzip.compress(lines.encode(), mtime=0))
     manifest = mirror / "MANIFEST.json"
     entries = json.loads(manifest.read_text()) if manifest.exists() else []
     entry = {"path": name, "rows": len(rows), "sha256": sha256(path), **entry}
