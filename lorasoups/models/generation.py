@@ -5,10 +5,14 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
 from lorasoups.errors import SoupError
 from lorasoups.lora.lora import Factors, LoRA
 from lorasoups.models import processes
+
+READ_TOKENS = {"cpu": 2048, "gpu": 65536}  # of prompts that are read at once
+KEEP_FROM = 0.75  # rows are dropped once fewer than this share go on
 
 
 @contextmanager
@@ -63,31 +67,122 @@ def generate(
 ) -> list[str]:
     """Greedy continuations of ``prompts``, in their order, without special tokens.
 
-    Prompts are sorted by length and left-padded. Several processes share the batches, which are
-    those of one process, and all get the same list.
+    Prompts are sorted by length. Several processes share the batches, which are those of one
+    process, and all get the same list.
 
     Args:
-        model: causal LM; put into eval mode.
+        model: causal LM that keeps keys and values of every token; put into eval mode.
         tokenizer: its tokenizer, with a pad token.
         prompts: texts.
         max_new_tokens: limit per prompt.
-        batch_size: prompts per batch; it matters to the result, since padding changes rounding.
+        batch_size: prompts that are continued together; it bounds the memory.
+
+    Raises SoupError for a model with another kind of memory (state space, linear attention).
     """
     model.eval()
-    device = next(model.parameters()).device
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    prompt_ids = tokenizer(list(prompts)).input_ids if prompts else []
+    order = sorted(range(len(prompts)), key=lambda i: len(prompt_ids[i]))
     batches = [order[at : at + batch_size] for at in range(0, len(order), batch_size)]
     texts: dict[int, str] = {}
     for chosen in batches[processes.rank() :: processes.size()]:
-        batch = tokenizer(
-            [prompts[i] for i in chosen], padding=True, padding_side="left", return_tensors="pt"
-        ).to(device)
-        inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
-        options = {"do_sample": False, "use_cache": True, "pad_token_id": tokenizer.pad_token_id}
-        out = model.generate(**inputs, max_new_tokens=max_new_tokens, **options)
-        new = out[:, batch["input_ids"].shape[1] :]
-        decoded = tokenizer.batch_decode(new, skip_special_tokens=True)
-        texts |= zip(chosen, decoded, strict=True)
+        new = _continued(model, [prompt_ids[i] for i in chosen], max_new_tokens)
+        texts |= zip(chosen, tokenizer.batch_decode(new, skip_special_tokens=True), strict=True)
     for part in processes.gather(texts):
         texts |= part
     return [texts[i] for i in range(len(prompts))]
+
+
+def _continued(model, prompts: list[list[int]], max_new_tokens: int) -> list[list[int]]:
+    """Token ids that greedily follow ``prompts`` (sorted by length), each to its end token.
+
+    Prompts are read a few at a time, as a large batch leaves the processor's cache and is padded
+    to its longest; then all go on together, and those that have ended are dropped now and then.
+    """
+    ends = model.generation_config.eos_token_id
+    ends = torch.tensor(ends if ends is not None else [], device=model.device)
+    cache, token = _read(model, prompts, max_new_tokens)
+    longest, lengths = len(prompts[-1]), torch.tensor([len(p) for p in prompts])
+    rows, position = torch.arange(len(prompts)), lengths[:, None].to(model.device)
+    mask = torch.arange(longest + max_new_tokens) >= (longest - lengths)[:, None]
+    mask = mask.long().to(model.device)
+    new: list[list[int]] = [[] for _ in prompts]
+    for step in range(1, max_new_tokens + 1):
+        for row, value in zip(rows.tolist(), token.tolist(), strict=True):
+            new[row].append(value)
+        going = ~torch.isin(token, ends)
+        if step == max_new_tokens or not going.any():
+            break
+        if going.float().mean() < KEEP_FROM:
+            for layer in cache.layers:
+                layer.keep(going)
+            rows = rows[going.cpu()]
+            position, token, mask = (each[going] for each in (position, token, mask))
+        seen = {"attention_mask": mask[:, : longest + step], "position_ids": position}
+        out = model(input_ids=token[:, None], past_key_values=cache, use_cache=True, **seen)
+        # a row that has ended repeats its end token until it is dropped
+        token = torch.where(torch.isin(token, ends), token, out.logits[:, -1].argmax(-1))
+        position = position + 1
+    return new
+
+
+def _read(model, prompts: list[list[int]], room: int) -> tuple[Cache, Tensor]:
+    """Keys and values of ``prompts``, with room for more tokens; the first new token of each."""
+    longest, first, layers = len(prompts[-1]), [], []
+    budget = READ_TOKENS["cpu" if model.device.type == "cpu" else "gpu"]
+    last_only = {"logits_to_keep": 1} if model._supports_logits_to_keep() else {}
+    start = 0
+    while start < len(prompts):
+        end = start + 1
+        while end < len(prompts) and (end + 1 - start) * len(prompts[end]) <= budget:
+            end += 1
+        width = len(prompts[end - 1])
+        padded = torch.zeros(2, end - start, width, dtype=torch.long)
+        for row, ids in zip(padded.unbind(1), prompts[start:end], strict=True):
+            row[:, width - len(ids) :] = torch.tensor([ids, [1] * len(ids)])
+        input_ids, mask = padded.to(model.device)
+        seen = {"attention_mask": mask, "position_ids": (mask.cumsum(1) - 1).clamp(min=0)}
+        cache = DynamicCache()
+        out = model(input_ids, past_key_values=cache, use_cache=True, **seen, **last_only)
+        first.append(out.logits[:, -1].argmax(-1))
+        if not cache.layers or any(type(layer) is not DynamicLayer for layer in cache.layers):
+            what = "keeps no keys and values of every token"
+            raise SoupError(f"{what}: {type(model).__name__}; give a base with plain attention")
+        layers = layers or [_Roomy(like, len(prompts), longest + room) for like in cache.layers]
+        for layer, read in zip(layers, cache.layers, strict=True):
+            layer.fill(read, slice(start, end), longest)
+        start = end
+    return Cache(layers=layers), torch.cat(first)
+
+
+class _Roomy(DynamicLayer):
+    """Keys and values of one layer in buffers [rows, heads, tokens, d] that need not grow."""
+
+    def __init__(self, like: DynamicLayer, rows: int, room: int):
+        super().__init__()
+        self.lazy_initialization(like.keys, like.values)
+        shapes = [(rows, t.shape[1], room, t.shape[3]) for t in (like.keys, like.values)]
+        self.buffers = [
+            t.new_zeros(s) for t, s in zip((like.keys, like.values), shapes, strict=True)
+        ]
+
+    def fill(self, read: DynamicLayer, rows: slice, length: int) -> None:
+        """Put in what was read of some rows, so that it ends at ``length``."""
+        for buffer, part in zip(self.buffers, (read.keys, read.values), strict=True):
+            buffer[rows, :, length - part.shape[2] : length] = part
+        self._show(length)
+
+    def keep(self, rows: Tensor) -> None:
+        """Drop the other rows (bool [rows])."""
+        self.buffers = [buffer[rows] for buffer in self.buffers]
+        self._show(self.length)
+
+    def update(self, key_states: Tensor, value_states: Tensor, *_, **__) -> tuple[Tensor, Tensor]:
+        """Write behind what is there; returns views of all."""
+        start = self.length
+        self._show(start + key_states.shape[2])
+        self.keys[:, :, start:], self.values[:, :, start:] = key_states, value_states
+        return self.keys, self.values
+
+    def _show(self, length: int) -> None:
+        self.length = length
+        self.keys, self.values = (buffer[:, :, :length] for buffer in self.buffers)
