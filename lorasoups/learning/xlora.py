@@ -2,7 +2,7 @@
 
 For each token the base runs once without adapters; a gate on its last hidden state gives k scalings
 (a softmax: they sum to 1), and a second run weighs each LoRA with them. In PEFT 0.21.2 the two runs
-would share one cache, so it generates without. Here each run has its own. That is exact: the first
+would share one cache, so it generates without. Here each has layers of its own in it. That is exact: the first
 run sees the base alone and attention is causal, so a token's scalings never change.
 """
 
@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import safetensors
 import safetensors.torch
@@ -20,7 +21,7 @@ import torch
 from peft import XLoraConfig, XLoraModel
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import Cache, DynamicCache
+from transformers.cache_utils import Cache, DynamicLayer
 
 from lorasoups.errors import SoupError
 from lorasoups.files import write_bytes_atomic
@@ -113,7 +114,7 @@ def mixed(model, loras: Sequence[LoRA], xlora: XLora) -> Iterator:
     """The base with the mixture in it, for losses and generation; afterwards bit for bit the base.
 
     ``loras`` are those of the training, in the same order. Batches are padded on the left with an
-    attention mask. Raises SoupError for a gate of other LoRAs or another base, and for beam search.
+    attention mask. Raises SoupError for a gate of other LoRAs or another base.
     """
     with _Mixture(model, loras, xlora.gate) as mixture:
         try:
@@ -135,7 +136,7 @@ class _Mixture(OnBase):
         super().__init__(model, loras, "X-LoRA", alone=True)
         merge(loras, "cat")  # refuses what does not belong together
         self._attributes = set(vars(model))
-        self._hooks, self._main, self._twin = [], None, None  # caches of the second and first run
+        self._hooks: list[Any] = []
         self._scalings: Tensor | None = None  # [batch, tokens, modules, k], of the present call
         try:
             torch.manual_seed(seed)
@@ -159,7 +160,7 @@ class _Mixture(OnBase):
         input_ids = args[0] if args else kwargs["input_ids"]
         names = ("attention_mask", "position_ids", "cache_position")
         given = {name: kwargs[name] for name in names if kwargs.get(name) is not None}
-        cache = self._twin_of(kwargs.get("past_key_values"))
+        cache = self._first_runs(kwargs.get("past_key_values"))
         self._scalings = None
         self._xlora[0].disabled = True
         try:
@@ -171,16 +172,17 @@ class _Mixture(OnBase):
         states = SimpleNamespace(hidden_states=(hidden.float(),))
         self._scalings = self.classifier(states, input_ids=input_ids)
 
-    def _twin_of(self, main: Cache | None) -> Cache | None:
-        """The first run's cache beside ``main``, the second run's."""
-        if main is None:
+    def _first_runs(self, cache: Cache | None) -> Cache | None:
+        """The first run's cache: as many layers again, behind the second run's, so that whatever
+        is done to the rows of one is done to both."""
+        if cache is None:
             return None
-        if main is not self._main:
-            main.reorder_cache = _no_beams  # it would have to be done to both
-            self._main, self._twin = main, DynamicCache(config=self.model.config)
-        if main.get_seq_length() != self._twin.get_seq_length():
+        n = self.model.config.num_hidden_layers
+        cache.layers += [DynamicLayer() for _ in range(len(cache.layers), 2 * n)]
+        twin = Cache(layers=cache.layers[n:])
+        if cache.get_seq_length() != twin.get_seq_length():
             raise SoupError("X-LoRA cannot go on from this cache; generate from the whole text")
-        return self._twin
+        return twin
 
     def describe(self, labels: Tensor) -> dict:
         """The mean scaling of each LoRA over the answer tokens of the step's batch."""
@@ -199,7 +201,6 @@ class _Mixture(OnBase):
             self._hooks.pop().remove()
         for name in set(vars(self.model)) - self._attributes:
             delattr(self.model, name)
-        self._main = self._twin = None
         super().remove()
 
 
@@ -216,7 +217,3 @@ def _peft_xlora(model, loras: Sequence[LoRA], gate: Gate) -> XLoraModel:
             return XLoraModel(model, config, "default", torch_device=str(model.device))
         finally:
             model.config.use_cache = use_cache
-
-
-def _no_beams(*_) -> None:
-    raise SoupError("X-LoRA does not generate with beam search; use num_beams=1")
