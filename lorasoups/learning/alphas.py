@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,7 +14,8 @@ from lorasoups.files import write_json_atomic
 from lorasoups.learning.cat import CatModel
 from lorasoups.learning.fit import fit, scheduled
 from lorasoups.lora.lora import LoRA
-from lorasoups.models.batching import heldout_loss
+from lorasoups.models.batching import encode_all, heldout_loss
+from lorasoups.models.rows import as_items
 
 _OPTIONS = ("normalise", "init", "lr", "epochs", "batch_size", "warmup_steps")
 DEFAULTS = dict(zip(_OPTIONS, ("none", "ones", 0.01, 3.0, 16, 0), strict=True))
@@ -48,15 +50,15 @@ class Alphas(Mapping[str, Tensor]):
         return len(self.weights)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Alphas) and self._content() == other._content()
+        return isinstance(other, Alphas) and self.content() == other.content()
 
-    def _content(self) -> dict:
+    def content(self) -> dict:
         """Everything as plain numbers and names."""
         return {**self.__dict__, "weights": {m: a.tolist() for m, a in self.weights.items()}}
 
     def to_json(self, path: str | Path) -> Path:
         """Write everything into one JSON file (``lorasoups merge --alphas`` reads it)."""
-        return write_json_atomic(path, self._content())
+        return write_json_atomic(path, self.content())
 
     @classmethod
     def from_json(cls, path: str | Path) -> "Alphas":
@@ -80,7 +82,8 @@ def learn_alphas(
     normalise: str | None = None, init: str | None = None, granularity: str = "module",
     lr: float | None = None, epochs: float | None = None, batch_size: int | None = None,
     warmup_steps: int | None = None, max_steps: int = -1, seed: int = 0, bf16: bool | str = False,
-    checkpoints: Path | str | None = None, progress: bool = True,
+    checkpoints: Path | str | None = None, progress: bool = True, tokenizer: Any = None,
+    max_length: int = 512,
 ) -> Alphas:  # fmt: skip
     """Learn the alphas of frozen LoRAs on a frozen model with AdamW and linear decay.
 
@@ -97,6 +100,8 @@ def learn_alphas(
         max_steps: if above 0, the number of steps in place of ``epochs``.
         seed: of ``randn`` and of the data order.
         bf16, checkpoints, progress: see `fit.fit`.
+        tokenizer, max_length: with a tokenizer, ``dataset`` and ``eval_dataset`` are raw rows
+            (`rows.as_items`), which it encodes to at most so many tokens.
 
     Raises:
         Diverged: a loss that is not finite.
@@ -104,6 +109,11 @@ def learn_alphas(
     """
     if preset is not None and preset not in PRESETS:
         raise SoupError(f"unknown preset {preset!r}: choose from {', '.join(PRESETS)}")
+    if tokenizer is not None:
+        dataset, eval_dataset = (
+            rows and encode_all(tokenizer, as_items(rows, tokenizer), max_length)
+            for rows in (dataset, eval_dataset)
+        )
     given = zip(_OPTIONS, (normalise, init, lr, epochs, batch_size, warmup_steps), strict=True)
     options = DEFAULTS | PRESETS.get(preset, {}) | {name: v for name, v in given if v is not None}
     schedule = {name: options[name] for name in ("lr", "epochs", "batch_size")}

@@ -5,6 +5,7 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import safetensors.torch
@@ -76,13 +77,15 @@ def save_lora(
     *,
     dtype: torch.dtype = torch.float32,
     overwrite: bool = False,
+    more: Mapping[str, str] = MappingProxyType({}),
 ) -> Path:
     """Write a plain PEFT adapter that stock ``PeftModel.from_pretrained`` reloads exactly.
 
     The folder appears whole or not at all, with provenance and ranks in ``soup.json``.
     rank: cut every module to this rank first; default: keep all. dtype: as stored; 16 bits round.
-    overwrite: replace an adapter folder. Raises SoupError if the folder is not empty (with
-    ``overwrite``: is no adapter), a number does not fit ``dtype``, or the disk refuses.
+    overwrite: replace an adapter folder. more: further text files. Raises SoupError for a folder
+    with content (``overwrite``: that is no adapter), a number that does not fit ``dtype``, and
+    what the disk refuses.
     """
     target = Path(path).resolve()
     check_target(target, overwrite, (target / CONFIG).is_file(), "adapter")
@@ -94,11 +97,15 @@ def save_lora(
         "serve": {"rank": lora.max_rank, "vllm_max_lora_rank": vllm_max_lora_rank(lora)},
         "provenance": lora.provenance,
     }
+    config = config_of(lora)
     files = {
-        CONFIG: json_text(config_of(lora), target / CONFIG, 2).encode(),
+        CONFIG: json_text(config, target / CONFIG, 2).encode(),
         PROVENANCE: json_text(notes, target / PROVENANCE, 2).encode(),
-        WEIGHTS: safetensors.torch.save(_to_tensors(lora, dtype, target), {"format": "pt"}),
-    }
+        WEIGHTS: safetensors.torch.save(
+            _to_tensors(lora, dtype, target),
+            {"format": "pt", "lora_alpha": str(config["lora_alpha"])},  # SGLang reads it here
+        ),
+    } | {name: text.encode() for name, text in more.items()}
     with new_folder(target) as folder:
         for name, content in files.items():
             (folder / name).write_bytes(content)

@@ -24,23 +24,28 @@ def concatenate(factors: list[Factors], weights: Tensor) -> Factors:
     return Factors(A, B)
 
 
-def compress(factors: Factors, rank: int) -> Factors:
+def compress(factors: Factors, rank: int | float) -> Factors:
     """The best approximation of rank <= ``rank`` in the Frobenius norm (Eckart-Young).
 
-    Factors of such a rank come back unchanged. Singular values are split evenly between A and B.
+    A float in (0, 1) is a share of the energy: the smallest rank whose squared singular values sum
+    to it. Factors of a lower rank come back unchanged; singular values are split evenly.
     Above EXACT_CORE_LIMIT (a full-rank delta of a wide layer) it is near-best: block subspace
     iteration (Halko et al. 2011, arXiv 0909.4061, algorithm 4.4) from a fixed start. SoupError for
-    a rank that is no positive integer.
+    a rank that is neither a positive integer nor such a share.
     """
-    if isinstance(rank, bool) or not isinstance(rank, int) or rank < 1:
-        raise SoupError(f"rank is {rank!r}; give a positive integer")
-    if factors.rank <= rank:
+    share = rank if isinstance(rank, float) and 0 < rank < 1 else 0.0
+    if not share and (isinstance(rank, bool) or not isinstance(rank, int) or rank < 1):
+        raise SoupError(f"rank is {rank!r}; give a positive integer, or a share of energy below 1")
+    if not share and factors.rank <= rank:
         return factors
-    if min(factors.rank, *factors.shape) <= EXACT_CORE_LIMIT:
+    if share or min(factors.rank, *factors.shape) <= EXACT_CORE_LIMIT:
         left, core, right = _around_core(factors)
     else:
         left, core, right = _around_top(factors, rank)
     U, S, Vh = torch.linalg.svd(core, full_matrices=False)
+    if share:
+        energy = S.square().cumsum(0) / S.square().sum().clamp(min=1e-300)
+        rank = min(int((energy < share).sum()) + 1, len(S))
     root = S[:rank].sqrt()
     A, B = root[:, None] * (Vh[:rank] @ right), (left @ U[:, :rank]) * root
     return Factors(A.float().contiguous(), B.float().contiguous())

@@ -42,7 +42,8 @@ def check_supported(config: Mapping[str, Any], where: str) -> None:
     """Raise SoupError, naming the key, for anything but a plain LoRA of a causal LM."""
     kind, task = config.get("peft_type"), config.get("task_type")
     if kind != "LORA":
-        raise SoupError(f"peft_type is {kind!r}: {where}; only LORA adapters can be merged")
+        cure = "only LORA adapters can be merged (peft.convert_to_lora makes one of many others)"
+        raise SoupError(f"peft_type is {kind!r}: {where}; {cure}")
     if task not in (None, "CAUSAL_LM"):
         raise SoupError(f"task_type is {task!r}: {where}; only causal LMs are supported")
     init = config.get("init_lora_weights")

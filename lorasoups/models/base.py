@@ -83,7 +83,7 @@ def load_base(
         if gguf or quantisation:
             cure = "4-bit loading needs plain safetensors, leave it out or take the original model"
             raise _refusal(f"stored as {quantisation or 'GGUF'} already", spec, cure)
-        _optional("bitsandbytes", f"4-bit base {spec}")
+        optional("bitsandbytes", f"4-bit base {spec}")
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=gguf, **_LOCAL)
     except Exception as error:
@@ -118,7 +118,7 @@ def _line(error: BaseException) -> str:
     return (" ".join(str(error).split()) or type(error).__name__)[:160]
 
 
-def _optional(package: str, what: str) -> Any:
+def optional(package: str, what: str) -> Any:
     """An optional package. Raises SoupError if it is not installed."""
     try:
         return import_module(package)
@@ -208,7 +208,7 @@ def _gguf_quantisation(path: Path) -> str | None:
     """The type that most quantised tensors of a GGUF file have, e.g. ``Q4_1``."""
     if not path.is_file():
         raise SoupError(f"no such GGUF file: {path}; check the path")
-    gguf = _optional("gguf", f"needed for {path.name}")
+    gguf = optional("gguf", f"needed for {path.name}")
     try:
         kinds = Counter(tensor.tensor_type.name for tensor in gguf.GGUFReader(path).tensors)
     except Exception as error:  # the reader checks little: a damaged file fails anywhere

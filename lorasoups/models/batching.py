@@ -85,8 +85,9 @@ def _length(row: dict) -> int:
 
 
 def answer_loss(
-    model: Any, input_ids: Tensor, labels: Tensor, attention_mask: Tensor | None = None
-) -> Tensor:
+    model: Any, input_ids: Tensor, labels: Tensor, attention_mask: Tensor | None = None,
+    each: bool = False,
+) -> Tensor:  # fmt: skip
     """Mean cross-entropy per labelled token (nats), with logits at labelled positions only.
 
     Logits would be most of a step's memory. A hook in front of the output layer picks the
@@ -96,6 +97,7 @@ def answer_loss(
         model: causal LM, plain, quantised or wrapped (PEFT, `CatModel`); DDP wraps the caller.
         input_ids, labels: int64 [rows, tokens]; -100 where nothing is asked.
         attention_mask: not needed for right-padded rows.
+        each: the loss of every labelled token instead, float32 [tokens], row after row.
 
     Returns float32 [], NaN without any label; the model's own loss if its output layer sees
     something else than one vector per token.
@@ -119,9 +121,29 @@ def answer_loss(
             logits = model(**batch).logits
         finally:
             hook.remove()
-    if not picked:
+    if not picked and not each:
         return model(**batch, labels=labels).loss
-    return F.cross_entropy(logits.float(), labels[:, 1:][asked])
+    logits = logits if picked else model(**batch).logits[:, :-1][asked]
+    return F.cross_entropy(
+        logits.float(), labels[:, 1:][asked], reduction="none" if each else "mean"
+    )
+
+
+@torch.no_grad()
+def row_losses(model, rows: list[dict], batch_size: int = 25) -> Tensor:
+    """Loss (nats, summed) and number of the labelled tokens of each row, float64 [rows, 2]."""
+    model.eval()
+    device, collate = next(model.parameters()).device, Collate(model.config.pad_token_id or 0)
+    order = sorted(range(len(rows)), key=lambda i: _length(rows[i]))
+    found = torch.zeros(len(rows), 2, dtype=torch.float64)
+    for at in range(0, len(order), batch_size):
+        chosen = order[at : at + batch_size]
+        batch = {k: v.to(device) for k, v in collate([rows[i] for i in chosen]).items()}
+        counts = (batch["labels"][:, 1:] != -100).sum(1).tolist()
+        losses = answer_loss(model, **batch, each=True).double().cpu().split(counts)
+        for i, own, n in zip(chosen, losses, counts, strict=True):
+            found[i] = torch.tensor([own.sum(), n], dtype=torch.float64)
+    return found
 
 
 @torch.no_grad()

@@ -1,19 +1,26 @@
 """Which device computes, what it is called, and whether bfloat16 pays there."""
 
+import gc
 import os
 import platform
+import threading
 import time
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 
+import psutil
 import torch
 
 from lorasoups.errors import SoupError
 from lorasoups.files import read_json, write_json_atomic
 from lorasoups.lora.lora import pick_device
 
-__all__ = ["cpu_name", "device_name", "fast_bf16", "native_bf16", "pick_device"]
+__all__ = ["cpu_name", "device_name", "fast_bf16", "native_bf16", "peak_memory", "pick_device",
+           "seconds"]  # fmt: skip
 
 
 def native_bf16(device: str) -> bool:
@@ -54,6 +61,41 @@ def _matmul_seconds(dtype: torch.dtype, size: int = 512, budget: float = 0.1) ->
         a @ a
         best = min(best, time.perf_counter() - started)
     return best
+
+
+def seconds(run: Callable[[], object], device: str) -> float:
+    """Seconds of one call; a GPU is waited for."""
+    wait = torch.cuda.synchronize if device == "cuda" else lambda: None
+    wait()
+    started = time.perf_counter()
+    run()
+    wait()
+    return time.perf_counter() - started
+
+
+@contextmanager
+def peak_memory(device: str) -> Iterator[SimpleNamespace]:
+    """At its end ``.bytes`` is the most that the GPU, or this process, held meanwhile."""
+    peak, ended, process = SimpleNamespace(bytes=0), threading.Event(), psutil.Process()
+
+    def watch() -> None:
+        while True:
+            peak.bytes = max(peak.bytes, process.memory_info().rss)
+            if ended.wait(0.01):
+                return
+
+    gc.collect()
+    if device == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(watch)
+        try:
+            yield peak
+        finally:
+            ended.set()
+    if device == "cuda":
+        peak.bytes = torch.cuda.max_memory_allocated()
 
 
 def device_name(device: str) -> str:

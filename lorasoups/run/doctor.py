@@ -4,17 +4,11 @@ The stages' own functions run on the profile's base, or on a model of its shape 
 (speed and memory depend on shapes alone); seconds per step are multiplied by the steps of the run.
 """
 
-import gc
 import math
 import shutil
-import threading
-import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -29,7 +23,7 @@ from lorasoups.lora.lora import Factors, LoRA
 from lorasoups.lora.merging import merge
 from lorasoups.models.base import WHEELS, cached_snapshot, gguf_of_wheel
 from lorasoups.models.batching import heldout_loss
-from lorasoups.models.devices import device_name, native_bf16
+from lorasoups.models.devices import device_name, native_bf16, peak_memory, seconds
 from lorasoups.study import methods as table
 from lorasoups.study.profile import Profile
 from lorasoups.study.run import Experiment, jobs_of, open_experiment
@@ -85,41 +79,6 @@ def random_lora(model: Any, targets: tuple[str, ...], rank: int, seed: int) -> L
             A = torch.randn(rank, layer.in_features, generator=draw) * 0.01
             modules[name] = Factors(A, torch.randn(layer.out_features, rank, generator=draw) * 0.01)
     return LoRA(modules)
-
-
-def seconds(run: Callable[[], object], device: str) -> float:
-    """Seconds of one call; a GPU is waited for."""
-    wait = torch.cuda.synchronize if device == "cuda" else lambda: None
-    wait()
-    started = time.perf_counter()
-    run()
-    wait()
-    return time.perf_counter() - started
-
-
-@contextmanager
-def peak_memory(device: str) -> Iterator[SimpleNamespace]:
-    """At its end ``.bytes`` is the most that the GPU, or this process, held meanwhile."""
-    peak, ended, process = SimpleNamespace(bytes=0), threading.Event(), psutil.Process()
-
-    def watch() -> None:
-        while True:
-            peak.bytes = max(peak.bytes, process.memory_info().rss)
-            if ended.wait(0.01):
-                return
-
-    gc.collect()
-    if device == "cuda":
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
-    with ThreadPoolExecutor(1) as pool:
-        pool.submit(watch)
-        try:
-            yield peak
-        finally:
-            ended.set()
-    if device == "cuda":
-        peak.bytes = torch.cuda.max_memory_allocated()
 
 
 def work(experiment: Experiment) -> dict[str, int]:

@@ -8,15 +8,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from huggingface_hub import snapshot_download
 
-from lorasoups.errors import SoupError
-from lorasoups.lora.adapters import load_lora
-from lorasoups.lora.lora import LoRA
 from lorasoups.models.base import load_base
 from lorasoups.models.devices import native_bf16
-from lorasoups.models.generation import linear_layer
-from lorasoups.models.hub_errors import explain_hub_error
 from lorasoups.study.profile import Profile
 from lorasoups.tasks.real.source import RealTasks
 from lorasoups.tasks.worlds import mini, pages
@@ -90,33 +84,3 @@ def open_source(profile: Profile, project: Path) -> Source:
     # bfloat16 on a GPU rounds differently
     key = f"{info['sha256']}/{model.dtype}/{model.device.type}{packed}"
     return Source(model, tokenizer, info, info["name"], tasks, key)
-
-
-def load_skill(place: str, source: Source) -> LoRA:
-    """A skill LoRA that was trained elsewhere: a PEFT folder or a Hub id (``org/name@revision``).
-
-    Raises SoupError: nothing there; it was trained on another base, or does not fit its modules.
-    """
-    folder = Path(place) if Path(place).is_dir() else _download(place)
-    lora = load_lora(folder)
-    trained_on, base = (Path(name).name.lower() for name in (lora.base_model, source.name))
-    if trained_on not in ("", base):
-        what = f"trained on {lora.base_model}, the study's base is {source.name}"
-        cure = "if they are the same, correct base_model_name_or_path in its adapter_config.json"
-        raise SoupError(f"{what}: skill LoRA {place}; {cure}")
-    for module, factors in lora.modules.items():
-        try:
-            linear_layer(source.model, module, factors.shape, plain=False)
-        except SoupError as error:
-            raise SoupError(f"{error}: skill LoRA {place}") from error
-    return lora
-
-
-def _download(place: str) -> str:
-    name, _, revision = place.partition("@")
-    files = ["adapter_config.json", "adapter_model.safetensors"]
-    try:
-        return snapshot_download(name, revision=revision or None, allow_patterns=files)
-    except Exception as error:
-        what, instead = f"skill LoRA {place}", "give the folder of a PEFT adapter"
-        raise explain_hub_error(error, what, instead) from error

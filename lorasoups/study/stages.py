@@ -26,10 +26,11 @@ from lorasoups.lora.lora import LoRA, lora_digest
 from lorasoups.lora.merging import merge
 from lorasoups.models import devices, processes
 from lorasoups.models.batching import encode_all, heldout_loss
+from lorasoups.models.fetch import fetch_lora
 from lorasoups.models.generation import generate
 from lorasoups.paths import Folders
 from lorasoups.study.profile import Profile, load_profile
-from lorasoups.study.sources import Source, load_skill, open_source
+from lorasoups.study.sources import Source, open_source
 from lorasoups.study.store import Make, Store, digest
 from lorasoups.tasks.judging.judges import JUDGES
 
@@ -106,7 +107,8 @@ class Stages:
         if not (place := self.profile.adapters.get(name)):
             return self._trained(name, self.encoded(name, seed), self._config(name), seed)
         if (name, seed) not in self._skills:
-            self._skills[name, seed] = Skill(load_skill(place, self.source), {})
+            lora = fetch_lora(place, self.source.model, self.source.name)
+            self._skills[name, seed] = Skill(lora, {})
         return self._skills[name, seed]
 
     def data_mix(self, name: str, seed: int) -> Skill:

@@ -11,7 +11,9 @@ from lorasoups.errors import SoupError
 from lorasoups.learning.alphas import Alphas, learn_alphas
 from lorasoups.learning.cat import CatModel
 from lorasoups.lora.merging import merge
-from lorasoups.models.batching import heldout_loss
+from lorasoups.models.batching import encode_all, heldout_loss
+from lorasoups.models.rows import as_items
+from tests.golden.subjects import mini, mini_loras
 
 
 def rows(n=24, seed=0):
@@ -140,3 +142,14 @@ def test_rows_without_labels_change_nothing():
 def test_held_out_loss_does_not_depend_on_batches():
     model, data = tiny_llama(), rows()
     assert heldout_loss(model, data, 1) == pytest.approx(heldout_loss(model, data, 7), rel=1e-5)
+
+
+def test_raw_rows_are_encoded_with_the_tokenizer():
+    (model, tokenizer), loras = mini(), mini_loras()
+    raw = [{"prompt": "Tom has 3 pens. Give steps.\nA:", "answer": " 3"}, "2 + 2 = 4"] * 4
+    rows = encode_all(tokenizer, as_items(raw, tokenizer), 32)
+    how = {"max_steps": 2, "batch_size": 4, "progress": False}
+    ours = learn_alphas(model, loras, raw, tokenizer=tokenizer, max_length=32, **how)
+    assert ours == learn_alphas(model, loras, rows, **how)
+    with pytest.raises(SoupError, match="row 2 has question"):
+        learn_alphas(model, loras, [raw[0], {"question": "?"}], tokenizer=tokenizer)

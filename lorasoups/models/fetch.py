@@ -1,0 +1,45 @@
+"""LoRAs from a folder or from the Hub, checked against the base that they are for."""
+
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import snapshot_download
+
+from lorasoups.errors import SoupError
+from lorasoups.lora.adapters import load_lora
+from lorasoups.lora.lora import LoRA
+from lorasoups.models.generation import linear_layer
+from lorasoups.models.hub_errors import explain_hub_error
+
+
+def fetch_lora(place: str, model: Any, base: str) -> LoRA:
+    """A LoRA that was trained elsewhere: a PEFT folder or a Hub id (``org/name@revision``).
+
+    ``base`` is the name of the base ``model``. Raises SoupError: nothing there; it was trained on
+    another base, does not fit its modules, or is zero everywhere (never trained).
+    """
+    folder = Path(place) if Path(place).is_dir() else _download(place)
+    lora = load_lora(folder)
+    trained_on, base = (Path(name).name.lower() for name in (lora.base_model, base))
+    if trained_on not in ("", base):
+        what = f"trained on {lora.base_model}, the base here is {base}"
+        cure = "if they are the same, correct base_model_name_or_path in its adapter_config.json"
+        raise SoupError(f"{what}: LoRA {place}; {cure}")
+    for module, factors in lora.modules.items():
+        try:
+            linear_layer(model, module, factors.shape, plain=False)
+        except SoupError as error:
+            raise SoupError(f"{error}: LoRA {place}") from error
+    if not any(factors.B.any() and factors.A.any() for factors in lora.modules.values()):
+        raise SoupError(f"every delta is zero (never trained?): LoRA {place}; train it first")
+    return lora
+
+
+def _download(place: str) -> str:
+    name, _, revision = place.partition("@")
+    files = ["adapter_config.json", "adapter_model.safetensors"]
+    try:
+        return snapshot_download(name, revision=revision or None, allow_patterns=files)
+    except Exception as error:
+        what, instead = f"LoRA {place}", "give the folder of a PEFT adapter"
+        raise explain_hub_error(error, what, instead) from error

@@ -1,0 +1,293 @@
+"""``lorasoups fit`` end to end on the mini base: LoRAs, files of rows, the soup and its report."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+import torch
+from peft import PeftModel
+from safetensors import safe_open
+
+from lorasoups import load_lora, save_lora
+from lorasoups.errors import SoupError
+from lorasoups.learning.skills import SkillTraining, train_lora
+from lorasoups.lora.lora import Factors, LoRA
+from lorasoups.models.base import load_base
+from lorasoups.models.batching import encode_all, heldout_loss, row_losses
+from lorasoups.own.fit import advice
+from lorasoups.own.rows import read_data
+from lorasoups.own.verify import DIFFERS, LOADERS, UNCHECKED, VERIFIED, verify
+from lorasoups.run import cli
+from lorasoups.tasks.worlds.mini.tasks import dataset
+
+BASE = "data/mini"
+
+
+@pytest.fixture(scope="module")
+def base():
+    model, tokenizer, _ = load_base(BASE, attn_implementation="eager")
+    return model.requires_grad_(False), tokenizer
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory, base):
+    """Two LoRAs, of different ranks, and a file of rows for each."""
+    folder, (model, tokenizer) = tmp_path_factory.mktemp("own"), base
+    for skill, r in (("math", 4), ("code", 8)):
+        items = dataset(skill, "train", 120, 0)
+        config = SkillTraining(r=r, steps=12, batch_size=8, warmup_steps=2, lr=3e-3, bf16=False)
+        lora, _ = train_lora(model, encode_all(tokenizer, items), config, 0, BASE, progress=False)
+        save_lora(lora, folder / skill)
+        lines = [json.dumps({"prompt": i["prompt"], "answer": i["answer"]}) for i in items[:40]]
+        (folder / f"{skill}.jsonl").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def run(place, out, *more):
+    adapters = [str(place / "math"), str(place / "code")]
+    data = [str(place / "math.jsonl"), str(place / "code.jsonl")]
+    return cli.main(["fit", *adapters, "--base", BASE, "--data", *data, "--out", str(out), *more])
+
+
+def test_a_soup_is_fitted_written_reported_and_verified(place, tmp_path, capsys):
+    out = tmp_path / "soup"
+    assert run(place, out, "--epochs", "2") == 0
+    told = capsys.readouterr().out
+    report = json.loads((out / "report.json").read_text())
+    assert [m["name"] for m in report["methods"]] == [
+        "base", "math", "code", "average", "plain sum", "sum, one weight", "CAT",
+    ]  # fmt: skip
+    assert report["verdict"] in told and report["verdict"] in (out / "README.md").read_text()
+    assert len(report["alphas"]["tried"]) == 3 and report["rank"] == 12
+    assert [e["rank"] for e in report["ranks"]] == [8, 12]
+    best = min(report["alphas"]["tried"], key=lambda e: e["loss"])
+    assert report["alphas"]["lr"] == best["lr"]
+    page = (out / "report.html").read_text()
+    assert page.count("data:image/png;base64,") == 2 and "http" not in page.split("Load it")[0]
+    assert "ok       peft: largest difference" in told and not (tmp_path / "soup.work").exists()
+    by_name = {m["name"]: m for m in report["methods"]}
+    assert by_name["CAT"]["mean"] < by_name["base"]["mean"]
+    assert by_name["math"]["losses"][0][0] < by_name["base"]["losses"][0][0]
+    for entry in report["methods"]:
+        for mean, lo, hi in entry["losses"]:
+            assert lo < mean < hi
+
+
+def test_the_soup_is_a_plain_adapter_at_scale_one(place, tmp_path, base):
+    out = tmp_path / "soup"
+    assert run(place, out, "--lr", "0.03", "--epochs", "1", "--no-verify") == 0
+    config = json.loads((out / "adapter_config.json").read_text())
+    with safe_open(out / "adapter_model.safetensors", "pt") as file:
+        assert float(file.metadata()["lora_alpha"]) == config["lora_alpha"] == config["r"]
+    alphas = json.loads((out / "alphas.json").read_text())["weights"]
+    loras, soup = [load_lora(place / name) for name in ("math", "code")], load_lora(out)
+    for name, (a, b) in alphas.items():
+        expected = a * loras[0].delta(name) + b * loras[1].delta(name)
+        assert torch.allclose(soup.delta(name), expected, atol=1e-6)
+    model, tokenizer, _ = load_base(BASE, attn_implementation="eager")
+    rows = encode_all(tokenizer, dataset("math", "test", 8, 0))
+    before = heldout_loss(model, rows)
+    assert heldout_loss(PeftModel.from_pretrained(model, out).eval(), rows) < before
+
+
+@pytest.mark.parametrize("rank, expected", [("3", 3), ("0.5", 12)])
+def test_the_soup_can_be_cut(place, tmp_path, rank, expected):
+    out = tmp_path / "soup"
+    assert run(place, out, "--lr", "0.03", "--epochs", "1", "--no-verify", "--rank", rank) == 0
+    ranks = {factors.rank for factors in load_lora(out).modules.values()}
+    assert max(ranks) <= expected and (rank == "3" or len(ranks) > 1)
+
+
+def test_an_interrupted_fit_goes_on(place, tmp_path, monkeypatch):
+    """Trials that ended are not done again; another setting starts anew."""
+    from lorasoups.own import fit as module
+
+    out, calls, real = tmp_path / "soup", [], module.learn_alphas
+
+    def stop_at_third(*args, **how):
+        calls.append(how.get("max_steps", how["lr"]))
+        if len([c for c in calls if c in (0.01, 0.03, 0.1)]) == 3:
+            raise KeyboardInterrupt
+        return real(*args, **how)
+
+    monkeypatch.setattr(module, "learn_alphas", stop_at_third)
+    assert run(place, out, "--epochs", "1") == 130
+    assert not out.exists() and (tmp_path / "soup.work").is_dir()
+    monkeypatch.setattr(module, "learn_alphas", real)
+    assert run(place, out, "--epochs", "1", "--no-verify") == 0
+    assert (out / "report.json").exists() and not (tmp_path / "soup.work").exists()
+
+
+def test_the_advice_names_the_simplest_merge_that_is_as_good():
+    def entry(name, mean, diff, lo, hi):
+        return {"name": name, "mean": mean, "minus_cat": [diff, lo, hi], "losses": []}
+
+    def told(total, average, tuned):
+        methods = [entry("plain sum", *total), entry("average", *average),
+                   entry("sum, one weight", *tuned), entry("CAT", 1.0, 0, 0, 0)]  # fmt: skip
+        return advice({"methods": methods, "sum_weight": 0.7})
+
+    far = (1.5, 0.5, 0.4, 0.6)
+    assert told((1.0, 0.01, -0.01, 0.03), far, far).startswith("The plain sum is as good")
+    assert told(far, (0.8, -0.2, -0.3, -0.1), far).startswith("The average is better")
+    assert told(far, far, (1.0, 0.0, -0.1, 0.1)).startswith("The sum, one weight (0.70) is as")
+    assert told(far, far, (1.1, 0.1, 0.05, 0.15)).startswith("CAT is better than every simpler")
+
+
+def test_row_losses_add_up_to_the_held_out_loss(base):
+    model, tokenizer = base
+    rows = encode_all(tokenizer, dataset("math", "test", 9, 0))
+    found = row_losses(model, rows, 4)
+    total = float(found[:, 0].sum() / found[:, 1].sum())
+    assert total == pytest.approx(heldout_loss(model, rows), rel=1e-5)
+    assert found[:, 1].tolist() == [sum(x != -100 for x in r["labels"][1:]) for r in rows]
+
+
+BAD = {
+    "one file too few": (["--data", "math.jsonl"], "2 adapters, 1 data files"),
+    "no such file": (["--data", "math.jsonl", "none.jsonl"], "none.jsonl"),
+    "no data file": (["--data", "math.jsonl", "code"], "not a data file or data set"),
+    "another form": (["--data", "math.jsonl", "odd.jsonl"], "odd.jsonl, row 1 has q, a"),
+    "no JSON": (["--data", "math.jsonl", "broken.jsonl"], "not a .jsonl file"),
+    "too few rows": (
+        ["--data", "math.jsonl", "few.jsonl"],
+        "an empty prompt or answer: few.jsonl, row 1",
+    ),
+    "an adapter that is missing": (["ADAPTER", "nowhere"], "nowhere"),
+    "a LoRA that was never trained": (["ADAPTER", "zero"], "every delta is zero"),
+    "a LoRA of another base": (["ADAPTER", "other"], "the base here is"),
+    "an unknown start": (["--init", "twos"], "unknown normalise 'none' or init 'twos'"),
+    "a bad share": (["--share", "0.9"], "share 0.9"),
+    "a bad rank": (["--rank", "0"], "rank is 0"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_line_and_leaves_nothing(place, tmp_path, capsys, case):
+    more, expected = BAD[case]
+    for name in ("math.jsonl", "code.jsonl"):
+        (tmp_path / name).write_text((place / name).read_text())
+    (tmp_path / "odd.jsonl").write_text('{"q": 1, "a": 2}\n')
+    (tmp_path / "broken.jsonl").write_text("{not json\n")
+    (tmp_path / "few.jsonl").write_text('{"prompt": "a", "answer": ""}\n' * 3)
+    code = load_lora(place / "code")
+    zero = {n: Factors(f.A, torch.zeros_like(f.B)) for n, f in code.modules.items()}
+    save_lora(LoRA(zero, BASE), tmp_path / "zero")
+    save_lora(LoRA(code.modules, "some/other-base"), tmp_path / "other")
+    (tmp_path / "code").mkdir()
+    second = str(tmp_path / more[1]) if more[0] == "ADAPTER" else str(place / "code")
+    data = ["math.jsonl", "code.jsonl"] if more[0] != "--data" else more[1:]
+    options = more if more[0] not in ("ADAPTER", "--data") else []
+    arguments = ["fit", str(place / "math"), second, "--base", BASE, "--lr", "0.01", "--data"]
+    arguments += [str(tmp_path / name) for name in data]
+    out = tmp_path / "soup"
+    assert cli.main([*arguments, "--out", str(out), "--epochs", "1", *options]) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("error: ") and expected in error, error
+    assert not out.exists()
+
+
+def test_an_earlier_soup_is_kept_unless_told(place, tmp_path, capsys):
+    save_lora(load_lora(place / "math"), tmp_path / "soup")
+    assert run(place, tmp_path / "soup") == 2
+    assert "not empty" in capsys.readouterr().err
+
+
+ROWS = {
+    "prompt and answer": {"prompt": "2 + 2 =", "answer": " 4"},
+    "text": {"text": "2 + 2 = 4"},
+}
+
+
+@pytest.mark.parametrize("kind", ROWS)
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet", ".json"])
+def test_rows_come_from_every_kind_of_file(base, tmp_path, kind, suffix):
+    import pandas as pd
+
+    frame = pd.DataFrame([ROWS[kind]] * 20)
+    path = tmp_path / f"rows{suffix}"
+    write = {".jsonl": lambda: frame.to_json(path, orient="records", lines=True),
+             ".json": lambda: frame.to_json(path, orient="records"),
+             ".csv": lambda: frame.to_csv(path, index=False),
+             ".parquet": lambda: frame.to_parquet(path)}[suffix]  # fmt: skip
+    write()
+    data = read_data(path, base[1])
+    assert (len(data.train), len(data.choice), len(data.held_out)) == (14, 2, 4)
+    same = read_data([ROWS[kind]] * 20, base[1])
+    assert data.train == same.train
+    learned = [x for x in data.train[0]["labels"] if x != -100]
+    assert (len(learned) == len(data.train[0]["labels"])) == (kind == "text")
+
+
+def test_messages_take_the_base_s_own_template(base):
+    tokenizer = base[1]
+    rows = [{"messages": [{"role": "user", "content": "2 + 2"},
+                          {"role": "assistant", "content": "4"}]}] * 12  # fmt: skip
+    with pytest.raises(SoupError, match="no chat template: the given rows, row 1"):
+        read_data(rows, tokenizer)
+    tokenizer.chat_template = (
+        "{% for m in messages %}{{ m.role }} : {{ m.content }} {% endfor %}"
+        "{% if add_generation_prompt %}assistant : {% endif %}"
+    )
+    try:
+        row = read_data(rows, tokenizer).train[0]
+        whole = tokenizer("user : 2 + 2 assistant : ").input_ids
+        assert row["input_ids"][: len(whole)] == whole
+        assert row["labels"][: len(whole)] == [-100] * len(whole)
+        with pytest.raises(SoupError, match="the last message is not the assistant's"):
+            read_data([{"messages": rows[0]["messages"][:1]}] * 12, tokenizer)
+    finally:
+        tokenizer.chat_template = None
+
+
+def test_limit_and_seed_decide_the_rows(base):
+    rows = [{"prompt": f"{i} + 1 =", "answer": f" {i + 1}"} for i in range(60)]
+    first, again, other = (read_data(rows, base[1], limit=20, seed=s) for s in (1, 1, 2))
+    assert first == again != other and len(first.train + first.choice + first.held_out) == 20
+
+
+# --- verify ---------------------------------------------------------------------------------------
+
+
+def test_a_foreign_adapter_is_told_apart(place, tmp_path, capsys):
+    lora = load_lora(place / "math")
+    assert verify(place / "math", BASE) == VERIFIED
+    renamed = {name.replace("layers.0", "layers.9"): f for name, f in lora.modules.items()}
+    save_lora(LoRA(renamed, BASE), tmp_path / "renamed")
+    assert verify(tmp_path / "renamed", BASE) == DIFFERS
+    zero = {n: Factors(f.A, torch.zeros_like(f.B)) for n, f in lora.modules.items()}
+    save_lora(LoRA(zero, BASE), tmp_path / "zero")
+    assert verify(tmp_path / "zero", BASE) == DIFFERS
+    told = capsys.readouterr().out
+    assert "do not fit" in told and "changes no logit" in told
+
+
+def test_a_loader_of_another_strength_or_none_is_told(place, monkeypatch, capsys):
+    from lorasoups.own import verify as module
+
+    real = module.PeftModel.from_pretrained
+
+    def doubled(model, folder):
+        wrapped = real(model, folder)
+        for layer in wrapped.modules():
+            if isinstance(getattr(layer, "scaling", None), dict):
+                layer.scaling["default"] *= 2
+        return wrapped
+
+    monkeypatch.setattr(module.PeftModel, "from_pretrained", doubled)
+    assert verify(place / "math", BASE) == DIFFERS
+    monkeypatch.setitem(LOADERS, "none", lambda *known: (UNCHECKED, "none: not installed"))
+    assert cli.main(["verify", str(place / "math"), "--base", BASE, "--in", "none"]) == 3
+    told = capsys.readouterr().out
+    assert "DIFFERS  peft" in told and "UNCHECKED none: not installed" in told
+    with pytest.raises(SoupError, match="unknown loader 'vllm'"):
+        verify(place / "math", BASE, ["vllm"])
+
+
+def test_inspect_prints_the_totals(place, capsys):
+    assert cli.main(["inspect", str(place / "math"), str(place / "code")]) == 0
+    told = capsys.readouterr().out
+    assert re.search(r"cosine\s+-?0\.\d{3}", told) and "not established" in told
+    assert cli.main(["inspect", str(place / "math"), str(place / "code"), "--json"]) == 0
+    assert np.isfinite(json.loads(capsys.readouterr().out)["pairs"][0]["total"]["cosine"])
