@@ -3,7 +3,7 @@
 For each token the base runs once without adapters; a gate on its last hidden state gives k scalings
 (a softmax: they sum to 1), and a second run weighs each LoRA with them. In PEFT 0.21.2 the two runs
 would share one cache, so it generates without. Here each has layers of its own in it. That is
-exact: the first run sees the base alone and attention is causal, so a token's scalings never change.
+exact: the first run sees the base alone and attention is causal: no scaling ever changes.
 """
 
 import json

@@ -1,5 +1,6 @@
 """LoRA values from and to PEFT adapter folders (safetensors only)."""
 
+import json
 import os
 import re
 from collections import defaultdict
@@ -101,10 +102,7 @@ def save_lora(
     files = {
         CONFIG: json_text(config, target / CONFIG, 2).encode(),
         PROVENANCE: json_text(notes, target / PROVENANCE, 2).encode(),
-        WEIGHTS: safetensors.torch.save(
-            _to_tensors(lora, dtype, target),
-            {"format": "pt", "lora_alpha": str(config["lora_alpha"])},  # SGLang reads it here
-        ),
+        WEIGHTS: _weights(_to_tensors(lora, dtype, target), config["lora_alpha"]),
     } | {name: text.encode() for name, text in more.items()}
     with new_folder(target) as folder:
         for name, content in files.items():
@@ -176,6 +174,17 @@ def _to_factors(module: str, pair: dict[str, Tensor], config: Mapping, where: st
     if scale == 1 and r == min(factors.shape) and torch.equal(other, torch.eye(r).to(other)):
         return Dense(matrix)
     return factors
+
+
+def _weights(tensors: dict[str, Tensor], lora_alpha: float) -> bytes:
+    """A safetensors file, always the same for the same tensors; SGLang reads lora_alpha in it."""
+    content = safetensors.torch.save(tensors, {"format": "pt"})
+    start = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:start])
+    header["__metadata__"]["lora_alpha"] = str(lora_alpha)
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + content[start:]
 
 
 def _to_tensors(lora: LoRA, dtype: torch.dtype, target: Path) -> dict[str, Tensor]:
