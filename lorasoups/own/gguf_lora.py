@@ -1,10 +1,12 @@
-"""A soup as a llama.cpp LoRA file (GGUF), and a float32 copy of a GGUF base to check it on.
+"""A soup as a llama.cpp LoRA file (GGUF), and what a llama.cpp server computes with it.
 
 llama.cpp scales an adapter by ``adapter.lora.alpha / rank`` of each tensor: with uneven ranks and
 one alpha that is silently wrong. Alpha 0 means scale 1, so 0 is written, and B holds the scale.
 Llama's query and key rows lie in another order there (rotary pairs are neighbours).
 """
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from lorasoups.models.base import optional
 
 ARCHITECTURES = {"llama": "llama", "mistral": "llama"}
 """``model_type`` in transformers -> in llama.cpp: those whose tensor order is known here."""
+TOP = 40  # log-probabilities that the server is asked for
 DTYPES = {"f32": np.float32, "f16": np.float16}
 
 
@@ -42,7 +45,6 @@ def write_gguf(lora: LoRA, config: Any, path: str | Path, dtype: str = "f32") ->
     name = ARCHITECTURES[kind]
     architecture = next(key for key, text in gguf.MODEL_ARCH_NAMES.items() if text == name)
     names = gguf.get_tensor_name_map(architecture, config.num_hidden_layers)
-    heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
     tensors = {}
     for module, factors in sorted(lora.modules.items()):
         known = names.get_name(f"{module}.weight", try_suffixes=(".weight",))
@@ -50,11 +52,8 @@ def write_gguf(lora: LoRA, config: Any, path: str | Path, dtype: str = "f32") ->
             raise SoupError(
                 f"module {module!r} has no place in a llama.cpp LoRA: GGUF; leave it out"
             )
-        B = factors.B.cpu().numpy()
-        if (n := heads.get(module.rpartition(".")[2])) is not None:
-            B = B.reshape(n, 2, B.shape[0] // n // 2, -1).swapaxes(1, 2).reshape(B.shape)
         tensors[f"{known}.lora_a"] = factors.A.cpu().numpy()
-        tensors[f"{known}.lora_b"] = B
+        tensors[f"{known}.lora_b"] = _turned(factors.B.cpu().numpy(), module, config)
     target = Path(path)
     ensure_folder(target.parent)
     temporary = target.with_name(f".{target.name}.tmp")
@@ -63,33 +62,94 @@ def write_gguf(lora: LoRA, config: Any, path: str | Path, dtype: str = "f32") ->
         writer.add_type("adapter")
         writer.add_string("adapter.type", "lora")
         writer.add_float32("adapter.lora.alpha", 0.0)  # scale 1
-        for key, tensor in tensors.items():
-            writer.add_tensor(key, np.ascontiguousarray(tensor, dtype=DTYPES[dtype]))
-        writer.write_header_to_file()
-        writer.write_kv_data_to_file()
-        writer.write_tensors_to_file()
-        writer.close()
+        _finish(writer, tensors, DTYPES[dtype])
         temporary.replace(target)
     return target
 
 
-def float32_copy(base: Path, path: Path) -> Path:
-    """A GGUF base with every tensor as float32: on a quantised one differences mean nothing."""
-    gguf = optional("gguf", "reading GGUF")
-    reader = gguf.GGUFReader(base)
-    name = reader.fields["general.architecture"].contents()
-    writer = gguf.GGUFWriter(path, name)
-    for key, field in reader.fields.items():
-        if key.startswith("GGUF.") or key in ("general.architecture", "general.file_type"):
-            continue
-        kind = field.types[0]
-        inner = field.types[-1] if kind == gguf.GGUFValueType.ARRAY else None
-        writer.add_key_value(key, field.contents(), kind, sub_type=inner)
-    for tensor in reader.tensors:
-        plain = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
-        writer.add_tensor(tensor.name, np.ascontiguousarray(plain, dtype=np.float32))
+def _turned(tensor: np.ndarray, module: str, config: Any) -> np.ndarray:
+    """The rows of a query or key projection in llama.cpp's order; others as they are."""
+    heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
+    if (n := heads.get(module.rpartition(".")[2])) is None:
+        return tensor
+    pairs = tensor.reshape(n, 2, tensor.shape[0] // n // 2, -1)
+    return pairs.swapaxes(1, 2).reshape(tensor.shape)
+
+
+def _finish(writer: Any, tensors: dict[str, np.ndarray], dtype: type) -> None:
+    for key, tensor in tensors.items():
+        writer.add_tensor(key, np.ascontiguousarray(tensor, dtype=dtype))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    return path
+
+
+def write_base(model: Any, path: Path) -> None:
+    """A Llama-type base in float32, for checks by token ids: its vocabulary has no texts.
+
+    In float32, as on a quantised base differences would mean nothing. Raises SoupError as
+    `write_gguf`, and for scaled rotary positions.
+    """
+    gguf, c = optional("gguf", "writing GGUF"), model.config
+    rope = getattr(c, "rope_parameters", None) or {}
+    if c.model_type not in ARCHITECTURES or rope.get("rope_type", "default") != "default":
+        what = f"type {c.model_type!r}, positions {rope.get('rope_type')!r}"
+        raise SoupError(f"{what}: no float32 GGUF of this base is written here")
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_context_length(c.max_position_embeddings)
+    writer.add_embedding_length(c.hidden_size)
+    writer.add_block_count(c.num_hidden_layers)
+    writer.add_feed_forward_length(c.intermediate_size)
+    writer.add_head_count(c.num_attention_heads)
+    writer.add_head_count_kv(c.num_key_value_heads)
+    writer.add_layer_norm_rms_eps(c.rms_norm_eps)
+    writer.add_rope_freq_base(float(rope.get("rope_theta", 10_000.0)))
+    writer.add_rope_dimension_count(c.hidden_size // c.num_attention_heads)
+    writer.add_vocab_size(c.vocab_size)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("default")
+    writer.add_token_list([f"t{i}" for i in range(c.vocab_size)])
+    writer.add_token_types([1] * c.vocab_size)
+    writer.add_token_merges(["t 0"])
+    writer.add_eos_token_id(c.vocab_size - 1)
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, c.num_hidden_layers)
+    tensors = {}
+    for name, tensor in model.state_dict().items():
+        if name != "lm_head.weight" or not c.tie_word_embeddings:
+            key = names.get_name(name, try_suffixes=(".weight", ".bias"))
+            array = tensor.float().cpu().numpy()
+            tensors[key] = _turned(array, name.rpartition(".")[0], c)
+    _finish(writer, tensors, np.float32)
+
+
+def served(
+    base: Path, adapters: Sequence[Path], prompts: Sequence[list[int]], scales: Sequence[float]
+) -> list[dict[int, float]]:
+    """What a llama.cpp server says comes next: of each prompt the likeliest `TOP` token ids with
+    their log-probabilities, with ``adapters`` (LoRA files) at ``scales``, asked for per request.
+
+    Raises SoupError without the package xllamacpp, or when the server refuses a file.
+    """
+    llama = optional("xllamacpp", "a llama.cpp server")
+    options = llama.CommonParams()
+    options.model.path, options.n_ctx, options.n_parallel = str(base), 512, 1
+    options.n_gpu_layers, options.warmup, options.verbosity = 0, False, -1
+    options.flash_attn_type = llama.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
+    options.cache_type_k = options.cache_type_v = llama.ggml_type.GGML_TYPE_F32
+    infos = []
+    for adapter in adapters:
+        info = llama.CommonAdapterLoraInfo()
+        info.path, info.scale = str(adapter), 1.0
+        infos.append(info)
+    options.lora_adapters = infos
+    asked = {"n_predict": 1, "temperature": 0.0, "logprobs": TOP, "cache_prompt": False,
+             "lora": [{"id": i, "scale": scale} for i, scale in enumerate(scales)]}  # fmt: skip
+    try:
+        server = llama.Server(options)
+        answers = [server.handle_completions(asked | {"prompt": ids}) for ids in prompts]
+        answers = [a if isinstance(a, dict) else json.loads(a) for a in answers]
+        tops = [a["choices"][0]["logprobs"]["content"][0]["top_logprobs"] for a in answers]
+    except (RuntimeError, ValueError, LookupError) as error:
+        raise SoupError(f"llama.cpp refuses ({error}): {base.name} with its LoRA files") from error
+    return [{entry["id"]: entry["logprob"] for entry in top} for top in tops]

@@ -4,6 +4,7 @@ Adapters that load "successfully" at another strength, or do nothing, are what h
 here the logits of a foreign loader are compared with those of base weights + delta weights.
 """
 
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from lorasoups.lora.adapters import load_lora
 from lorasoups.lora.lora import LoRA
 from lorasoups.models.base import load_base
 from lorasoups.models.generation import folded, linear_layer
+from lorasoups.own.gguf_lora import served, write_base, write_gguf
 
 PROMPTS = ("The capital of France is", "def add(a, b):\n    return", "3 + 4 =")
 TOLERANCE = 1e-3  # of a logit, in float32, relative to the largest change that the soup makes
@@ -93,5 +95,27 @@ def _in_peft(
     return (VERIFIED if off <= TOLERANCE * max(1.0, moved) else DIFFERS), line
 
 
-LOADERS: dict[str, Callable[..., tuple[int, str]]] = {"peft": _in_peft}
+def _in_gguf(
+    folder: str | Path, lora: LoRA, model: Any, tokenizer: Any, prompts: Sequence[str],
+    known: tuple[list[Tensor], list[Tensor], float],
+) -> tuple[int, str]:  # fmt: skip
+    """A llama.cpp server with base and soup written as GGUF: with the soup, and at scale 0."""
+    plain, ours, moved = known
+    ids, off = [tokenizer(prompt).input_ids for prompt in prompts], 0.0
+    try:
+        with tempfile.TemporaryDirectory() as place:
+            base, soup = Path(place, "base.gguf"), Path(place, "soup.gguf")
+            write_base(model, base)
+            write_gguf(lora, model.config, soup)
+            for scale, expected in ((0.0, plain), (1.0, ours)):
+                for top, logits in zip(served(base, [soup], ids, [scale]), expected, strict=True):
+                    log_p = logits[-1].log_softmax(-1)
+                    off = max(off, *(abs(value - float(log_p[i])) for i, value in top.items()))
+    except SoupError as why:
+        return UNCHECKED, f"gguf: {why}"
+    line = f"gguf: largest difference {off:.1e} of {moved:.3f}, log-probabilities of the next token"
+    return (VERIFIED if off <= TOLERANCE * max(1.0, moved) else DIFFERS), line
+
+
+LOADERS: dict[str, Callable[..., tuple[int, str]]] = {"peft": _in_peft, "gguf": _in_gguf}
 """Name -> a check of one way to load an adapter: its exit code and what to say."""

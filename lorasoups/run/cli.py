@@ -209,7 +209,9 @@ def merge(
     overwrite: Annotated[bool, Option("--overwrite", help="replace an earlier soup")] = False,
     uniform_rank: Annotated[bool, Option("--uniform-rank", help="pad to one rank (exact)")] = False,
     into_base: Annotated[Text, Option(metavar="BASE", help="write a full model")] = None,
-    dtype: Annotated[Text, Option(help="with --into-base: of its weights [as stored]")] = None,
+    form: Annotated[str, Option("--format", help="peft, or gguf: --out is a LoRA file")] = "peft",
+    base: Annotated[Text, Option(metavar="MODEL", help="with gguf [as the adapter says]")] = None,
+    dtype: Annotated[Text, Option(help="of a full model [as stored], of gguf: f32, f16")] = None,
     any_base: Annotated[bool, Option("--any-base", help="with --into-base: any name")] = False,
     device: Device = "auto",
 ) -> None:
@@ -217,11 +219,18 @@ def merge(
     from lorasoups.learning.alphas import Alphas
     from lorasoups.lora import merging, serving
     from lorasoups.lora.adapters import load_lora, save_lora
+    from lorasoups.models.base import base_config
     from lorasoups.models.devices import pick_device
     from lorasoups.models.into_base import merge_into_base
+    from lorasoups.own.gguf_lora import write_gguf
 
+    if form not in ("peft", "gguf") or (form == "gguf" and into_base):
+        raise SoupError(f"--format {form}: merge; give peft or gguf, and gguf without --into-base")
     if not into_base:
-        _refuse("no --into-base", dtype=dtype, any_base=any_base)
+        given = {"dtype": dtype} if form == "peft" else {}
+        _refuse("no --into-base", any_base=any_base, **given)
+    if form == "peft":
+        _refuse("no --format gguf", base=base)
     if weights is not None and alphas is not None:
         raise SoupError("--weights and --alphas exclude each other: merge; give one of them")
     options = _pairs(option, "--option", json.loads)
@@ -237,6 +246,12 @@ def merge(
         how = {"any_base": any_base, "overwrite": overwrite}
         written = merge_into_base(soup, into_base, out, dtype=dtype or "auto", **how)
         print(f"{out}: {written['base']['name']} with the soup, {written['dtype']}")
+        return
+    if form == "gguf":
+        if os.path.lexists(out) and not (overwrite and os.path.isfile(out)):
+            raise SoupError(f"exists: {out}; give another --out, or --overwrite for a file")
+        write_gguf(soup, base_config(base or soup.base_model), out, dtype or "f32")
+        print(f"{out}: a llama.cpp LoRA file at scale 1 (llama-server -m BASE --lora FILE)")
         return
     save_lora(soup, out, overwrite=overwrite)
     print(f"{out}: {soup!r}")
