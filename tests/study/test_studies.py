@@ -139,9 +139,9 @@ def test_a_skill_that_does_not_fit_the_base_is_refused(smoke, folder_of_math, tm
     lora = smoke.skill("math", 0).lora
     first = next(iter(lora.modules))
     wrong = {
-        "trained on other/model.*skill LoRA": replace(lora, base_model="other/model"),
-        "no module 'model.layers.99'.*skill LoRA": LoRA({"model.layers.99": lora.modules[first]}),
-        "in the base, .* in the adapter.*skill LoRA": LoRA(
+        "trained on other/model.*LoRA": replace(lora, base_model="other/model"),
+        "no module 'model.layers.99'.*LoRA": LoRA({"model.layers.99": lora.modules[first]}),
+        "in the base, .* in the adapter.*LoRA": LoRA(
             {first: replace(lora.modules[first], B=lora.modules[first].B[1:])}
         ),
     }
@@ -157,7 +157,7 @@ def test_a_skill_that_is_nowhere_is_told(smoke, tmp_path, monkeypatch):
     profile = smoke.profile.override(adapters={"math": "nobody/no-such-lora"})
     experiment = Experiment(profile, 1, tmp_path)
     experiment.source = smoke.source
-    with pytest.raises(SoupError, match="skill LoRA nobody/no-such-lora"):
+    with pytest.raises(SoupError, match="LoRA nobody/no-such-lora"):
         experiment.skill("math", 0)
 
 
