@@ -15,7 +15,7 @@ import numpy as np
 from lorasoups.errors import SoupError
 from lorasoups.files import disk_errors, ensure_folder
 from lorasoups.lora.lora import LoRA
-from lorasoups.models.base import optional
+from lorasoups.models.base import base_config, optional
 
 ARCHITECTURES = {"llama": "llama", "mistral": "llama"}
 """``model_type`` in transformers -> in llama.cpp: those whose tensor order is known here."""
@@ -65,6 +65,14 @@ def write_gguf(lora: LoRA, config: Any, path: str | Path, dtype: str = "f32") ->
         _finish(writer, tensors, DTYPES[dtype])
         temporary.replace(target)
     return target
+
+
+def write_for(base: str, lora: LoRA, path: str | Path, dtype: str, overwrite: bool) -> None:
+    """`write_gguf` for a base by name (see `load_base`); SoupError also for a path in the way."""
+    target = Path(path)
+    if (target.exists() or target.is_symlink()) and not (overwrite and target.is_file()):
+        raise SoupError(f"exists: {path}; give another --out, or --overwrite for a file")
+    write_gguf(lora, base_config(base), target, dtype)
 
 
 def _turned(tensor: np.ndarray, module: str, config: Any) -> np.ndarray:

@@ -216,13 +216,7 @@ def merge(
     device: Device = "auto",
 ) -> None:
     """Merge PEFT LoRA folders of one base into one."""
-    from lorasoups.learning.alphas import Alphas
-    from lorasoups.lora import merging, serving
-    from lorasoups.lora.adapters import load_lora, save_lora
-    from lorasoups.models.base import base_config
-    from lorasoups.models.devices import pick_device
-    from lorasoups.models.into_base import merge_into_base
-    from lorasoups.own.gguf_lora import write_gguf
+    from lorasoups.own.merge import merge_folders
 
     if form not in ("peft", "gguf") or (form == "gguf" and into_base):
         raise SoupError(f"--format {form}: merge; give peft or gguf, and gguf without --into-base")
@@ -233,29 +227,13 @@ def merge(
         _refuse("no --format gguf", base=base)
     if weights is not None and alphas is not None:
         raise SoupError("--weights and --alphas exclude each other: merge; give one of them")
-    options = _pairs(option, "--option", json.loads)
+    options = _pairs(option, "--option", json.loads) | {"on": on}
     options |= {k: v for k, v in (("density", density), ("seed", seed)) if v is not None}
-    options |= {"weights": Alphas.from_json(alphas) if alphas else _numbers(weights), "on": on}
-    loras = [load_lora(folder, device=pick_device(device)) for folder in adapters]
-    soup = merging.merge(loras, method, rank=rank, **options)
-    if rank:
-        lost, worst, most = serving.rank_loss(loras, method, rank, **options)
-        print(f"cut to rank {rank}: {lost:.2%} lost (Frobenius); worst {worst}: {most:.2%}")
-    soup = serving.uniform_rank(soup) if uniform_rank else soup
-    if into_base:
-        how = {"any_base": any_base, "overwrite": overwrite}
-        written = merge_into_base(soup, into_base, out, dtype=dtype or "auto", **how)
-        print(f"{out}: {written['base']['name']} with the soup, {written['dtype']}")
-        return
-    if form == "gguf":
-        if os.path.lexists(out) and not (overwrite and os.path.isfile(out)):
-            raise SoupError(f"exists: {out}; give another --out, or --overwrite for a file")
-        write_gguf(soup, base_config(base or soup.base_model), out, dtype or "f32")
-        print(f"{out}: a llama.cpp LoRA file at scale 1 (llama-server -m BASE --lora FILE)")
-        return
-    save_lora(soup, out, overwrite=overwrite)
-    print(f"{out}: {soup!r}")
-    print(serving.advice(soup))
+    merge_folders(
+        adapters, out, method, weights=_numbers(weights), alphas=alphas, options=options, rank=rank,
+        uniform_rank=uniform_rank, into_base=into_base, gguf=form == "gguf", base=base, dtype=dtype,
+        any_base=any_base, device=device, overwrite=overwrite,
+    )  # fmt: skip
 
 
 @app.command()
