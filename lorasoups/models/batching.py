@@ -1,6 +1,7 @@
 """Token ids of examples, and batches of them: padded on the right, no attention mask needed."""
 
 import random
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -129,16 +130,23 @@ def answer_loss(
     )
 
 
-@torch.no_grad()
-def row_losses(model, rows: list[dict], batch_size: int = 25) -> Tensor:
-    """Loss (nats, summed) and number of the labelled tokens of each row, float64 [rows, 2]."""
+def _by_length(
+    model: Any, rows: list[dict], batch_size: int
+) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
+    """Batches of rows of like length on the model's device, each with the rows' numbers."""
     model.eval()
     device, collate = next(model.parameters()).device, Collate(model.config.pad_token_id or 0)
     order = sorted(range(len(rows)), key=lambda i: _length(rows[i]))
-    found = torch.zeros(len(rows), 2, dtype=torch.float64)
     for at in range(0, len(order), batch_size):
         chosen = order[at : at + batch_size]
-        batch = {k: v.to(device) for k, v in collate([rows[i] for i in chosen]).items()}
+        yield chosen, {k: v.to(device) for k, v in collate([rows[i] for i in chosen]).items()}
+
+
+@torch.no_grad()
+def row_losses(model, rows: list[dict], batch_size: int = 25) -> Tensor:
+    """Loss (nats, summed) and number of the labelled tokens of each row, float64 [rows, 2]."""
+    found = torch.zeros(len(rows), 2, dtype=torch.float64)
+    for chosen, batch in _by_length(model, rows, batch_size):
         counts = (batch["labels"][:, 1:] != -100).sum(1).tolist()
         losses = answer_loss(model, **batch, each=True).double().cpu().split(counts)
         for i, own, n in zip(chosen, losses, counts, strict=True):
@@ -153,13 +161,8 @@ def heldout_loss(model, rows: list[dict], batch_size: int = 100) -> float:
     rows: dicts of ``input_ids`` and ``labels`` (-100: not asked), batched by length. The model is
     put into eval mode.
     """
-    model.eval()
-    device = next(model.parameters()).device
-    collate = Collate(model.config.pad_token_id or 0)
-    ordered = sorted(rows, key=_length)
     total, count = 0.0, 0
-    for at in range(0, len(ordered), batch_size):
-        batch = {k: v.to(device) for k, v in collate(ordered[at : at + batch_size]).items()}
+    for _, batch in _by_length(model, rows, batch_size):
         tokens = int((batch["labels"][:, 1:] != -100).sum())
         if tokens:
             total += float(answer_loss(model, **batch)) * tokens

@@ -106,10 +106,12 @@ def _continued(model, prompts: list[list[int]], max_new_tokens: int) -> list[lis
     mask = torch.arange(longest + max_new_tokens) >= (longest - lengths)[:, None]
     mask = mask.long().to(model.device)
     new: list[list[int]] = [[] for _ in prompts]
+    going = torch.ones_like(token, dtype=torch.bool)
     for step in range(1, max_new_tokens + 1):
-        for row, value in zip(rows.tolist(), token.tolist(), strict=True):
+        written = zip(rows[going.cpu()].tolist(), token[going].tolist(), strict=True)
+        for row, value in written:
             new[row].append(value)
-        going = ~torch.isin(token, ends)
+        going &= ~torch.isin(token, ends)
         if step == max_new_tokens or not going.any():
             break
         if going.float().mean() < KEEP_FROM:
@@ -117,11 +119,10 @@ def _continued(model, prompts: list[list[int]], max_new_tokens: int) -> list[lis
                 layer.keep(going)
             rows = rows[going.cpu()]
             position, token, mask = (each[going] for each in (position, token, mask))
+            going = going[going]
         seen = {"attention_mask": mask[:, : longest + step], "position_ids": position}
         out = model(input_ids=token[:, None], past_key_values=cache, use_cache=True, **seen)
-        # a row that has ended repeats its end token until it is dropped
-        token = torch.where(torch.isin(token, ends), token, out.logits[:, -1].argmax(-1))
-        position = position + 1
+        token, position = out.logits[:, -1].argmax(-1), position + 1
     return new
 
 

@@ -95,7 +95,7 @@ def fit(
     fitted_on = [row for own in data for row in own.train[:TUNED_ROWS]]
     weight, _ = tuned_weight(model, loras, fitted_on)
     k, whole = len(loras), merge(loras, "cat", weights=alphas)
-    soup = whole if rank is None else whole.each(lambda factors: compress(factors, rank))
+    soup = whole if rank is None else _cut(whole, rank)
     soups = {
         "base": None, **dict(zip(names, loras, strict=True)),
         AVERAGE: merge(loras, "cat"), SUM: merge(loras, "cat", weights=[1.0] * k),
@@ -107,7 +107,8 @@ def fit(
         {"rank": r, "loss": _mean(_losses(model, _cut(whole, r), data))}
         for r in VLLM_RANKS if r < whole.max_rank
     ]  # fmt: skip
-    ranks.append({"rank": whole.max_rank, "loss": _mean(_losses(model, whole, data))})
+    uncut = losses[CAT] if soup is whole else _losses(model, whole, data)
+    ranks.append({"rank": whole.max_rank, "loss": _mean(uncut)})
     report = {
         "schema": 1, "lorasoups": __version__, "adapters": names,
         "data": [{"name": own.name, "train": len(own.train), "held_out": len(own.held_out)}
@@ -120,7 +121,7 @@ def fit(
     return Fitted(soup, alphas, report | {"verdict": advice(report)})
 
 
-def _cut(lora: LoRA, rank: int) -> LoRA:
+def _cut(lora: LoRA, rank: int | float) -> LoRA:
     return lora.each(lambda factors: compress(factors, rank))
 
 

@@ -13,12 +13,11 @@ from typing import Any
 import numpy as np
 
 from lorasoups.errors import SoupError
-from lorasoups.files import disk_errors, ensure_folder
+from lorasoups.files import new_file
 from lorasoups.lora.lora import LoRA
 from lorasoups.models.base import base_config, optional
 
-ARCHITECTURES = {"llama": "llama", "mistral": "llama"}
-"""``model_type`` in transformers -> in llama.cpp: those whose tensor order is known here."""
+ARCHITECTURES = ("llama", "mistral")  # model types that are "llama" in llama.cpp
 TOP = 40  # log-probabilities that the server is asked for
 DTYPES = {"f32": np.float32, "f16": np.float16}
 
@@ -42,9 +41,7 @@ def write_gguf(lora: LoRA, config: Any, path: str | Path, dtype: str = "f32") ->
     if kind not in ARCHITECTURES:
         known = ", ".join(ARCHITECTURES)
         raise SoupError(f"base of type {kind!r}: GGUF is written for {known}; save it for PEFT")
-    name = ARCHITECTURES[kind]
-    architecture = next(key for key, text in gguf.MODEL_ARCH_NAMES.items() if text == name)
-    names = gguf.get_tensor_name_map(architecture, config.num_hidden_layers)
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config.num_hidden_layers)
     tensors = {}
     for module, factors in sorted(lora.modules.items()):
         known = names.get_name(f"{module}.weight", try_suffixes=(".weight",))
@@ -54,17 +51,13 @@ def write_gguf(lora: LoRA, config: Any, path: str | Path, dtype: str = "f32") ->
             )
         tensors[f"{known}.lora_a"] = factors.A.cpu().numpy()
         tensors[f"{known}.lora_b"] = _turned(factors.B.cpu().numpy(), module, config)
-    target = Path(path)
-    ensure_folder(target.parent)
-    temporary = target.with_name(f".{target.name}.tmp")
-    with disk_errors(target):
-        writer = gguf.GGUFWriter(temporary, name)
+    with new_file(Path(path)) as temporary:
+        writer = gguf.GGUFWriter(temporary, "llama")
         writer.add_type("adapter")
         writer.add_string("adapter.type", "lora")
         writer.add_float32("adapter.lora.alpha", 0.0)  # scale 1
         _finish(writer, tensors, DTYPES[dtype])
-        temporary.replace(target)
-    return target
+    return Path(path)
 
 
 def write_for(base: str, lora: LoRA, path: str | Path, dtype: str, overwrite: bool) -> None:
@@ -132,10 +125,10 @@ def write_base(model: Any, path: Path) -> None:
 
 
 def served(
-    base: Path, adapters: Sequence[Path], prompts: Sequence[list[int]], scales: Sequence[float]
+    base: Path, adapters: Sequence[Path], requests: Sequence[tuple[list[int], Sequence[float]]]
 ) -> list[dict[int, float]]:
-    """What a llama.cpp server says comes next: of each prompt the likeliest `TOP` token ids with
-    their log-probabilities, with ``adapters`` (LoRA files) at ``scales``, asked for per request.
+    """What a llama.cpp server says comes next: of each request the likeliest `TOP` token ids with
+    their log-probabilities. A request is a prompt's token ids and a scale for each LoRA file.
 
     Raises SoupError without the package xllamacpp, or when the server refuses a file.
     """
@@ -151,11 +144,14 @@ def served(
         info.path, info.scale = str(adapter), 1.0
         infos.append(info)
     options.lora_adapters = infos
-    asked = {"n_predict": 1, "temperature": 0.0, "logprobs": TOP, "cache_prompt": False,
-             "lora": [{"id": i, "scale": scale} for i, scale in enumerate(scales)]}  # fmt: skip
+    how = {"n_predict": 1, "temperature": 0.0, "logprobs": TOP, "cache_prompt": False}
+    asked = [
+        how | {"prompt": ids, "lora": [{"id": i, "scale": s} for i, s in enumerate(scales)]}
+        for ids, scales in requests
+    ]
     try:
         server = llama.Server(options)
-        answers = [server.handle_completions(asked | {"prompt": ids}) for ids in prompts]
+        answers = [server.handle_completions(request) for request in asked]
         answers = [a if isinstance(a, dict) else json.loads(a) for a in answers]
         tops = [a["choices"][0]["logprobs"]["content"][0]["top_logprobs"] for a in answers]
     except (RuntimeError, ValueError, LookupError) as error:

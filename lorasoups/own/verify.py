@@ -41,9 +41,8 @@ def verify(
 
     Every module must exist in the base with the adapter's shape, the logits must move, and those of
     each of ``loaders`` (names of `LOADERS`) must be the kit's own to `TOLERANCE`, on ``prompts``
-    (default `PROMPTS`). 0: verified, 1:
-    something differs, 3: something could not be checked. Raises SoupError for what cannot be
-    loaded at all.
+    (default `PROMPTS`). 0: verified, 1: something differs, 3: something could not be checked.
+    Raises SoupError for what cannot be loaded at all.
     """
     if unknown := [name for name in loaders if name not in LOADERS]:
         raise SoupError(f"unknown loader {unknown[0]!r}: --in; choose of {', '.join(LOADERS)}")
@@ -69,9 +68,16 @@ def verify(
     say(f"ok       strength: logits move by up to {moved:.3f}")
     codes = {VERIFIED}
     for name in loaders:
-        code, line = LOADERS[name](folder, lora, model, tokenizer, prompts, (plain, ours, moved))
-        say({VERIFIED: "ok       ", DIFFERS: "DIFFERS  ", UNCHECKED: "UNCHECKED "}[code] + line)
-        codes.add(code)
+        try:
+            off, what = LOADERS[name](folder, lora, model, tokenizer, prompts, plain, ours)
+        except SoupError as why:
+            say(f"UNCHECKED {name}: {why}")
+            codes.add(UNCHECKED)
+            continue
+        same = off <= TOLERANCE * max(1.0, moved)
+        found = f"{name}: largest difference {off:.1e} of {moved:.3f}, {what}"
+        say(f"ok       {found}" if same else f"DIFFERS  {found}")
+        codes.add(VERIFIED if same else DIFFERS)
     return DIFFERS if DIFFERS in codes else max(codes)
 
 
@@ -82,40 +88,34 @@ def distance(one: Sequence[Tensor], other: Sequence[Tensor]) -> float:
 
 def _in_peft(
     folder: str | Path, lora: LoRA, model: Any, tokenizer: Any, prompts: Sequence[str],
-    known: tuple[list[Tensor], list[Tensor], float],
-) -> tuple[int, str]:  # fmt: skip
+    plain: list[Tensor], ours: list[Tensor],
+) -> tuple[float, str]:  # fmt: skip
     """Stock ``PeftModel.from_pretrained``."""
-    _, ours, moved = known
     wrapped = PeftModel.from_pretrained(model, str(folder))
     try:
-        off = distance(ours, logits_of(wrapped.eval(), tokenizer, prompts))
+        return distance(ours, logits_of(wrapped.eval(), tokenizer, prompts)), "logits"
     finally:
         wrapped.unload()
-    line = f"peft: largest difference {off:.1e} of {moved:.3f}"
-    return (VERIFIED if off <= TOLERANCE * max(1.0, moved) else DIFFERS), line
 
 
 def _in_gguf(
     folder: str | Path, lora: LoRA, model: Any, tokenizer: Any, prompts: Sequence[str],
-    known: tuple[list[Tensor], list[Tensor], float],
-) -> tuple[int, str]:  # fmt: skip
+    plain: list[Tensor], ours: list[Tensor],
+) -> tuple[float, str]:  # fmt: skip
     """A llama.cpp server with base and soup written as GGUF: with the soup, and at scale 0."""
-    plain, ours, moved = known
     ids, off = [tokenizer(prompt).input_ids for prompt in prompts], 0.0
-    try:
-        with tempfile.TemporaryDirectory() as place:
-            base, soup = Path(place, "base.gguf"), Path(place, "soup.gguf")
-            write_base(model, base)
-            write_gguf(lora, model.config, soup)
-            for scale, expected in ((0.0, plain), (1.0, ours)):
-                for top, logits in zip(served(base, [soup], ids, [scale]), expected, strict=True):
-                    log_p = logits[-1].log_softmax(-1)
-                    off = max(off, *(abs(value - float(log_p[i])) for i, value in top.items()))
-    except SoupError as why:
-        return UNCHECKED, f"gguf: {why}"
-    line = f"gguf: largest difference {off:.1e} of {moved:.3f}, log-probabilities of the next token"
-    return (VERIFIED if off <= TOLERANCE * max(1.0, moved) else DIFFERS), line
+    requests = [(one, [scale]) for scale in (0.0, 1.0) for one in ids]
+    with tempfile.TemporaryDirectory() as place:
+        base, soup = Path(place, "base.gguf"), Path(place, "soup.gguf")
+        write_base(model, base)
+        write_gguf(lora, model.config, soup)
+        tops = served(base, [soup], requests)
+    for top, logits in zip(tops, [*plain, *ours], strict=True):
+        log_p = logits[-1].log_softmax(-1)
+        off = max(off, *(abs(value - float(log_p[i])) for i, value in top.items()))
+    return off, "log-probabilities of the next token"
 
 
-LOADERS: dict[str, Callable[..., tuple[int, str]]] = {"peft": _in_peft, "gguf": _in_gguf}
-"""Name -> a check of one way to load an adapter: its exit code and what to say."""
+LOADERS: dict[str, Callable[..., tuple[float, str]]] = {"peft": _in_peft, "gguf": _in_gguf}
+"""Name -> a way to load an adapter: the largest difference to ours, and of what. SoupError where
+it cannot be tried."""

@@ -18,13 +18,8 @@ from lorasoups.errors import SoupError
 from lorasoups.models import processes
 
 SEVERAL = ("reproduce", "ablate")  # commands that several processes share (accelerate launch)
-LISTS = (
-    "--weights",
-    "--studies",
-    "--methods",
-    "--data",
-    "--in",
-)  # take several values: 1 0.5 or 1,0.5
+# take several values: 1 0.5 or 1,0.5
+LISTS = ("--weights", "--studies", "--methods", "--data", "--in")
 
 
 class _Commands(TyperGroup):
@@ -262,7 +257,7 @@ def fit(
     """Learn CAT's alphas for your own LoRAs; write the soup with a report on it."""
     from lorasoups.own.fit import fit_folder
 
-    cut = None if rank is None else (_numbers(rank) or [0.0])[0]
+    cut = None if rank is None else (_numbers(rank, "--rank") or [0.0])[0]
     cut = int(cut) if cut is not None and cut >= 1 and cut == int(cut) else cut
     how = {"lr": lr, "epochs": epochs, "batch_size": batch_size, "normalise": normalise,
            "init": init, "granularity": granularity, "rank": cut, "seed": seed}  # fmt: skip
@@ -298,11 +293,11 @@ def verify(
     raise typer.Exit(check(soup, base, loaders.split(","), prompt))
 
 
-def _numbers(text: str | None) -> list[float] | None:
+def _numbers(text: str | None, option: str = "--weights") -> list[float] | None:
     try:
         return None if text is None else [float(number) for number in text.split(",")]
     except ValueError as error:
-        raise SoupError(f"not numbers: --weights {text}; e.g. --weights 0.5 0.5") from error
+        raise SoupError(f"not numbers: {option} {text}; e.g. {option} 0.5") from error
 
 
 @app.command()

@@ -129,8 +129,9 @@ def test_a_server_computes_the_soup_and_its_adapters_at_their_scales(mini, tmp_p
     for files, asked, right in (
         ([whole], [1.0], expected), ([whole], [0.0], plain), (parts, scales, expected),
     ):  # fmt: skip
-        assert furthest(served(tmp_path / "base.gguf", files, ids, asked), right) < 1e-3 * moved
-    half = furthest(served(tmp_path / "base.gguf", [whole], ids, [0.5]), expected)
+        answers = served(tmp_path / "base.gguf", files, [(one, asked) for one in ids])
+        assert furthest(answers, right) < 1e-3 * moved
+    half = furthest(served(tmp_path / "base.gguf", [whole], [(i, [0.5]) for i in ids]), expected)
     assert half > 0.01 * moved  # another strength is seen
 
 
@@ -163,7 +164,8 @@ def test_merge_writes_a_file_that_a_server_loads(mini, tmp_path, capsys):
     assert main(command) == 0
     write_base(model, tmp_path / "base.gguf")
     expected = next_token(model, ids, merge(loras, "cat", weights=[1, 0.5]))
-    assert furthest(served(tmp_path / "base.gguf", [out], ids, [1.0]), expected) < 0.01
+    answers = served(tmp_path / "base.gguf", [out], [(one, [1.0]) for one in ids])
+    assert furthest(answers, expected) < 0.01
     before = out.read_bytes()
     assert main(command) == 2 and out.read_bytes() == before
     assert "exists" in capsys.readouterr().err
@@ -177,4 +179,4 @@ def test_a_damaged_file_is_one_error(mini, tmp_path):
     write_base(model, tmp_path / "base.gguf")
     (tmp_path / "bad.gguf").write_bytes(b"GGUF nonsense")
     with pytest.raises(SoupError, match="llama.cpp refuses"):
-        served(tmp_path / "base.gguf", [tmp_path / "bad.gguf"], ids, [1.0])
+        served(tmp_path / "base.gguf", [tmp_path / "bad.gguf"], [(ids[0], [1.0])])
