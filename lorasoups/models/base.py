@@ -288,5 +288,7 @@ def _fit(model: Any, tokenizer: Any, spec: str | Path) -> None:
         tokenizer.pad_token = tokenizer.eos_token
     for config in (model.config, model.generation_config):
         config.pad_token_id = tokenizer.pad_token_id
-    if model.generation_config.eos_token_id is None:
-        model.generation_config.eos_token_id = tokenizer.eos_token_id
+    ends = model.generation_config.eos_token_id
+    known = [ends] if isinstance(ends, int) else list(ends or ())
+    if (end := tokenizer.eos_token_id) not in known:  # what rows are trained to end with stops, too
+        model.generation_config.eos_token_id = [*known, end] if known else end

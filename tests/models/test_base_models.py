@@ -8,7 +8,7 @@ import huggingface_hub
 import pytest
 import torch
 from tokenizers import Tokenizer, models
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from lorasoups.errors import SoupError
 from lorasoups.models import base as base_models
@@ -115,6 +115,14 @@ def test_a_tokenizer_without_end_token_is_refused(folder):
     core = Tokenizer(models.WordLevel({"a": 0}))
     PreTrainedTokenizerFast(tokenizer_object=core).save_pretrained(folder)
     refuse("no end token", folder)
+
+
+def test_answers_stop_at_the_end_token_that_rows_are_trained_with(folder):
+    saved = GenerationConfig(eos_token_id=1)  # as some GGUF files say of chat models
+    saved.save_pretrained(folder)
+    assert load_base(folder)[0].generation_config.eos_token_id == [1, 0]
+    GenerationConfig(eos_token_id=[0, 1]).save_pretrained(folder)
+    assert load_base(folder)[0].generation_config.eos_token_id == [0, 1]
 
 
 def test_remote_code_is_not_run(folder):
