@@ -70,10 +70,10 @@ def load_base(
     if dtype not in DTYPES:
         raise _refusal(f"unknown dtype {dtype!r}", spec, f"choose one of {', '.join(DTYPES)}")
     device = pick_device(device)
-    path, gguf = _local(spec), None
+    path, gguf, end = _local(spec), None, None
     if path.suffix == ".gguf":
         kind, name, revision, folder, gguf = "gguf", path.name, None, path.parent, path.name
-        files, quantisation = [path], _gguf_quantisation(path)
+        files, (quantisation, end) = [path], _gguf_facts(path)
     else:
         kind, name, revision, folder = _find(spec)
         files, quantisation = _files(folder), _quantisation(folder)
@@ -87,6 +87,8 @@ def load_base(
     except Exception as error:
         cure = "put tokenizer.json and tokenizer_config.json beside the weights"
         raise _refusal(f"the tokenizer does not load ({_line(error)})", spec, cure) from error
+    if end is not None:  # transformers 5.17 takes SmolLM2's <|im_start|> for it
+        tokenizer.eos_token = tokenizer.convert_ids_to_tokens(end)
     model = _model(folder, gguf, spec, dtype, attn_implementation, four_bit)
     _fit(model, tokenizer, spec)
     if not four_bit:
@@ -222,17 +224,20 @@ def _quantisation(folder: Path) -> str | None:
     return str(stored.get("quant_method", "unknown")) if isinstance(stored, dict) else None
 
 
-def _gguf_quantisation(path: Path) -> str | None:
-    """The type that most quantised tensors of a GGUF file have, e.g. ``Q4_1``."""
+def _gguf_facts(path: Path) -> tuple[str | None, int | None]:
+    """The type that most quantised tensors of a GGUF file have, e.g. ``Q4_1``; its end token."""
     if not path.is_file():
         raise SoupError(f"no such GGUF file: {path}; check the path")
     gguf = optional("gguf", f"needed for {path.name}")
     try:
-        kinds = Counter(tensor.tensor_type.name for tensor in gguf.GGUFReader(path).tensors)
+        reader = gguf.GGUFReader(path)
+        kinds = Counter(tensor.tensor_type.name for tensor in reader.tensors)
+        end = reader.get_field(gguf.Keys.Tokenizer.EOS_ID)
+        end_id = None if end is None else int(end.contents())
     except Exception as error:  # the reader checks little: a damaged file fails anywhere
         raise SoupError(f"not a sound GGUF file ({_line(error)}): {path}; copy it again") from error
     quantised = [(n, kind) for kind, n in kinds.items() if kind not in ("F32", "F16", "BF16")]
-    return max(quantised)[1] if quantised else None
+    return (max(quantised)[1] if quantised else None), end_id
 
 
 # --- loading ------------------------------------------------------------------------------------

@@ -118,7 +118,7 @@ def test_a_tokenizer_without_end_token_is_refused(folder):
 
 
 def test_answers_stop_at_the_end_token_that_rows_are_trained_with(folder):
-    saved = GenerationConfig(eos_token_id=1)  # as some GGUF files say of chat models
+    saved = GenerationConfig(eos_token_id=1)  # not the end token of the tokenizer
     saved.save_pretrained(folder)
     assert load_base(folder)[0].generation_config.eos_token_id == [1, 0]
     GenerationConfig(eos_token_id=[0, 1]).save_pretrained(folder)
@@ -240,7 +240,7 @@ def test_four_bits_need_plain_weights_and_bitsandbytes(monkeypatch, folder):
         load_base(folder, four_bit=True)
 
 
-def test_a_gguf_file(tmp_path):
+def test_a_gguf_file(tmp_path, monkeypatch):
     gguf = pytest.importorskip("gguf")
     path = tmp_path / "tiny.gguf"
     reference = llama()
@@ -253,6 +253,17 @@ def test_a_gguf_file(tmp_path):
     with torch.no_grad():
         torch.testing.assert_close(model(ids).logits, reference.eval()(ids).logits)
     assert tokenizer.decode(tokenizer("ab", add_special_tokens=False)["input_ids"]) == "ab"
+
+    loaded = base_models.AutoTokenizer.from_pretrained
+
+    def with_another_end(*where, **how):
+        found = loaded(*where, **how)
+        found.eos_token = "<s>"
+        return found
+
+    monkeypatch.setattr(base_models.AutoTokenizer, "from_pretrained", with_another_end)
+    model, tokenizer, _ = load_base(path)
+    assert tokenizer.eos_token_id == 1 == model.generation_config.eos_token_id  # as the file says
 
 
 def _write_gguf(gguf, path, model):
