@@ -5,9 +5,8 @@ from random import Random
 from language import Language
 
 from lorasoups.tasks.worlds import prompted
-from lorasoups.tasks.worlds.mini import VERSION, WORDS, stories, tasks
-from lorasoups.tasks.worlds.mini.problems import BASE_FORMS, FORMS, OPS, VARIABLES, sample
-from lorasoups.tasks.worlds.mini.stories import tell
+from lorasoups.tasks.worlds.mini import VERSION, WORDS, problems, tasks
+from lorasoups.tasks.worlds.mini.problems import BASE_FORMS, FORMS, OPS, VARIABLES, sample, tell
 
 BASE_CONTENTS = {"steps": "steps", "formal": "formal", "ledger": "ledger", "phrase": "phrase",
                  "story": "known", "tank": "tank", "bus": "bus"}  # fmt: skip
@@ -17,7 +16,7 @@ CELLS = tuple((c, f) for c in BASE_CONTENTS for f in BASE_FORMS)
 GRID = tuple(cell for cell in CELLS if cell not in HELD_OUT_CELLS)
 WORKED_CELLS = tuple(cell for cell in GRID if cell[1] == "worked")
 PLAIN_SHARE, WORKED_SHARE = 0.15, 0.15  # worked: extra share of the one form that calculates
-_NEW_GROUPS = (*(WORDS["new"][op] for op in OPS), *stories.NUMBER_WORDS.values())
+_NEW_GROUPS = (*(WORDS["new"][op] for op in OPS), *problems.NUMBER_WORDS.values())
 _NEW = [template for group in _NEW_GROUPS for template in group]
 
 
@@ -40,7 +39,7 @@ def _listing(rng: Random) -> str:
 
 def _chatter(rng: Random) -> str:
     """Sentences in the new wordings, without a question."""
-    person, item = rng.choice(stories.PEOPLE), rng.choice(stories.ITEMS)
+    person, item = rng.choice(problems.PEOPLE), rng.choice(problems.ITEMS)
     sentences = [
         rng.choice(_NEW).format(P=person, n=rng.randint(2, 10 ** rng.randint(1, 5)), i=item)
         for _ in range(rng.randint(1, 3))

@@ -17,9 +17,9 @@ def project_root() -> Path:
 class Folders:
     """The folders of one run.
 
-    out: where results go, by default into the project. root: the project, by default the clone.
-    project, data: read only. base: what the run writes below: results (``<profile>.json``,
-    ``<profile>.times.json``), figures, executed notebooks and the store's cache.
+    out: where results go, by default into the project; a relative path is meant from there. root:
+    the project, by default the clone. project, data, adapters: read only. base: what the run writes
+    below: results, figures, executed notebooks and the store's cache.
     """
 
     out: Path | str | None = None
@@ -27,9 +27,11 @@ class Folders:
 
     def __post_init__(self) -> None:
         self.project = Path(self.root).resolve() if self.root else project_root()
-        self.base = Path(self.out).expanduser().resolve() if self.out else self.project
+        self.base = (self.project / Path(self.out or "").expanduser()).resolve()
         self.data = self.project / "data"
         self.results = self.base / "data" / "results"
         self.figures = self.base / "figures"
         self.notebooks = self.base / "notebooks"
-        self.cache = self.base / "cache" if self.out else self.base / ".cache" / "lorasoups"
+        here = self.base == self.project
+        self.cache = self.base / ".cache" / "lorasoups" if here else self.base / "cache"
+        self.adapters = self.data / "adapters"  # shipped: <study>/<name>/

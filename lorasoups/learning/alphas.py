@@ -62,9 +62,12 @@ class Alphas(Mapping[str, Tensor]):
 
     @classmethod
     def from_json(cls, path: str | Path) -> "Alphas":
-        """Read what `to_json` wrote. Raises SoupError, naming the file, for anything else."""
+        """Read what `to_json` wrote, or just its ``weights``, perhaps written by hand: modules or
+        patterns (`merging.matches`) -> k alphas. SoupError, naming the file, for anything else.
+        """
         try:
             content = json.loads(Path(path).read_text(encoding="utf-8"))
+            content = content if "weights" in content else {"weights": content}
             weights = {m: torch.tensor(a).float() for m, a in content["weights"].items()}
             shapes = {a.shape for a in weights.values()}
             if len(shapes) != 1 or len(*shapes) != 1:
@@ -72,7 +75,7 @@ class Alphas(Mapping[str, Tensor]):
             if not all(a.isfinite().all() for a in weights.values()):
                 raise ValueError("some alphas are not finite")
             return cls(**{**content, "weights": weights})
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
             raise SoupError(f"not a file of alphas ({error}): {path}; learn them again") from error
 
 

@@ -1,6 +1,8 @@
 """``merge``: several LoRAs in, one LoRA out."""
 
+import re
 from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
@@ -25,7 +27,9 @@ def merge(
     """Merge k >= 1 LoRAs of one base model into one LoRA; the inputs are never changed.
 
     weights: k finite numbers, negative ones allowed (default 1/k each); or a mapping module name ->
-    k such numbers; or an object whose ``.weights`` is one (the learned alphas).
+    k such numbers; or an object whose ``.weights`` is one (the learned alphas). A key may be a
+    pattern (`matches`), for all modules that it matches; of several the last counts, and a module's
+    own name before all.
     on: "delta": the method works on the true delta weights; "factors": on A and B apart, as PEFT
     0.21.2's ``add_weighted_adapter``, which needs equal ranks.
     rank: cut the result to this rank (QR + SVD). The default keeps it exact: of rank sum r_i for
@@ -105,12 +109,35 @@ def _weights_by_module(weights: Any, loras: list[LoRA]) -> dict[str, Tensor]:
     if not isinstance(weights, Mapping):
         row = [1 / k] * k if weights is None else weights
         return dict.fromkeys(names, _row(row, k, "weights"))
-    missing, unknown = sorted(set(names) - set(weights)), sorted(set(weights) - set(names))
-    if missing:
-        raise SoupError(f"no weights for module {missing[0]!r}; give {k} for each of {len(names)}")
+    patterns = [key for key in weights if key not in names]
+    keys = {}
+    for name in names:
+        fit = [name] if name in weights else [p for p in patterns if matches(p, name)]
+        keys |= {name: fit[-1]} if fit else {}
+    missing = sorted(set(names) - set(keys))
+    unknown = [p for p in patterns if not any(matches(p, name) for name in names)]
     if unknown:
         raise SoupError(f"weights for module {unknown[0]!r}, which no LoRA touches; remove them")
-    return {name: _row(weights[name], k, f"weights of module {name!r}") for name in names}
+    if missing:
+        raise SoupError(f"no weights for module {missing[0]!r}; give {k} for each of {len(names)}")
+    return {name: _row(weights[key], k, f"weights of module {key!r}") for name, key in keys.items()}
+
+
+def matches(pattern: str, module: str) -> bool:
+    """Whether some parts of a module's name, one after the other, match a pattern's parts.
+
+    A part is a name with ``*`` and ``?``, or a range of layers: ``mlp``, ``layers.0-11``,
+    ``layers.12-29.*.q_proj``.
+    """
+    wanted, parts = pattern.split("."), module.split(".")
+    starts = range(len(parts) - len(wanted) + 1)
+    return any(all(map(_part, wanted, parts[i : i + len(wanted)])) for i in starts)
+
+
+def _part(wanted: str, part: str) -> bool:
+    if (ends := re.fullmatch(r"(\d+)-(\d+)", wanted)) and part.isdigit():
+        return int(ends[1]) <= int(part) <= int(ends[2])
+    return fnmatchcase(part, wanted)
 
 
 def _row(values: Any, k: int, what: str) -> Tensor:

@@ -21,7 +21,8 @@ def fetch_lora(place: str, model: Any, base: str) -> LoRA:
     folder = Path(place) if Path(place).is_dir() else _download(place)
     lora = load_lora(folder)
     trained_on, base = (Path(name).name.lower() for name in (lora.base_model, base))
-    if trained_on not in ("", base):
+    # a path of somebody's machine, such as that of a GGUF file's folder, names no model
+    if trained_on not in ("", base) and not Path(lora.base_model).is_absolute():
         what = f"trained on {lora.base_model}, the base here is {base}"
         cure = "if they are the same, correct base_model_name_or_path in its adapter_config.json"
         raise SoupError(f"{what}: LoRA {place}; {cure}")

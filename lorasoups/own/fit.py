@@ -1,6 +1,5 @@
 """``lorasoups fit``: learn CAT's alphas for one's own LoRAs, and say whether they were worth it."""
 
-import json
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -13,7 +12,7 @@ from scipy import stats as scipy_stats
 
 from lorasoups import __version__
 from lorasoups.errors import SoupError
-from lorasoups.files import json_text, write_json_atomic
+from lorasoups.files import json_text, write_text_atomic
 from lorasoups.learning.alphas import Alphas, learn_alphas
 from lorasoups.learning.cat import applied
 from lorasoups.learning.tuned_sum import tuned_weight
@@ -31,8 +30,8 @@ from lorasoups.own.rows import Data, read_data
 from lorasoups.own.verify import VERIFIED, verify
 from lorasoups.results.stats import LEVEL, ratio
 
-GRID = (0.01, 0.03, 0.1)  # learning rates that are tried unless one is given
-TRIAL = 1.0  # epochs of a trial
+GRID = (0.03, 0.1)  # learning rates that are tried unless one is given
+TRIAL, EPOCHS = 0.5, 2.0  # of a trial, and of what is kept
 TUNED_ROWS = 24  # of each skill: what the sum's one weight is fitted on
 CAT, SUM, AVERAGE, TUNED = "CAT", "plain sum", "average", "sum, one weight"
 SIMPLER = (SUM, AVERAGE, TUNED)
@@ -49,9 +48,8 @@ class Fitted:
 
 def fit(
     model: Any, loras: Sequence[LoRA], data: Sequence[Data], *, names: Sequence[str] = (),
-    lr: float | None = None, epochs: float = 3.0, batch_size: int = 8, normalise: str = "none",
-    init: str = "ones", granularity: str = "module", rank: int | float | None = None, seed: int = 0,
-    bf16: bool | str = False, scratch: Path | None = None, progress: bool = True,
+    lr: float | None = None, epochs: float = EPOCHS, rank: int | float | None = None,
+    scratch: Path | None = None, **options: Any,
 ) -> Fitted:  # fmt: skip
     """Learn a soup of k LoRAs on their own data, and compare it with simpler ones.
 
@@ -60,11 +58,10 @@ def fit(
         loras, data: of each skill its LoRA and its rows, in one order.
         names: of the LoRAs, for the report.
         lr: of the alphas (not LoRA's); None: of `GRID` the one with the least loss on the rows that
-            are kept for that choice, after one epoch.
-        epochs, batch_size, normalise, init, granularity, seed, bf16: see `learn_alphas`.
+            are kept for that choice, after `TRIAL` epochs.
         rank: cut the soup to this rank, or to the rank with this share of the energy.
         scratch: a folder for checkpoints and finished trials: a run that was killed goes on.
-        progress: bars.
+        epochs, options: of `learn_alphas`; default 2 epochs in batches of 8.
 
     The report has ``methods`` (each with its held-out loss per skill, intervals over rows, and its
     difference to CAT), ``ranks`` (loss of the soup at ranks that vLLM allows), ``alphas``,
@@ -75,8 +72,7 @@ def fit(
         raise SoupError(f"{what}: fit; give two LoRAs or more, and the rows of each")
     names = list(names) or [f"LoRA {i + 1}" for i in range(len(loras))]
     train = [row for own in data for row in own.train]
-    how = {"normalise": normalise, "init": init, "granularity": granularity, "seed": seed,
-           "batch_size": batch_size, "bf16": bf16, "progress": progress}  # fmt: skip
+    how = {"normalise": "none", "init": "ones", "granularity": "module", "batch_size": 8} | options
 
     def learned(rate: float, length: float) -> Alphas:
         place = scratch and scratch / f"lr {rate:g} epochs {length:g}"
@@ -113,8 +109,8 @@ def fit(
         "schema": 1, "lorasoups": __version__, "adapters": names,
         "data": [{"name": own.name, "train": len(own.train), "held_out": len(own.held_out)}
                  for own in data],
-        "alphas": {"lr": rate, "epochs": epochs, "normalise": normalise, "init": init,
-                   "granularity": granularity, "tried": tried, "steps": len(alphas.history),
+        "alphas": {"lr": rate, "epochs": epochs, "tried": tried, "steps": len(alphas.history),
+                   **{name: how[name] for name in ("normalise", "init", "granularity")},
                    "values": {m: [round(float(a), 6) for a in v] for m, v in alphas.items()}},
         "sum_weight": weight, "rank": soup.max_rank, "methods": methods, "ranks": ranks,
     }  # fmt: skip
@@ -170,7 +166,7 @@ def advice(report: dict) -> str:
     best = min(SIMPLER, key=lambda name: by_name[name]["mean"])
     diff, lo, hi = by_name[best]["minus_cat"]
     return (
-        f"CAT is better than every simpler merge; the best of them, the {best}, loses {diff:+.4f} "
+        f"CAT is better than every simpler merge; the best of them, the {best}, loses {diff:.4f} "
         f"nats per token [{lo:+.4f}, {hi:+.4f}] against it. Take CAT."
     )
 
@@ -210,26 +206,25 @@ def fit_folder(
     model, tokenizer, info = load_base(base, dtype=dtype, device=device, four_bit=four_bit)
     model.requires_grad_(False)
     loras = [fetch_lora(str(place), model, info["name"]) for place in adapters]
-    names = [Path(str(place)).name for place in adapters]
-    names = names if len(set(names)) == len(names) else list(map(str, adapters))
+    adapters, data = list(map(str, adapters)), list(map(str, data))
+    names = [Path(place).name for place in adapters]
+    names = names if len(set(names)) == len(names) else adapters
     how = {"limit": limit, "share": share, "max_length": max_length}
     rows = [read_data(one, tokenizer, seed=options.get("seed", 0), **how) for one in data]
     train = [row for own in rows for row in own.train]
-    batch, epochs = options.get("batch_size", 8), options.get("epochs", 3.0)
+    batch, epochs = options.get("batch_size", 8), options.get("epochs", EPOCHS)
     one = estimate(model, loras, train, batch)
     trials = 0 if options.get("lr") is not None else len(GRID) * min(TRIAL, epochs)
     steps = (trials + epochs) * len(train) / batch
     say(f"{len(train)} rows to learn from, {len(loras)} LoRAs: about "
         f"{1.6 * steps * one['seconds'] / 60:.0f} min, {one['bytes'] / 1e9:.1f} GB")  # fmt: skip
     work = target.with_name(f"{target.name}.work")
-    settings = {"base": info["sha256"], "adapters": list(map(str, adapters)),
-                "data": list(map(str, data)), **how, **options}  # fmt: skip
+    settings = {"base": info["sha256"], "adapters": adapters, "data": data, **how, **options}
     _same_run(work, settings)
     fitted = fit(model, loras, rows, names=names, scratch=work, **options)
-    report = fitted.report | {
-        "base": info["name"], "seconds": round(time.monotonic() - started, 1),
-        "peak_bytes": one["bytes"],
-    }  # fmt: skip
+    seconds_taken = round(time.monotonic() - started, 1)
+    report = fitted.report | {"base": info["name"], "seconds": seconds_taken,
+                              "peak_bytes": one["bytes"]}  # fmt: skip
     alphas = json_text(fitted.alphas.content(), target / "alphas.json")
     texts = {"alphas.json": alphas, "report.json": json_text(report, target / "report.json"),
              "report.html": page(report), "README.md": card(report)}  # fmt: skip
@@ -242,7 +237,7 @@ def fit_folder(
 
 def _same_run(work: Path, settings: dict) -> None:
     """Checkpoints of other settings go: they could not be used."""
-    note, text = work / "settings.json", json.dumps(settings, sort_keys=True, default=str)
-    if not note.is_file() or json.loads(note.read_text(encoding="utf-8")) != json.loads(text):
+    note, text = work / "settings.json", json_text(settings, work)
+    if not note.is_file() or note.read_text(encoding="utf-8") != text:
         shutil.rmtree(work, ignore_errors=True)
-        write_json_atomic(note, json.loads(text))
+        write_text_atomic(note, text)

@@ -15,7 +15,7 @@ import numpy as np
 from lorasoups.errors import SoupError
 from lorasoups.files import new_file
 from lorasoups.lora.lora import LoRA
-from lorasoups.models.base import base_config, optional
+from lorasoups.models.base import optional
 
 ARCHITECTURES = ("llama", "mistral")  # model types that are "llama" in llama.cpp
 TOP = 40  # log-probabilities that the server is asked for
@@ -23,16 +23,11 @@ DTYPES = {"f32": np.float32, "f16": np.float16}
 
 
 def write_gguf(lora: LoRA, config: Any, path: str | Path, dtype: str = "f32") -> Path:
-    """Write an adapter as ``path``, in one step.
+    """Write an adapter of linear layers of decoder blocks as ``path``, in one step.
 
-    Args:
-        lora: of linear layers of decoder blocks.
-        config: the base's transformers config.
-        path: the file, replaced if it is there.
-        dtype: ``f32`` or ``f16``.
-
-    Raises SoupError for an architecture or a module that llama.cpp's LoRA files cannot hold, and
-    without the package gguf; DiskError for a path that cannot be written.
+    ``config``: the base's transformers config; ``dtype``: ``f32`` or ``f16``. Raises SoupError for
+    an architecture or a module that llama.cpp's LoRA files cannot hold, and without the package
+    gguf; DiskError for a path that cannot be written.
     """
     gguf = optional("gguf", "writing GGUF")
     if dtype not in DTYPES:
@@ -46,9 +41,8 @@ def write_gguf(lora: LoRA, config: Any, path: str | Path, dtype: str = "f32") ->
     for module, factors in sorted(lora.modules.items()):
         known = names.get_name(f"{module}.weight", try_suffixes=(".weight",))
         if known is None or not known.startswith("blk."):
-            raise SoupError(
-                f"module {module!r} has no place in a llama.cpp LoRA: GGUF; leave it out"
-            )
+            what = f"module {module!r} has no place in a llama.cpp LoRA"
+            raise SoupError(f"{what}: GGUF; leave it out")
         tensors[f"{known}.lora_a"] = factors.A.cpu().numpy()
         tensors[f"{known}.lora_b"] = _turned(factors.B.cpu().numpy(), module, config)
     with new_file(Path(path)) as temporary:
@@ -58,14 +52,6 @@ def write_gguf(lora: LoRA, config: Any, path: str | Path, dtype: str = "f32") ->
         writer.add_float32("adapter.lora.alpha", 0.0)  # scale 1
         _finish(writer, tensors, DTYPES[dtype])
     return Path(path)
-
-
-def write_for(base: str, lora: LoRA, path: str | Path, dtype: str, overwrite: bool) -> None:
-    """`write_gguf` for a base by name (see `load_base`); SoupError also for a path in the way."""
-    target = Path(path)
-    if (target.exists() or target.is_symlink()) and not (overwrite and target.is_file()):
-        raise SoupError(f"exists: {path}; give another --out, or --overwrite for a file")
-    write_gguf(lora, base_config(base), target, dtype)
 
 
 def _turned(tensor: np.ndarray, module: str, config: Any) -> np.ndarray:

@@ -1,11 +1,12 @@
-"""Do LoRAs get in each other's way? Numbers per module, from the factors alone.
+"""Do LoRAs get in each other's way? Numbers per module, from the factors and on texts.
 
 ``<delta_i, delta_j>`` (Frobenius) is ``sum((B_i^T B_j) * (A_i A_j^T))``: no dense delta is made.
-Whether any of these numbers predicts what a soup can do is a question for data.
+Whether they predict what a soup keeps is looked at in docs/howto/own.md.
 """
 
 from collections.abc import Sequence
 from itertools import combinations
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,7 +14,11 @@ from torch import Tensor
 from lorasoups.errors import SoupError
 from lorasoups.lora.adapters import load_lora
 from lorasoups.lora.lora import Factors, LoRA, module_names
+from lorasoups.models.base import load_base
+from lorasoups.models.generation import linear_layer
+from lorasoups.own.rows import read_data
 
+ROWS = 50  # of each skill: what cross-activation is measured on
 SAMPLE = 4096  # entries of a delta whose signs are compared
 MEANS = {
     "cosine": "of the deltas: 0 where they are orthogonal",
@@ -24,7 +29,11 @@ MEANS = {
     "sign_conflict": "share of entries with opposite signs: 0.5 by chance",
 }
 NUMBERS = tuple(MEANS)
-UNTESTED = "Whether these numbers predict what a soup can do is not established: measure the soup."
+UNTESTED = (
+    "Whether these numbers predict what a soup keeps is not established: over 9 skills of four "
+    "small studies the norm ratio and cross-activation did not (docs/howto/own.md). Measure the "
+    "soup: lorasoups fit."
+)
 
 
 def interference(loras: Sequence[LoRA], seed: int = 0) -> dict:
@@ -43,49 +52,94 @@ def interference(loras: Sequence[LoRA], seed: int = 0) -> dict:
     if len(loras) < 2:
         raise SoupError(f"{len(loras)} LoRA: nothing to compare; give two or more")
     names = module_names(list(loras))
-    parts = [{name: _parts(f) for name, f in lora.modules.items()} for lora in loras]
+    norms, stable_ranks = [{} for _ in loras], [{} for _ in loras]
+    by_module = {pair: {} for pair in combinations(range(len(loras)), 2)}
+    grams = {pair: torch.zeros(2, 2, dtype=torch.float64) for pair in by_module}
+    draws = {pair: torch.Generator().manual_seed(seed) for pair in by_module}
+    for name in names:  # one by one: all bases of a 7B pair would fill gigabytes
+        here = {i: lora.modules[name] for i, lora in enumerate(loras) if name in lora.modules}
+        bases = {}
+        for i, factors in here.items():
+            bases[i], norms[i][name], stable_ranks[i][name] = _parts(factors)
+        for i, j in combinations(here, 2):
+            gram = _gram(here[i], here[j])
+            grams[i, j] += gram
+            numbers = _of_gram(gram) | {side: _overlap(bases[i][side], bases[j][side])
+                                        for side in ("columns", "rows")}  # fmt: skip
+            numbers["sign_conflict"] = _sign_conflict(here[i], here[j], draws[i, j])
+            by_module[i, j][name] = numbers
     for i, lora in enumerate(loras):
-        if not any(float(part["norm"]) for part in parts[i].values()):
+        if not any(norms[i].values()):
             raise SoupError(f"all deltas are zero (untrained?): LoRA {i + 1}, {lora!r}; train it")
     pairs = []
-    for i, j in combinations(range(len(loras)), 2):
-        common = [n for n in names if n in parts[i] and n in parts[j]]
-        if not common:
+    for (i, j), of in by_module.items():
+        if not of:
             raise SoupError(f"LoRAs {i + 1} and {j + 1} share no module: they cannot interfere")
-        draw = torch.Generator().manual_seed(seed)
-        grams, by_module = torch.zeros(2, 2, dtype=torch.float64), {}
-        for name in common:
-            one, other = loras[i].modules[name], loras[j].modules[name]
-            gram = _gram(one, other)
-            grams += gram
-            spaces = {side: _overlap(parts[i][name][side], parts[j][name][side])
-                      for side in ("columns", "rows")}  # fmt: skip
-            conflict = _sign_conflict(one, other, draw)
-            by_module[name] = _of_gram(gram) | spaces | {"sign_conflict": conflict}
-        means = {key: sum(m[key] for m in by_module.values()) / len(common) for key in NUMBERS[3:]}
-        total = _of_gram(grams) | means
-        pairs.append({"i": i, "j": j, "total": total, "by_module": by_module})
-    return {
-        "modules": names,
-        "pairs": pairs,
-        "norms": [{n: float(p["norm"]) for n, p in of.items()} for of in parts],
-        "stable_ranks": [{n: float(p["stable_rank"]) for n, p in of.items()} for of in parts],
-    }
+        means = {key: sum(numbers[key] for numbers in of.values()) / len(of) for key in NUMBERS[3:]}
+        pairs.append({"i": i, "j": j, "total": _of_gram(grams[i, j]) | means, "by_module": of})
+    return {"modules": names, "pairs": pairs, "norms": norms, "stable_ranks": stable_ranks}
 
 
-def of_folders(folders: Sequence[str]) -> dict:
-    """`interference` of PEFT folders."""
-    return interference([load_lora(folder) for folder in folders])
+@torch.no_grad()
+def cross_activation(
+    model: Any, loras: Sequence[LoRA], rows: Sequence[list[dict]]
+) -> list[list[float]]:
+    """How much LoRA j adds on skill i's inputs, over what LoRA i adds there itself: ``[k][k]``.
+
+    The sizes are root sums of ``|B_j A_j x|^2`` over modules and tokens, where x is what the module
+    of the plain base sees. Above 1, LoRA j is louder than skill i's own on i's texts. ``rows``: of
+    each skill encoded rows (``input_ids``). Raises SoupError for modules that the base lacks.
+    """
+    device, sums = next(model.parameters()).device, torch.zeros(len(loras), dtype=torch.float64)
+    hooks = []
+    for j, lora in enumerate(loras):
+        for name, f in lora.modules.items():
+            layer = linear_layer(model, name, f.shape, plain=False)
+            A, gram = f.A.to(device), (f.B.T @ f.B).to(device)
+
+            def add(_, inputs, j=j, A=A, gram=gram) -> None:
+                low = inputs[0].float() @ A.T
+                sums[j] += float(((low @ gram) * low).sum())
+
+            hooks.append(layer.register_forward_pre_hook(add))
+    found = []
+    try:
+        for i, own in enumerate(rows):
+            sums.zero_()
+            for row in own:
+                model(input_ids=torch.tensor([row["input_ids"]], device=device), use_cache=False)
+            found.append((sums / sums[i]).sqrt().tolist())
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return found
 
 
-def _parts(factors: Factors) -> dict[str, Tensor]:
-    """Orthonormal bases of the spaces of a delta, its norm and its stable rank."""
+def of_folders(folders: Sequence[str], base: str = "", data: Sequence[str] = ()) -> dict:
+    """`interference` of PEFT folders; with their base and a file of rows for each, also
+    `cross_activation`, on the first `ROWS` rows."""
+    loras = [load_lora(folder) for folder in folders]
+    compared = interference(loras)
+    if bool(base) != bool(data) or (data and len(data) != len(loras)):
+        raise SoupError(
+            f"{len(data)} data files for {len(loras)} adapters: inspect; give --base, and --data "
+            "one file for each adapter, or neither"
+        )
+    if base:
+        model, tokenizer, _ = load_base(base)
+        rows = [read_data(one, tokenizer).train[:ROWS] for one in data]
+        compared["cross_activation"] = cross_activation(model, loras, rows)
+    return compared
+
+
+def _parts(factors: Factors) -> tuple[dict[str, Tensor], float, float]:
+    """Orthonormal bases of a delta's column and row space, its norm and its stable rank."""
     columns, Rb = torch.linalg.qr(factors.B.double())
     rows, Ra = torch.linalg.qr(factors.A.double().T)
     singular = torch.linalg.svdvals(Rb @ Ra.T)
     norm = singular.norm()
-    stable = norm**2 / singular[0].clamp(min=1e-300) ** 2
-    return {"columns": columns, "rows": rows, "norm": norm, "stable_rank": stable}
+    stable_rank = norm**2 / singular[0].clamp(min=1e-300) ** 2
+    return {"columns": columns, "rows": rows}, float(norm), float(stable_rank)
 
 
 def _gram(one: Factors, other: Factors) -> Tensor:
@@ -125,4 +179,8 @@ def text(compared: dict, names: Sequence[str]) -> str:
         lines += [f"  {key:14} {pair['total'][key]:8.3f}  {MEANS[key]}" for key in NUMBERS]
         ordered = sorted(pair["by_module"].items(), key=lambda entry: -abs(entry[1]["cosine"]))
         lines += [f"  {entry['cosine']:+.3f}  {name}" for name, entry in ordered[:3]]
+        if cross := compared.get("cross_activation"):
+            for i, j in ((pair["i"], pair["j"]), (pair["j"], pair["i"])):
+                lines.append(f"  on {names[i]}'s rows {names[j]} adds {cross[i][j]:.2f} of what "
+                             f"{names[i]} adds")  # fmt: skip
     return "\n".join([*lines, UNTESTED])

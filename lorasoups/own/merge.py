@@ -3,25 +3,38 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+from safetensors.torch import save_file
+
+from lorasoups.errors import SoupError
+from lorasoups.files import new_file
 from lorasoups.learning.alphas import Alphas
 from lorasoups.lora import merging, serving
 from lorasoups.lora.adapters import load_lora, save_lora
+from lorasoups.lora.lora import LoRA
+from lorasoups.models.base import base_config
 from lorasoups.models.devices import pick_device
 from lorasoups.models.into_base import merge_into_base
-from lorasoups.own.gguf_lora import write_for
+from lorasoups.own.gguf_lora import write_gguf
+from lorasoups.own.verify import VERIFIED, verify
+
+FORMATS = ("peft", "gguf", "kohya")
 
 
 def merge_folders(
     adapters: Sequence[str], out: str | Path, method: str, *, weights: list[float] | None,
     alphas: str | None, options: dict, rank: int | None, uniform_rank: bool, into_base: str | None,
-    gguf: bool, base: str | None, dtype: str | None, any_base: bool, device: str, overwrite: bool,
-) -> None:  # fmt: skip
+    form: str, base: str | None, dtype: str | None, any_base: bool, device: str, overwrite: bool,
+    check: bool = True,
+) -> int:  # fmt: skip
     """Merge PEFT folders, write the soup and say what it is and what a server needs.
 
     ``weights``: one per LoRA; ``alphas``: a file of `Alphas` in their place. ``options``: of
-    `merging.merge`. The soup goes to ``out`` as a PEFT folder, with ``gguf`` as a llama.cpp LoRA
-    file for ``base`` (default: the adapter's), with ``into_base`` as that base with the soup added.
-    Raises SoupError as the functions that load, merge and write.
+    `merging.merge`. The soup goes to ``out`` as a PEFT folder, by ``form`` as a llama.cpp LoRA file
+    for ``base`` (default: the adapter's) or a file with kohya's keys, with ``into_base`` as that
+    base with the soup added. ``check``: a PEFT folder is loaded with stock PEFT afterwards, where
+    its base is given or is a folder here. Returns `verify`'s exit code, or 0. Raises SoupError as
+    the functions that load, merge and write.
     """
     options = options | {"weights": Alphas.from_json(alphas) if alphas else weights}
     loras = [load_lora(folder, device=pick_device(device)) for folder in adapters]
@@ -30,14 +43,44 @@ def merge_folders(
         lost, worst, most = serving.rank_loss(loras, method, rank, **options)
         print(f"cut to rank {rank}: {lost:.2%} lost (Frobenius); worst {worst}: {most:.2%}")
     soup = serving.uniform_rank(soup) if uniform_rank else soup
+    base = base or soup.base_model
     if into_base:
         how = {"any_base": any_base, "overwrite": overwrite}
         written = merge_into_base(soup, into_base, out, dtype=dtype or "auto", **how)
         print(f"{out}: {written['base']['name']} with the soup, {written['dtype']}")
-    elif gguf:
-        write_for(base or soup.base_model, soup, out, dtype or "f32", overwrite)
-        print(f"{out}: a llama.cpp LoRA file at scale 1 (llama-server -m BASE --lora FILE)")
-    else:
-        save_lora(soup, out, overwrite=overwrite)
-        print(f"{out}: {soup!r}")
-        print(serving.advice(soup))
+        return VERIFIED
+    if form != "peft":
+        target = Path(out)
+        if (target.exists() or target.is_symlink()) and not (overwrite and target.is_file()):
+            raise SoupError(f"exists: {out}; give another --out, or --overwrite for a file")
+        if form == "gguf":
+            write_gguf(soup, base_config(base), target, dtype or "f32")
+            print(f"{out}: a llama.cpp LoRA file at scale 1 (llama-server -m BASE --lora FILE)")
+        else:
+            write_kohya(soup, target)
+            print(f"{out}: a LoRA file with kohya's keys at scale 1")
+        return VERIFIED
+    save_lora(soup, out, overwrite=overwrite)
+    print(f"{out}: {soup!r}")
+    print(serving.advice(soup))
+    if check and (base != soup.base_model or Path(base or "-").is_dir()):
+        return verify(out, base)
+    print(f"not loaded for a check: lorasoups verify {out} --base BASE")
+    return VERIFIED
+
+
+def write_kohya(lora: LoRA, path: Path) -> None:
+    """Write an adapter as one safetensors file with the keys of kohya's scripts, in one step.
+
+    They stand for diffusers' names of a Stable Diffusion UNet (``lora_unet_...``) and of its text
+    encoder (``lora_te_...``); ``alpha`` is the rank: scale 1. All modules are padded to one rank,
+    which is exact: diffusers 0.42 drops the alphas of attention layers where ranks differ.
+    """
+    tensors = {}
+    for name, factors in serving.uniform_rank(lora).modules.items():
+        key = ("lora_te_" if "text_model" in name else "lora_unet_") + name.replace(".", "_")
+        tensors[f"{key}.lora_down.weight"] = factors.A.cpu().contiguous()
+        tensors[f"{key}.lora_up.weight"] = factors.B.cpu().contiguous()
+        tensors[f"{key}.alpha"] = torch.tensor(float(factors.rank))
+    with new_file(path) as temporary:
+        save_file(tensors, temporary)

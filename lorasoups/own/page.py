@@ -1,56 +1,62 @@
-"""The report on a fitted soup for people: one HTML page, and a model card."""
+"""Reports on LoRAs and on their soup for people: HTML pages, and a model card."""
 
 import base64
 import html
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+import pandas as pd
+import seaborn
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from lorasoups.report.figures import style
-from lorasoups.report.figures.alphas import alphas_map
+from lorasoups.report.figures.alphas import alphas_map, place
+from lorasoups.report.tables import markdown
 
 LOAD = """from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-base = AutoModelForCausalLM.from_pretrained("{base}")
+base = AutoModelForCausalLM.from_pretrained({base})
 model = PeftModel.from_pretrained(base, "PATH OF THIS FOLDER")"""
 CSS = ("body{font:16px/1.5 sans-serif;max-width:52em;margin:2em auto;padding:0 1em}"
        "table{border-collapse:collapse}td,th{padding:.2em .8em;border-bottom:1px solid #ccc;"
        "text-align:right}td:first-child,th:first-child{text-align:left}img{max-width:100%}"
-       "pre{background:#f4f4f4;padding:1em;overflow:auto}")  # fmt: skip
+       "pre{background:#f4f4f4;padding:1em;white-space:pre-wrap}")  # fmt: skip
 
 
-def rows(report: Mapping[str, Any]) -> list[list[str]]:
+def _load(base: str) -> str:
+    """The lines that load the soup; transformers wants a GGUF file's folder and its name."""
+    file = f'"PATH OF ITS FOLDER", gguf_file="{base}"' if base.endswith(".gguf") else f'"{base}"'
+    return LOAD.format(base=file)
+
+
+def table(report: Mapping[str, Any]) -> pd.DataFrame:
     """The table: held-out loss per skill with its interval, the mean, the difference to CAT."""
-    head = ["method", *(f"loss on {name}'s rows" for name in report["adapters"]), "mean",
-            "minus CAT"]  # fmt: skip
-    table = [head]
+    heads = [f"loss on {name}'s rows" for name in report["adapters"]]
+    lines = []
     for entry in report["methods"]:
-        cells = [f"{m:.3f} [{lo:.3f}, {hi:.3f}]" for m, lo, hi in entry["losses"]]
+        cells = (f"{m:.3f} [{lo:.3f}, {hi:.3f}]" for m, lo, hi in entry["losses"])
         diff, lo, hi = entry["minus_cat"]
         apart = "" if entry["name"] == "CAT" else f"{diff:+.3f} [{lo:+.3f}, {hi:+.3f}]"
-        table.append([entry["name"], *cells, f"{entry['mean']:.3f}", apart])
-    return table
+        line = {"method": entry["name"], **dict(zip(heads, cells, strict=True))}
+        lines.append(line | {"mean": f"{entry['mean']:.3f}", "minus CAT": apart})
+    return pd.DataFrame(lines)
 
 
 def text(report: Mapping[str, Any]) -> str:
     """The table and the verdict as lines for a terminal."""
-    table = rows(report)
-    widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
-    lines = ["  ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)).rstrip() for r in table]
+    shown = table(report).set_index("method").rename_axis(index=None, columns="method")
     a = report["alphas"]
-    means = [sum(v) / len(a["values"]) for v in zip(*a["values"].values(), strict=True)]
-    shown = ", ".join(f"{n} {m:.2f}" for n, m in zip(report["adapters"], means, strict=True))
-    return "\n".join([*lines, "", f"mean alphas: {shown} (lr {a['lr']:g}, {a['steps']} steps)",
-                      report["verdict"]])  # fmt: skip
+    means = np.mean(list(a["values"].values()), axis=0)
+    alphas = ", ".join(f"{n} {m:.2f}" for n, m in zip(report["adapters"], means, strict=True))
+    told = f"mean alphas: {alphas} (lr {a['lr']:g}, {a['steps']} steps)"
+    return "\n".join([shown.to_string(), "", told, report["verdict"]])
 
 
 def card(report: Mapping[str, Any]) -> str:
     """The folder's README.md."""
-    head, *body = rows(report)
-    lines = [head, ["---"] * len(head), *body]
-    table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
     data = "; ".join(f"{d['name']} ({d['train']} rows, {d['held_out']} held out)"
                      for d in report["data"])  # fmt: skip
     front = f"base_model: {report['base']}\n" if "/" in report["base"] else ""
@@ -59,29 +65,42 @@ def card(report: Mapping[str, Any]) -> str:
         f"# A soup of {' and '.join(report['adapters'])}\n\n"
         f"CAT (learnable concatenation, arXiv 2410.13025) on {report['base']}: the LoRAs are "
         f"frozen, one weight per module and LoRA is learned. Rank {report['rank']}, scale 1.\n\n"
-        f"Data: {data}.\n\nHeld-out loss, nats per token, with 95 % intervals over rows:\n\n{table}"
-        f"\n\n{report['verdict']}\n\n```python\n{LOAD.format(base=report['base'])}\n```\n"
+        f"Data: {data}.\n\nHeld-out loss, nats per token, with 95 % intervals over rows:\n\n"
+        f"{markdown(table(report))}\n\n{report['verdict']}\n\n"
+        f"```python\n{_load(report['base'])}\n```\n"
     )
 
 
 def page(report: Mapping[str, Any]) -> str:
     """One self-contained HTML page: table, verdict, alphas by layer and module, loss by rank."""
-    head, *body = rows(report)
-
-    def line(cells: list[str], tag: str) -> str:
-        inside = "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells)
-        return f"<tr>{inside}</tr>"
-
-    title = html.escape(f"A soup of {' and '.join(report['adapters'])}")
-    table = "".join([line(head, "th"), *(line(row, "td") for row in body)])
-    return (
-        f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title>"
-        f"<style>{CSS}</style><h1>{title}</h1><p>Base: {html.escape(report['base'])}. Held-out "
-        f"loss in nats per token; in brackets 95 % intervals over rows.</p><table>{table}</table>"
+    with pd.option_context("display.max_colwidth", None):  # names are shown whole
+        shown = table(report).to_html(index=False, border=0)
+    return _page(
+        f"A soup of {' and '.join(report['adapters'])}",
+        f"<p>Base: {html.escape(report['base'])}. Held-out loss in nats per token; in brackets "
+        f"95 % intervals over rows.</p>{shown}"
         f"<p><b>{html.escape(report['verdict'])}</b></p><h2>The learned alphas</h2>"
         f"{_image(_alphas(report), 'alphas by layer and module')}<h2>What a lower rank costs</h2>"
         f"{_image(_ranks(report), 'held-out loss by rank')}<h2>Load it</h2>"
-        f"<pre>{html.escape(LOAD.format(base=report['base']))}</pre></html>\n"
+        f"<pre>{html.escape(_load(report['base']))}</pre>",
+    )
+
+
+def compared_page(compared: Mapping[str, Any], names: Sequence[str], told: str) -> str:
+    """One self-contained HTML page of `interference`: what ``inspect`` says, and every module."""
+    body = f"<pre>{html.escape(told)}</pre>"
+    for pair in compared["pairs"]:
+        one, other = (html.escape(names[pair[at]]) for at in ("i", "j"))
+        body += f"<h2>{one} and {other}, module by module</h2>"
+        body += _image(_modules(pair), "cosine and norm ratio of the deltas by layer and module")
+    return _page(f"{', '.join(names)}: do they get in each other's way?", body)
+
+
+def _page(title: str, body: str) -> str:
+    title = html.escape(title)
+    return (
+        f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title>"
+        f"<style>{CSS}</style><h1>{title}</h1>{body}</html>\n"
     )
 
 
@@ -94,6 +113,24 @@ def _alphas(report: Mapping[str, Any]) -> Figure:
     values = report["alphas"]["values"].items()
     entries = [{"seed": 0, "preset": "ours", "module": m, "values": v} for m, v in values]
     return alphas_map({"alphas": entries, "config": {"skills": report["adapters"]}})
+
+
+@style.styled
+def _modules(pair: Mapping[str, Any]) -> Figure:
+    figure, axes = style.panels(3.2, columns=2)
+    frame = pd.DataFrame.from_dict(pair["by_module"], orient="index")
+    frame["module"], frame["layer"] = zip(*map(place, frame.index), strict=True)
+    shown = {"cosine": "cosine of the deltas", "norm_ratio": "norm of the second to the first"}
+    for ax, (key, label) in zip(axes, shown.items(), strict=True):
+        seaborn.scatterplot(frame, x="layer", y=key, hue="module", style="module",
+                            palette="colorblind", edgecolor=style.BLACK, ax=ax)  # fmt: skip
+        ax.get_legend().remove()
+        ax.set(ylabel="", title=label)
+        ax.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+        ax.axhline(0 if key == "cosine" else 1, color=style.BLACK, linewidth=0.8)
+        ax.grid()
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=7)
+    return figure
 
 
 @style.styled

@@ -41,14 +41,11 @@ def read_data(
 ) -> Data:  # fmt: skip
     """Read, encode and divide the rows of one skill.
 
-    Args:
-        source: a file (.jsonl, .json, .csv, .parquet), a Hub data set (``org/name``,
-            ``org/name/config`` or ``org/name/config/split``; default the training split), or rows.
-        tokenizer: the base's.
-        limit: the most rows to use, drawn by the seed; default all.
-        max_length: tokens; a row without a token of its answer within them is left out.
-        share: of the rows that is held out, above 0 and at most a half.
-        seed: decides the draw and the division.
+    ``source`` is a file (.jsonl, .json, .csv, .parquet), a Hub data set (``org/name``,
+    ``org/name/config`` or ``org/name/config/split``; default the training split), or rows. At most
+    ``limit`` rows are used (default all). A row without a token of its answer within ``max_length``
+    tokens is left out. ``share`` of the rows, above 0 and at most a half, is held out. ``seed``
+    decides the draw and the division.
 
     Raises SoupError (DiskError for a file that cannot be read): another format; a row of another
     form, named by its number; fewer than 10 rows with an answer; a bad number.

@@ -45,17 +45,15 @@ def _differences(results: Results, pairs: Mapping[str, Paired], unit: str = " po
 
 
 def primary(results: Results) -> str:
-    """CAT against what was named before: the paper's baselines, the sum, DATA-MIX, a skill."""
+    """CAT against its few main rivals: the paper's baselines, the sum, DATA-MIX, a skill."""
     contrasts = reading.primary(results)
     if not contrasts:
         return "No primary contrast was evaluated."
-    said = (
+    said = "; ".join(
         f"{primary_verdict(c)} {c.name}: {_difference(c.pair)}, p {reading.p_value(c.p_holm, '= ')}"
         for c in contrasts
     )
-    return f"Primary contrasts (p after Holm's correction for {len(contrasts)}): CAT is " + (
-        "; ".join(said) + "."
-    )
+    return f"Primary contrasts (p after Holm's correction for {len(contrasts)}): CAT is {said}."
 
 
 def static_merges(results: Results) -> list[str]:
@@ -94,11 +92,12 @@ def super_linear(results: Results) -> str:
         return f"Super-linearity {'was not measured' if two else 'is asked of two skills only'}."
     neither = "Neither super- nor sub-linear, as far as these data tell"
     says = {ABOVE: "Super-linear", BELOW: "Sub-linear", OPEN: neither}[verdict(gain)]
+    easy = (" That is nearly automatic where the target needs both skills: either alone then gains "
+            "next to nothing.")  # fmt: skip
     return (
         f"{says}: the soup gains {100 * gain.gain_soup:+.1f} points over the base, its skills "
         f"{100 * gain.sum_of_gains:+.1f} together; the difference is {_difference(gain)}, on the "
-        f"logit scale {gain.logit:+.1f}. That is easily positive where the target needs both "
-        "skills: a skill alone then gains next to nothing."
+        f"logit scale {gain.logit:+.1f}.{easy if verdict(gain) == ABOVE else ''}"
     )
 
 
@@ -129,6 +128,8 @@ def controls(results: Results) -> str:
     pairs = reading.against(results, names)
     if not pairs:
         return "No control was evaluated."
+    if "cat_lr0" in pairs and pairs["cat_lr0"] == pairs.get("linear@delta"):
+        del pairs["linear@delta"]  # where alphas start at 1/k, they are one soup
     beaten = f"{len(_by_verdict(pairs)[ABOVE])} of {len(pairs)} controls"
     return f"Learned alphas are above {beaten}; CAT minus each: {_differences(results, pairs)}."
 
@@ -159,8 +160,8 @@ def skills_kept(results: Results) -> str:
     )  # fmt: skip
     best = ", ".join(label(m, results) for m in front)
     return (
-        f"Kept of each skill, against its LoRA alone: {'; '.join(shown)}. Nothing is better both "
-        f"on the target and in the skill it keeps least than: {best}."
+        f"Kept of each skill, against its LoRA alone: {'; '.join(shown)}. On the Pareto front "
+        f"(the target against the skill that is kept least): {best}."
     )
 
 
@@ -185,7 +186,8 @@ def caveats(results: Results) -> list[str]:
         "Profile smoke proves that everything runs; its numbers mean nothing.":
             results["profile"] == "smoke",
         "One seed: the intervals cover new problems, not new training runs.": seeds == 1,
-        f"{seeds} seeds: how much seeds differ is itself known roughly.": 1 < seeds <= FEW_SEEDS,
+        f"With {seeds} seeds, the spread between seeds is itself only roughly known.":
+            1 < seeds <= FEW_SEEDS,
         f"Only {n} problems: small differences cannot be seen.": n < FEW_PROBLEMS,
         "The mini world is generated and its base is tiny: what holds here need not hold in a "
         "large language model.": config.get("source") in ("world", "pages"),
@@ -206,13 +208,12 @@ def all_sentences(results: Results) -> str:
 
 
 def against_each(results: Results) -> str:
-    """CAT minus each variant, sorted by the difference."""
+    """CAT minus each variant that is not CAT itself, sorted by the difference."""
     pairs = dict(sorted(reading.against(results).items(), key=lambda entry: -entry[1].diff))
-    if not pairs:
+    others = {m: pair for m, pair in pairs.items() if pair.lo < pair.hi or pair.diff}
+    if not others:
         return "Nothing was compared."
-    by = _by_verdict(pairs)
     return (
-        f"Our CAT solves {percent(estimate(results, 'cat').mean)} %. It is above {len(by[ABOVE])}, "
-        f"not told apart from {len(by[OPEN])} and below {len(by[BELOW])} of {len(pairs)} variants. "
-        f"CAT minus each, in points: {_differences(results, pairs, '')}."
+        f"The study's CAT solves {percent(estimate(results, 'cat').mean)} %. CAT minus each "
+        f"variant, in points: {_differences(results, others, '')}."
     )

@@ -159,8 +159,7 @@ def studies(known: Known) -> pd.DataFrame:
     rivals = ("data_mix", "data_mix_2r", "fresh", LORAHUB, "xlora", AVERAGE, reading.SUM,
               "ties@delta/w1", "knots@delta/w1", "lego@delta/w1", "cat")  # fmt: skip
     columns = []
-    for name in (name for name in STUDIES if name in known):
-        results = known[name]
+    for name, results in ((name, known[name]) for name in STUDIES if name in known):
         of_skills = [estimate(results, skill).mean for skill in reading.skills(results)]
         best = {"best single skill": percent(max(of_skills, default=0.0))}
         cells = _cells(results, ["base"]) | best | _cells(results, rivals)
@@ -173,20 +172,17 @@ def against_paper(results: Results) -> pd.DataFrame:
 
     Quoted are the abstract, and secondary notes that fit it (``*``).
     """
-    paper = [m for m in reading.PAPER if estimate(results, m)]
-    merges = sum(estimate(results, m).mean for m in paper) / max(1, len(paper))
+    cat, mix = estimate(results, "cat"), estimate(results, "data_mix")
+    merges = [e.mean for m in reading.PAPER if (e := estimate(results, m))]
+
+    def over(mean: float) -> str:
+        return f"{100 * (cat.mean / mean - 1):+.0f} %" if cat and mean else "-"
+
     lines = [
         *((f"{label(m, results)}, % solved", f"{accuracy}*", _cell(e) if e else "-")
           for m, accuracy in PAPER_GSM_HARD.items() for e in [estimate(results, m)]),
-        ("CAT over data mixing", "+12 % (average)", _relative(results, "data_mix")),
-        (f"CAT over the mean of the paper's baselines ({len(paper)})", "+43 % (average)",
-         _relative(results, mean=merges)),
+        ("CAT over data mixing", "+12 % (average)", over(mix.mean if mix else 0.0)),
+        (f"CAT over the mean of the paper's baselines ({len(merges)})", "+43 % (average)",
+         over(sum(merges) / max(1, len(merges)))),
     ]  # fmt: skip
     return pd.DataFrame(lines, columns=["what", "paper", "this kit"])
-
-
-def _relative(results: Results, other: str = "", mean: float = 0.0) -> str:
-    """CAT against another method's mean, or a given one: ``+12 %``; a dash where there is none."""
-    cat, rival = estimate(results, "cat"), estimate(results, other)
-    mean = rival.mean if rival else mean
-    return f"{100 * (cat.mean / mean - 1):+.0f} %" if cat and mean else "-"

@@ -21,6 +21,7 @@ from lorasoups.results.schema import SCHEMA, pack_verdicts, unpack_verdicts, val
 
 __all__ = ["SCHEMA", "pack_verdicts", "unpack_verdicts", "validate"]
 
+_MAY_DIFFER = ("seeds", "threads")  # in the settings of seeds that stand in one file
 _PACKAGES = (
     "lorasoups torch transformers peft accelerate datasets safetensors scipy numpy nevergrad "
     "pydantic-monty"
@@ -63,6 +64,38 @@ def load_results(
         again = f"run `lorasoups reproduce --profile {profile}` again, it goes on where it stopped"
         raise SoupError(f"results are not complete: {path}; {again}")
     return results
+
+
+def with_earlier_seeds(
+    results: dict[str, Any], earlier: Mapping[str, Any], where: str
+) -> dict[str, Any]:
+    """Results of some seeds with those that ``earlier`` results of the same study have besides.
+
+    For a study that takes more than one sitting, or one machine. Raises SoupError, naming the
+    setting, where the two were not made alike.
+    """
+    one, other = ({k: v for k, v in r["config"].items() if k not in _MAY_DIFFER}
+                  for r in (results, earlier))  # fmt: skip
+    if odd := [k for k in one.keys() | other.keys() if one.get(k) != other.get(k)]:
+        what = f"{min(odd)} is not what the seeds that are there were made with: {where}"
+        raise SoupError(f"{what}; begin at seed 0, or give --out another folder")
+    seeds = set(results["config"]["seeds"])
+    kept = {name: [entry for entry in earlier[name] if entry["seed"] not in seeds]
+            for name in ("rows", "alphas", "curves", "sweep", "skills")}  # fmt: skip
+    items = {task: {method: {**earlier["items"][task][method], **verdicts}
+                    for method, verdicts in methods.items()}
+             for task, methods in results["items"].items()}  # fmt: skip
+    timings = {k: round(v + earlier["timings"].get(k, 0.0), 3)
+               for k, v in results["timings"].items()}  # fmt: skip
+    artifacts = {k: {**earlier["artifacts"].get(k, {}), **v}
+                 for k, v in results["artifacts"].items()}  # fmt: skip
+    before = dict(earlier["provenance"])
+    runs = [*before.pop("earlier", []), before]
+    return results | {name: entries + results[name] for name, entries in kept.items()} | {
+        "items": items, "timings": timings, "artifacts": artifacts,
+        "provenance": results["provenance"] | {"earlier": runs},
+        "config": results["config"] | {"seeds": sorted({*earlier["config"]["seeds"], *seeds})},
+    }  # fmt: skip
 
 
 def find(rows: Iterable[Mapping[str, Any]], **filters: Any) -> list[Mapping[str, Any]]:

@@ -203,11 +203,14 @@ NO_FORM = ("no_solution", "syntax", "exception", "bad_type", "timeout", "memory"
 """Outcomes of answers that are not in the form: no program that returns a number, no brackets."""
 
 
-def form(results: Results, method: str, task: str = "") -> tuple[float, float] | None:
+def outcomes(results: Results, method: str) -> Counter:
+    """How often each outcome came of a method on the target, over all its seeds."""
+    return sum((Counter(row["outcomes"]) for row in rows(results, method=method)), Counter())
+
+
+def form(results: Results, method: str) -> tuple[float, float] | None:
     """Share of a method's answers in the asked form, and of these the share that is right."""
-    counts: Counter = Counter()
-    for row in rows(results, task=task or target(results), method=method):
-        counts.update(row["outcomes"])
+    counts = outcomes(results, method)
     if not counts:
         return None
     formed = counts.total() - sum(counts[name] for name in NO_FORM)
@@ -257,18 +260,18 @@ def places(results: Results) -> dict[str, list[tuple[float, str]]]:
     return {curve: sorted(points) for curve, points in curves.items()}
 
 
-def alphas_by_seed(results: Results, preset: str = "ours") -> np.ndarray:
-    """Alphas [seeds, modules, k], modules in the order of their names."""
+def alphas_by_seed(results: Results) -> np.ndarray:
+    """CAT's alphas [seeds, modules, k], modules in the order of their names."""
     seeds: dict[int, dict[str, list]] = {}
     for e in results["alphas"]:
-        if e["preset"] == preset:
+        if e["preset"] == "ours":
             seeds.setdefault(e["seed"], {})[e["module"]] = e["values"]
     return np.array([[values for _, values in sorted(of.items())] for of in seeds.values()])
 
 
-def correlations(results: Results, preset: str = "ours") -> list[list[float]]:
+def correlations(results: Results) -> list[list[float]]:
     """Per LoRA Spearman's rank correlation over modules, for every pair of seeds."""
     return [
         [float(spearmanr(a, b).statistic) for a, b in combinations(of_lora, 2)]
-        for of_lora in np.moveaxis(alphas_by_seed(results, preset), -1, 0)
+        for of_lora in np.moveaxis(alphas_by_seed(results), -1, 0)
     ]

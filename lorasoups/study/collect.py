@@ -12,7 +12,15 @@ import torch
 from lorasoups.models.devices import cpu_name
 from lorasoups.models.processes import is_main
 from lorasoups.results import stats
-from lorasoups.results.file import SCHEMA, pack_verdicts, provenance, results_path, write_results
+from lorasoups.results.file import (
+    SCHEMA,
+    pack_verdicts,
+    provenance,
+    read_results,
+    results_path,
+    with_earlier_seeds,
+    write_results,
+)  # fmt: skip
 from lorasoups.study.sources import WORLDS
 from lorasoups.study.stages import Stages
 from lorasoups.study.store import MANIFEST, digest
@@ -56,7 +64,10 @@ class Collector:
             })  # fmt: skip
 
     def write(self, config: Mapping = {}, **fields) -> dict:  # noqa: B006
-        """Write the results file, with more ``config`` and ``fields``; returns what was written."""
+        """Write the results file, with more ``config`` and ``fields``; returns what was written.
+
+        A run that does not begin at seed 0 adds its seeds to those of the file that is there.
+        """
         stages = self.stages
         items: dict[str, dict] = {}
         for (test, method), seeds in self._right.items():
@@ -79,8 +90,11 @@ class Collector:
             "floors": floors(stages.items(stages.profile.target)),
             "alphas": [], "curves": [], "sweep": [], "skills": [], **self._artifacts(),
         } | fields  # fmt: skip
+        path = results_path(results["profile"], self.name, stages.folders.base)
+        if stages.seeds[0] > 0 and path.exists():
+            results = with_earlier_seeds(results, read_results(path), path.name)
         if is_main():
-            write_results(results_path(results["profile"], self.name, stages.folders.base), results)
+            write_results(path, results)
         return results
 
     def _views(self, tasks) -> dict[str, dict[str, str]]:

@@ -91,6 +91,11 @@ class Profile:
         """The same profile with some fields changed."""
         return replace(self, **changes)
 
+    def shipped(self, folder: Path) -> "Profile":
+        """The same with the skills' adapters that lie below ``folder``, which are not trained."""
+        places = {skill: folder / self.study / skill for skill in self.skills}
+        return replace(self, adapters={s: str(p) for s, p in places.items() if p.is_dir()})
+
     def judge(self, task: str) -> str:
         """The name of the judge of a task."""
         return self.judges.get(task, self.judges.get("", "program"))

@@ -144,13 +144,16 @@ def adapted_profile(
 
 
 def open_experiment(
-    profile: str | Path, study: str, seeds: int, out: str | Path = "", force=False, **options
-) -> Experiment:
+    profile: str | Path, study: str, seeds: int, out: str | Path = "", force=False,
+    first_seed: int = 0, **options,
+) -> Experiment:  # fmt: skip
     """An experiment with options of `adapted_profile`; ``force`` builds every stage again."""
-    if seeds < 1:
-        raise SoupError(f"no seeds: --seeds {seeds}; give at least 1")
+    if seeds < 1 or first_seed < 0:
+        what = f"no seeds: --seeds {seeds} --first-seed {first_seed}"
+        raise SoupError(f"{what}; give at least 1, from 0 on")
     adapted = adapted_profile(profile, study, **options)
-    return Experiment(adapted, seeds, out, tuple(VERSIONS) if force else ())
+    fresh = tuple(VERSIONS) if force else ()
+    return Experiment(adapted, seeds, out, fresh, first_seed=first_seed)
 
 
 def reproduce_real(
@@ -159,7 +162,8 @@ def reproduce_real(
 ) -> dict:  # fmt: skip
     """Run a profile without notebooks, print its table and return the results.
 
-    Data come from the mirror that ``LORASOUPS_HUB_MIRROR`` names, or from the Hub.
+    Data come from the mirror that ``LORASOUPS_HUB_MIRROR`` names, or from the Hub. With a
+    ``first_seed`` above 0 the earlier seeds of the results file stay in it.
     """
     experiment = open_experiment(profile, study, seeds, out, force, **options)
     p = experiment.profile

@@ -53,17 +53,17 @@ class Skill:
 class Stages:
     """The stages of one profile (also a name, for a ``study``), with its store and base model.
 
-    The run has seeds ``0 .. seeds - 1``. Results, figures and cache go to ``out``, by default the
-    project; ``fresh`` stages (``skill``, ``alphas``, ...) are built again although they are stored.
+    The run has ``seeds`` seeds from ``first_seed`` on. Results, figures and cache go to ``out``, by
+    default the project; ``fresh`` stages (``skill``, ...) are built again although they are stored.
     """
 
     def __init__(
         self, profile: str | Profile = "mini", seeds: int = 1, out: str | Path = "",
-        fresh: Sequence[str] = (), study: str = "hard_math",
+        fresh: Sequence[str] = (), study: str = "hard_math", first_seed: int = 0,
     ):  # fmt: skip
         processes.join()  # before the first model: it gives this process its GPU
         self.profile = profile if isinstance(profile, Profile) else load_profile(profile, study)
-        self.seeds = tuple(range(seeds))
+        self.seeds = tuple(range(first_seed, first_seed + seeds))
         self.folders = Folders(out=out)
         self.store = Store(self.folders.cache)
         self.used: set[Path] = set()  # artifacts of this run
@@ -75,6 +75,7 @@ class Stages:
     def variant(self, **changes) -> "Stages":
         """The same with other fields of the profile; base and artifacts are shared."""
         other = type(self)(self.profile.override(**changes), len(self.seeds), self.folders.out)
+        other.seeds = self.seeds
         other.source = self.source
         other._fresh, other.used, other._rows = self._fresh, self.used, self._rows
         return other
@@ -258,10 +259,10 @@ class Stages:
 
     @cached_property
     def grid(self) -> list[dict]:
-        """Every point of the grid on the first seed; the least held-out loss is ``chosen``."""
+        """Every point of the grid on seed 0; the least held-out loss is ``chosen``."""
         entries = []
         for values in self.profile.alphas.grid:
-            entry = {"seed": self.seeds[0], **dict(zip(POINT, values, strict=True))}
+            entry = {"seed": 0, **dict(zip(POINT, values, strict=True))}
             _, loss = self._learn(entry["seed"], self.alpha_options(entry))
             entries.append(entry | {"heldout_loss": loss, "chosen": False})
         min(entries, key=lambda entry: entry["heldout_loss"])["chosen"] = True

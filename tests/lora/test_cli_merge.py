@@ -5,6 +5,7 @@ import pytest
 from soup_helpers import assert_close, random_lora
 
 from lorasoups import METHODS, load_lora, merge, save_lora
+from lorasoups.lora.merging import matches
 from lorasoups.run import cli
 
 
@@ -43,6 +44,36 @@ def test_merge_takes_alphas_from_a_file(adapters, tmp_path):
     file.write_text(json.dumps({"weights": weights, "init": "ones"}))
     assert run("merge", *adapters, "--alphas", file, "--out", tmp_path / "soup") == 0
     assert_soup(tmp_path / "soup", merge(loras, "cat", weights=weights))
+
+
+def test_alphas_by_layers_and_patterns(adapters, tmp_path, capsys):
+    """Written by hand: of several patterns the last counts, a module's own name before all."""
+    loras = [load_lora(folder) for folder in adapters]
+    names = list(loras[0].modules)
+    file = tmp_path / "alphas.json"
+    file.write_text(json.dumps({names[0]: [2.0, 0.0], "layers.0-9": [1.0, 0.6], "*.down": [0, 1]}))
+    assert run("merge", *adapters, "--alphas", file, "--out", tmp_path / "soup") == 0
+    weights = {n: [0.0, 1.0] if n.endswith("down") else [1.0, 0.6] for n in names}
+    assert sorted(map(tuple, weights.values())) == [(0.0, 1.0), (1.0, 0.6), (1.0, 0.6)]
+    expected = merge(loras, "cat", weights=weights | {names[0]: [2.0, 0.0]})
+    assert_soup(tmp_path / "soup", expected)
+    for content, told in (({"layers.7-9": [1, 1], "*": [1, 1]}, "'layers.7-9', which no LoRA"),
+                          ({"layers.1": [1, 1]}, "no weights for module"),
+                          ({"*": [1]}, "weights of module '*': got 1 for 2")):  # fmt: skip
+        file.write_text(json.dumps(content))
+        assert run("merge", *adapters, "--alphas", file, "--out", tmp_path / "no") == 2
+        assert told in capsys.readouterr().err and not (tmp_path / "no").exists()
+
+
+@pytest.mark.parametrize("pattern, matched", [
+    ("layers.1", "1"), ("layers.1-2", "12"), ("layers.1-2.mlp", "2"), ("*.mlp.*", "2"),
+    ("q_proj", "1 10"), ("layers.?.*", "12"), ("ayers.1", ""), ("layers.1-2.q_proj", ""),
+])  # fmt: skip
+def test_patterns_match_whole_parts_of_names(pattern, matched):
+    modules = {"1": "model.layers.1.self_attn.q_proj", "2": "model.layers.2.mlp.up_proj",
+               "10": "model.layers.10.self_attn.q_proj"}  # fmt: skip
+    found = {key for key, name in modules.items() if matches(pattern, name)}
+    assert found == set(matched.split() if " " in matched else matched)
 
 
 @pytest.mark.parametrize("content", [None, "{", "[]", '{"logits": {}}', '{"weights": [1]}'])

@@ -7,15 +7,17 @@ import shutil
 import pytest
 import torch
 from peft import PeftModel
+from safetensors.torch import load_file, save_file
 from soup_helpers import random_factors
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from lorasoups.errors import SoupError
 from lorasoups.lora import serving
 from lorasoups.lora.adapters import load_lora, save_lora
-from lorasoups.lora.lora import LoRA
+from lorasoups.lora.lora import Factors, LoRA
 from lorasoups.lora.merging import merge
 from lorasoups.models.into_base import merge_into_base
+from lorasoups.own.merge import write_kohya
 from lorasoups.paths import Folders
 from lorasoups.results.file import load_results
 from lorasoups.run import cli
@@ -85,6 +87,68 @@ def test_a_full_model_says_what_base_and_adapter_say(base, adapters, tmp_path, c
     assert written["base"]["name"] == "random" and written["provenance"]["weights"] == [1.0, 0.5]
     assert str(tmp_path) not in json.dumps(written)
     assert "random with the soup, float32" in capsys.readouterr().out
+
+
+def test_a_full_model_is_verified_by_making_it_again(base, adapters, tmp_path, capsys):
+    assert cli.main(command(adapters, tmp_path / "soup")) == 0
+    assert cli.main(command(adapters, tmp_path / "full", "--into-base", base)) == 0
+    words = ["verify", str(tmp_path / "full"), "--base", str(base), "--soup"]
+    assert cli.main([*words, str(tmp_path / "soup")]) == 0
+    assert cli.main([*words, str(adapters[0])]) == 1  # another adapter than the soup
+    told = capsys.readouterr().out
+    assert (
+        "all 12 tensors are those of base + soup" in told and "tensors are not base + soup" in told
+    )
+    file = tmp_path / "full" / "model.safetensors"
+    tensors = load_file(file)
+    tensors["model.norm.weight"][3] += 1e-3
+    save_file(tensors, file, {"format": "pt"})
+    assert cli.main([*words, str(tmp_path / "soup")]) == 1
+    assert "1 of 12 tensors are not base + soup, model.norm.weight" in capsys.readouterr().out
+    assert cli.main(["verify", str(tmp_path / "soup"), "--base", str(base), "--soup", "x"]) == 2
+    assert "not a merged model" in capsys.readouterr().err
+
+
+def test_a_merge_is_loaded_with_peft_where_its_base_is_here(base, adapters, tmp_path, capsys):
+    assert cli.main(command(adapters, tmp_path / "a", "--base", base)) == 0
+    assert "ok       peft: largest difference" in capsys.readouterr().out
+    assert cli.main(command(adapters, tmp_path / "b", "--base", base, "--no-verify")) == 0
+    assert cli.main(command(adapters, tmp_path / "c")) == 0
+    told = capsys.readouterr().out
+    assert "peft: largest" not in told and told.count("not loaded for a check: lorasoups ver") == 2
+    zero = LoRA({name: Factors(f.A, f.B * 0) for name, f in load_lora(adapters[0]).modules.items()})
+    save_lora(zero, tmp_path / "zero")
+    words = ["merge", str(tmp_path / "zero"), "--base", str(base), "--out", str(tmp_path / "d")]
+    assert cli.main(words) == 1
+    assert "the adapter changes no logit" in capsys.readouterr().out
+
+
+def test_kohyas_keys_load_in_diffusers_at_the_same_strength(tmp_path):
+    diffusers = pytest.importorskip("diffusers")
+    unet = diffusers.UNet2DConditionModel(
+        block_out_channels=(8, 16), layers_per_block=1, sample_size=8, in_channels=4,
+        out_channels=4, down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), norm_num_groups=4,
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"), cross_attention_dim=8,
+        attention_head_dim=4,
+    ).eval()  # fmt: skip
+    shapes = {name: module.weight.shape for name, module in unet.named_modules()
+              if name.endswith(("to_q", "to_v", "to_out.0"))}  # fmt: skip
+    modules = {n: random_factors(*shape, 2 + i % 3) for i, (n, shape) in enumerate(shapes.items())}
+    soup = LoRA(modules)
+    write_kohya(soup, tmp_path / "soup.safetensors")
+    parts = (torch.randn(1, 4, 8, 8), 3, torch.randn(1, 5, 8))
+    with torch.no_grad():
+        plain = unet(*parts).sample
+        pipe = diffusers.StableDiffusionPipeline
+        state, alphas = pipe.lora_state_dict(tmp_path, weight_name="soup.safetensors")
+        pipe.load_lora_into_unet(state, network_alphas=alphas, unet=unet)
+        loaded = unet(*parts).sample
+        unet.unload_lora()
+        for name, factors in modules.items():
+            unet.get_submodule(name).weight += factors.delta()
+        ours = unet(*parts).sample
+    assert (ours - plain).abs().max() > 0.1
+    torch.testing.assert_close(loaded, ours, atol=1e-5, rtol=1e-4)
 
 
 def test_the_dtype_is_the_bases_or_what_is_asked_for(base, adapters, tmp_path):
@@ -253,9 +317,9 @@ def test_a_failing_push_is_one_line_without_the_token(adapters, tmp_path, monkey
     assert told.count("\n") == 1 and CANARY not in told and "push to me/soup" in told
 
 
-def test_the_readmes_lines_run(base, adapters, tmp_path, capsys):
+def test_the_lines_of_the_serving_page_run(base, adapters, tmp_path, capsys):
     assert cli.main(command(adapters, tmp_path / "soup")) == 0
-    text = (Folders().project / "README.md").read_text(encoding="utf-8")
+    text = (Folders().project / "docs/howto/serving.md").read_text(encoding="utf-8")
     [code] = re.findall(r"```python\n(from peft import PeftModel\n.*?)```", text, re.S)
     assert code.count("\n") < 10
     code = code.replace('"BASE"', repr(str(base))).replace('"soup"', repr(str(tmp_path / "soup")))

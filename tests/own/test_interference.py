@@ -2,10 +2,11 @@
 
 import pytest
 import torch
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from lorasoups.errors import SoupError
 from lorasoups.lora.lora import Factors, LoRA
-from lorasoups.own.interference import interference, text
+from lorasoups.own.interference import cross_activation, interference, text
 
 
 def lora(seed, rank=3, shapes=((10, 8), (6, 12))):
@@ -69,3 +70,36 @@ def test_what_cannot_be_compared_is_refused():
                        ([a, other], "share no module")):  # fmt: skip
         with pytest.raises(SoupError, match=why):
             interference(loras)
+
+
+def test_what_a_lora_adds_on_the_others_texts_is_that_of_dense_deltas():
+    """The base's inputs, one token after the other; LoRAs on different modules; no hook stays."""
+    config = LlamaConfig(vocab_size=20, hidden_size=8, intermediate_size=12, num_hidden_layers=2,
+                         num_attention_heads=2, num_key_value_heads=2)  # fmt: skip
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(config).eval()
+    names = [f"model.layers.{i}.mlp.up_proj" for i in range(2)]
+    draw = torch.Generator().manual_seed(1)
+
+    def adapter(used):
+        return LoRA({n: Factors(torch.randn(3, 8, generator=draw),
+                                torch.randn(12, 3, generator=draw)) for n in used})  # fmt: skip
+
+    loras = [adapter(names), adapter(names[:1])]
+    rows = [[{"input_ids": [1, 2, 3]}, {"input_ids": [4, 5]}], [{"input_ids": [6, 7, 8, 9]}]]
+    found = cross_activation(model, loras, rows)
+    seen = {}
+    hooks = [model.get_submodule(n).register_forward_pre_hook(
+        lambda _, x, n=n: seen.setdefault(n, []).append(x[0][0])) for n in names]  # fmt: skip
+    for i, own in enumerate(rows):
+        seen.clear()
+        with torch.no_grad():
+            for row in own:
+                model(input_ids=torch.tensor([row["input_ids"]]))
+        size = [sum(float((torch.cat(seen[n]) @ lora.delta(n).T).square().sum())
+                    for n in lora.modules) for lora in loras]  # fmt: skip
+        expected = [(s / size[i]) ** 0.5 for s in size]
+        assert found[i] == pytest.approx(expected, rel=1e-4) and found[i][i] == 1
+    for hook in hooks:
+        hook.remove()
+    assert not any(module._forward_pre_hooks for module in model.modules())

@@ -8,14 +8,17 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from lorasoups import load_lora, save_lora
 from lorasoups.errors import SoupError
 from lorasoups.learning.skills import SkillTraining, train_lora
+from lorasoups.lora.adapters import CONFIG, WEIGHTS
 from lorasoups.lora.lora import Factors, LoRA
 from lorasoups.models.base import load_base
 from lorasoups.models.batching import encode_all, heldout_loss, row_losses
-from lorasoups.own.fit import advice
+from lorasoups.models.fetch import fetch_lora
+from lorasoups.own.fit import GRID, advice
 from lorasoups.own.rows import read_data
 from lorasoups.own.verify import DIFFERS, LOADERS, UNCHECKED, VERIFIED, verify
 from lorasoups.run import cli
@@ -59,7 +62,7 @@ def test_a_soup_is_fitted_written_reported_and_verified(place, tmp_path, capsys)
         "base", "math", "code", "average", "plain sum", "sum, one weight", "CAT",
     ]  # fmt: skip
     assert report["verdict"] in told and report["verdict"] in (out / "README.md").read_text()
-    assert len(report["alphas"]["tried"]) == 3 and report["rank"] == 12
+    assert len(report["alphas"]["tried"]) == len(GRID) and report["rank"] == 12
     assert [e["rank"] for e in report["ranks"]] == [8, 12]
     best = min(report["alphas"]["tried"], key=lambda e: e["loss"])
     assert report["alphas"]["lr"] == best["lr"]
@@ -99,6 +102,12 @@ def test_the_soup_can_be_cut(place, tmp_path, rank, expected):
     assert max(ranks) <= expected and (rank == "3" or len(ranks) > 1)
 
 
+def test_a_base_by_a_path_of_another_machine_is_taken_by_its_modules(place, tmp_path, base):
+    lora = load_lora(place / "math")
+    save_lora(LoRA(lora.modules, "/somebody/models/checkpoint"), tmp_path / "math")
+    assert fetch_lora(str(tmp_path / "math"), base[0], BASE).modules.keys() == lora.modules.keys()
+
+
 def test_an_interrupted_fit_goes_on(place, tmp_path, monkeypatch):
     """Trials that ended are not done again; another setting starts anew."""
     from lorasoups.own import fit as module
@@ -107,7 +116,7 @@ def test_an_interrupted_fit_goes_on(place, tmp_path, monkeypatch):
 
     def stop_at_third(*args, **how):
         calls.append(how.get("max_steps", how["lr"]))
-        if len([c for c in calls if c in (0.01, 0.03, 0.1)]) == 3:
+        if len([c for c in calls if c in GRID]) == 3:
             raise KeyboardInterrupt
         return real(*args, **how)
 
@@ -157,6 +166,10 @@ BAD = {
     "an adapter that is missing": (["ADAPTER", "nowhere"], "nowhere"),
     "a LoRA that was never trained": (["ADAPTER", "zero"], "every delta is zero"),
     "a LoRA of another base": (["ADAPTER", "other"], "the base here is"),
+    "NaN in a LoRA": (["ADAPTER", "nan"], "NaN or infinity"),
+    "DoRA": (["ADAPTER", "dora"], "DoRA"),
+    "a module that the base lacks": (["ADAPTER", "lacks"], "the base has no module"),
+    "a Hub id that does not exist": (["ADAPTER", "org/none"], "org/none"),
     "an unknown start": (["--init", "twos"], "unknown normalise 'none' or init 'twos'"),
     "a bad share": (["--share", "0.9"], "share 0.9"),
     "a bad rank": (["--rank", "0"], "rank is 0"),
@@ -175,8 +188,19 @@ def test_bad_input_is_one_line_and_leaves_nothing(place, tmp_path, capsys, case)
     zero = {n: Factors(f.A, torch.zeros_like(f.B)) for n, f in code.modules.items()}
     save_lora(LoRA(zero, BASE), tmp_path / "zero")
     save_lora(LoRA(code.modules, "some/other-base"), tmp_path / "other")
+    renamed = {n.replace("layers.0", "layers.9"): f for n, f in code.modules.items()}
+    save_lora(LoRA(renamed, BASE), tmp_path / "lacks")
+    for name in ("nan", "dora"):
+        save_lora(code, tmp_path / name)
+    file, config = tmp_path / "nan" / WEIGHTS, tmp_path / "dora" / CONFIG
+    tensors = load_file(file)
+    next(iter(tensors.values()))[0, 0] = float("nan")
+    save_file(tensors, file)
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"use_dora": True}))
     (tmp_path / "code").mkdir()
-    second = str(tmp_path / more[1]) if more[0] == "ADAPTER" else str(place / "code")
+    second = str(place / "code")
+    if more[0] == "ADAPTER":
+        second = more[1] if "/" in more[1] else str(tmp_path / more[1])
     data = ["math.jsonl", "code.jsonl"] if more[0] != "--data" else more[1:]
     options = more if more[0] not in ("ADAPTER", "--data") else []
     arguments = ["fit", str(place / "math"), second, "--base", BASE, "--lr", "0.01", "--data"]
@@ -186,6 +210,13 @@ def test_bad_input_is_one_line_and_leaves_nothing(place, tmp_path, capsys, case)
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("error: ") and expected in error, error
     assert not out.exists()
+
+
+def test_a_file_in_place_of_the_folder_stays(place, tmp_path, capsys):
+    (tmp_path / "soup").write_text("mine")
+    assert run(place, tmp_path / "soup") == 2
+    assert "a file of this name exists" in capsys.readouterr().err
+    assert (tmp_path / "soup").read_text() == "mine"
 
 
 def test_an_earlier_soup_is_kept_unless_told(place, tmp_path, capsys):
@@ -291,9 +322,31 @@ def test_a_loader_of_another_strength_or_none_is_told(place, monkeypatch, capsys
         verify(place / "math", BASE, ["vllm"])
 
 
-def test_inspect_prints_the_totals(place, capsys):
+def test_openvino_computes_the_soup_and_ignores_lora_alpha(place, tmp_path, capsys):
+    pytest.importorskip("openvino_genai")
+    soup = load_lora(place / "math").scaled(3.0)
+    save_lora(soup, tmp_path / "soup")
+    assert verify(tmp_path / "soup", BASE, ["openvino"]) == VERIFIED
+    config = tmp_path / "soup" / CONFIG
+    content = json.loads(config.read_text())
+    config.write_text(json.dumps(content | {"lora_alpha": 2 * content["r"]}))
+    assert verify(tmp_path / "soup", BASE, ["peft", "openvino"]) == DIFFERS
+    told = capsys.readouterr().out
+    assert "ok       peft" in told and "DIFFERS  openvino" in told
+
+
+def test_inspect_prints_the_totals(place, tmp_path, capsys):
     assert cli.main(["inspect", str(place / "math"), str(place / "code")]) == 0
     told = capsys.readouterr().out
     assert re.search(r"cosine\s+-?0\.\d{3}", told) and "not established" in told
     assert cli.main(["inspect", str(place / "math"), str(place / "code"), "--json"]) == 0
     assert np.isfinite(json.loads(capsys.readouterr().out)["pairs"][0]["total"]["cosine"])
+    words = ["inspect", str(place / "math"), str(place / "code")]
+    data = ["--data", str(place / "math.jsonl"), str(place / "code.jsonl")]
+    assert cli.main([*words, "--base", BASE, *data, "--out", str(tmp_path / "page.html")]) == 0
+    told = capsys.readouterr().out
+    assert re.search(r"on \S*math's rows \S*code adds \d+\.\d\d of what \S*math adds", told)
+    page = (tmp_path / "page.html").read_text()
+    assert page.count("data:image/png;base64,") == 1 and "cosine" in page and "<link" not in page
+    assert cli.main([*words, "--base", BASE]) == 2
+    assert "0 data files for 2 adapters" in capsys.readouterr().err

@@ -12,10 +12,7 @@ from lorasoups.study.ablations import ABLATIONS
 from lorasoups.study.profile import STUDIES
 
 ROOT = Path(__file__).resolve().parents[2]
-STUDY_NOTEBOOKS = {
-    "03_hard_math": "hard_math", "04_manual_qa": "manual_qa", "05_reading": "reading",
-    "06_prompt_formats": "formats", "09_report": "hard_math",
-}  # fmt: skip
+REPORT = "10_report"
 
 
 @cache
@@ -34,13 +31,17 @@ def outdated(notebook, true_today):
     return [text for text in true_today if text and text not in shown]
 
 
-@pytest.mark.parametrize("notebook", STUDY_NOTEBOOKS)
-def test_sentences_on_a_study(notebook):
-    known = results(STUDY_NOTEBOOKS[notebook])
+@pytest.mark.parametrize("study", STUDIES)
+def test_sentences_on_a_study(study):
+    known = results(study)
     true_today = [*(say(known) for say in sentences.STUDY), *sentences.caveats(known)]
-    if notebook == "09_report":
-        true_today += [sentences.summary(results(name)) for name in STUDIES]
-    assert outdated(notebook, true_today) == []
+    assert outdated(REPORT, [*true_today, sentences.summary(known)]) == []
+
+
+def test_sentences_on_the_real_model():
+    known = results("reading_form", "small")
+    true_today = [*(say(known) for say in sentences.STUDY), *sentences.caveats(known)]
+    assert outdated(REPORT, true_today) == []
 
 
 def test_ablations_with_results_are_those_of_the_registry():
@@ -51,10 +52,10 @@ def test_ablations_with_results_are_those_of_the_registry():
 @pytest.mark.parametrize("name", ABLATIONS)
 def test_sentences_on_an_ablation(name):
     true_today = [sentences.against_each(results(name))] if name != "surface" else []
-    assert outdated("07_alphas", true_today) == []
+    assert outdated(REPORT, true_today) == []
 
 
 def test_a_sentence_that_is_not_true_today_is_noticed():
     true = sentences.summary(results("hard_math"))
     stale = true.replace("CAT", "KAT")
-    assert outdated("03_hard_math", [true, stale]) == [stale]
+    assert outdated(REPORT, [true, stale]) == [stale]

@@ -64,17 +64,21 @@ assert not heavy, heavy
 def test_defaults_of_reproduce(reproduced):
     assert cli.main(["reproduce"]) == 0
     [(positional, named)] = reproduced
-    assert positional == ("mini", 1, None, None, False, None)
-    assert named == {"parameters": {}, "hub_mirror": None}
+    assert positional == ("mini", 1, None, None, False, "runs/local")
+    assert named == {"parameters": {}, "train": True}
 
 
-def test_options_reach_the_runner(reproduced):
+def test_options_reach_the_runner(reproduced, monkeypatch):
+    monkeypatch.setenv("LORASOUPS_HUB_MIRROR", "before")
     line = "reproduce --profile smoke --seeds 5 --from 02 --force --out o --hub-mirror m"
     cli.main([*line.split(), "-p", "n=100", "-p", "name=a b", "-p", "lrs=[1e-3]"])
     [(positional, named)] = reproduced
     assert positional == ("smoke", 5, None, "02", True, "o")
     assert named["parameters"] == {"n": 100, "name": "a b", "lrs": [1e-3]}
-    assert named["hub_mirror"] == "m"
+    assert os.environ["LORASOUPS_HUB_MIRROR"] == os.path.abspath("m") and named["train"]
+    cli.main(["reproduce", "--shipped", "--out", "."])
+    positional, named = reproduced[-1]
+    assert positional[-1] == "." and not named["train"]
 
 
 @pytest.mark.parametrize(
@@ -143,7 +147,7 @@ def test_a_real_model_runs_without_notebooks(studied, reproduced, tmp_path, monk
     line = "reproduce --profile small --base model --limit 20 --hub-mirror mirror --seeds 2"
     assert cli.main([*line.split(), "--four-bit", "--device", "cpu"]) == 0
     [(positional, options)] = studied
-    assert positional == ("small", "hard_math", 2, "", False)
+    assert positional == ("small", "hard_math", 2, "runs/local", False)
     assert {name: v for name, v in options.items() if v} == {
         "base": "model", "limit": 20, "four_bit": True,
     }  # fmt: skip

@@ -12,6 +12,9 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+APART = {"all", "four_bit", "openvino", "site"}
+"""Extras that `all` leaves out: bitsandbytes prints a warning wherever transformers is imported,
+OpenVINO takes 300 MB, and the site is for those who build it."""
 
 
 def exact(lines):
@@ -38,7 +41,7 @@ def project():
 def requirements(project):
     extras = project["optional-dependencies"]
     lines = project["dependencies"] + [
-        line for name, group in extras.items() if name not in ("all", "four_bit") for line in group
+        line for name, group in extras.items() if name not in APART for line in group
     ]
     return {canonicalize_name(r.name): r for r in map(Requirement, lines)}
 
@@ -57,8 +60,7 @@ def test_extra_all_holds_every_other_extra(project):
     extras = project["optional-dependencies"]
     [everything] = map(Requirement, extras["all"])
     assert everything.name == project["name"]
-    # bitsandbytes prints a warning wherever transformers is imported: only for those who want it
-    assert everything.extras == extras.keys() - {"all", "four_bit"}
+    assert everything.extras == extras.keys() - APART
 
 
 def test_conda_environment_has_the_direct_dependencies_in_the_same_versions(

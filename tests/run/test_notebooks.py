@@ -19,7 +19,7 @@ from lorasoups.run.notebooks import (
 
 FOLDER = Path(__file__).resolve().parent.parent.parent / "notebooks"
 NOTEBOOKS = sorted(p for p in FOLDER.glob("*.ipynb") if not p.stem.endswith(".failed"))
-COMMON = {"profile": "mini", "seeds": 1, "out": "", "force": False}
+COMMON = {"profile": "mini", "seeds": 1, "out": "runs/local", "force": False, "train": False}
 MAX_LINES, MAX_BYTES = 15, 500_000
 MACHINE_PATH = re.compile(r"(?<![\w.:/~-])/(work|tmp|home|root|Users|opt|var)/\S*")
 
@@ -50,7 +50,7 @@ def test_there_is_a_series_of_numbered_notebooks():
     numbers = [path.stem[:2] for path in NOTEBOOKS]
     assert all(re.fullmatch(r"\d\d_[a-z0-9_]+", path.stem) for path in NOTEBOOKS)
     assert len(set(numbers)) == len(numbers)
-    assert {"00", "01", "02", "03", "09"} <= set(numbers)
+    assert numbers == [f"{n:02}" for n in range(11)]
 
 
 @each
@@ -68,17 +68,36 @@ def test_first_cell_tells_goal_minutes_memory_and_device(path):
 
 
 @each
-def test_first_code_cell_after_the_parameters_or_before_prints_versions(path):
-    first = [cell for cell in code_cells(path) if not {"parameters", INJECTED} & set(tags(cell))][0]
-    assert "version" in first.source
-    shown = "".join(o.get("text", "") + str(o.get("data", "")) for o in first.outputs)
+def test_the_last_code_cell_prints_versions(path):
+    last = code_cells(path)[-1]
+    assert "version" in last.source
+    shown = "".join(o.get("text", "") + str(o.get("data", "")) for o in last.outputs)
     assert re.search(r"\d+\.\d+", shown), "the versions are not shown"
 
 
 @each
-def test_parameters_cell_holds_the_common_literals(path):
+def test_parameters_are_literals_that_are_used_and_none_is_injected(path):
     declared = declared_parameters(read(path), path)
     assert {name: declared.get(name) for name in COMMON} == COMMON
+    assert not any(INJECTED in tags(cell) for cell in read(path).cells)
+    code = "\n".join(c.source for c in code_cells(path) if "parameters" not in tags(c))
+    unused = [name for name in declared if not re.search(rf"\b{name}\b", code)]
+    told = "\n".join(c.source for c in read(path).cells if c.cell_type == "markdown")
+    assert not [name for name in unused if f"`{name}`" not in told]
+
+
+@each
+def test_nothing_is_printed_in_red(path):
+    outputs = [output for cell in code_cells(path) for output in cell.outputs]
+    assert not [output.text for output in outputs if output.get("name") == "stderr"]
+
+
+@each
+def test_words_and_mechanism(path):
+    """Words come before cells. A notebook shows the idea: few cells only call the package."""
+    cells = read(path).cells
+    words = sum(len(cell.source.split()) for cell in cells if cell.cell_type == "markdown")
+    assert 500 <= words <= 2200, words
 
 
 @each
@@ -113,7 +132,7 @@ def test_nothing_tells_of_the_machine_it_ran_on(path):
 def test_whole_series_runs_in_profile_smoke(tmp_path):
     assert NOTEBOOKS, "no notebooks in notebooks/"
     before = {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in NOTEBOOKS}
-    times = reproduce("smoke", out=tmp_path, root=FOLDER.parent)
+    times = reproduce("smoke", out=tmp_path, root=FOLDER.parent, train=True)
     assert list(times) == [path.stem for path in NOTEBOOKS]
     for path in NOTEBOOKS:
         assert not trouble_in(read(tmp_path / "notebooks" / path.name))

@@ -31,6 +31,6 @@ def test_folders_lie_in_the_project_or_below_out(clone, tmp_path, monkeypatch):
     assert own.data == other.data == clone / "data"
 
 
-def test_relative_out_is_meant_from_the_current_folder(clone, tmp_path, monkeypatch):
+def test_relative_out_is_meant_from_the_project(clone, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert Folders(out="here", root=clone).base == tmp_path / "here"
+    assert Folders(out="here", root=clone).base == clone / "here"

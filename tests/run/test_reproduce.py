@@ -20,7 +20,7 @@ from lorasoups.errors import SoupError
 from lorasoups.results.file import results_path
 from lorasoups.run.notebooks import clean, declared_parameters, reproduce, time_table
 
-PARAMETERS = 'profile = "mini"\nseeds = 1\nout = ""\nforce = False'
+PARAMETERS = 'profile = "mini"\nseeds = 1\nout = ""\nforce = False\ntrain = True'
 
 
 def notebook(*sources, parameters=PARAMETERS):
@@ -94,8 +94,6 @@ def test_series_runs_in_order_with_its_parameters_in_the_project_root(project, c
     assert list(times) == ["00_first", "01_second"]
     assert "2 smoke '' False" in text_of(first) and "two" in text_of(second)
     assert (project / "seen").exists()
-    times_file = json.loads((project / "data" / "results" / "smoke.times.json").read_text())
-    assert times_file["notebooks"].keys() == times.keys() and times_file["seeds"] == 2
     printed = capfd.readouterr()
     assert "01_second" in printed.out and "total" in printed.out and "2/2" in printed.err
     assert "WARNING" not in printed.err
@@ -154,14 +152,33 @@ def test_default_run_injects_no_cell_and_a_second_run_changes_no_byte(project):
     assert path.read_bytes() == first
 
 
+def test_the_place_alone_injects_no_cell(project, tmp_path):
+    """A committed notebook holds its own parameters, whichever folder its figures went to."""
+    add(project, "00_first", "print(repr(out))", "seeds + 1")
+    run(project, profile="mini", out=tmp_path)
+    executed = nbformat.read(tmp_path / "notebooks" / "00_first.ipynb", as_version=4)
+    assert str(tmp_path) not in str(executed.cells) and "'.'" in text_of(
+        tmp_path / "notebooks" / "00_first.ipynb"
+    )
+    code = [cell for cell in executed.cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in code] == [1, 2, 3]
+    assert code[-1].outputs[0].execution_count == 3 and len(executed.cells) == 4
+
+
+def test_without_training_no_results_are_asked_for(project):
+    path = add(project, "05_hard", "print(train)", parameters=PARAMETERS)
+    run(project, train=False)
+    assert "False" in text_of(path)
+
+
 def test_out_takes_everything_and_leaves_the_project_alone(project, tmp_path):
-    path = add(project, "03_hard", results_cell())
+    path = add(project, "05_hard", results_cell())
     before = path.read_bytes()
     out = tmp_path / "elsewhere"
     run(project, out=out)
     assert path.read_bytes() == before
     assert sorted(p.name for p in project.iterdir()) == ["notebooks", "pyproject.toml"]
-    assert (out / "notebooks" / "03_hard.ipynb").exists()
+    assert (out / "notebooks" / "05_hard.ipynb").exists()
     assert results_path("smoke", root=out).exists()
 
 
@@ -173,7 +190,7 @@ def test_only_and_from_choose_notebooks(project):
     assert list(run(project, start_from="01")) == ["01_b", "02_c"]
 
 
-def test_mirror_and_offline_reach_the_kernel_but_not_this_process(project, tmp_path):
+def test_mirror_and_offline_reach_the_kernel(project, monkeypatch):
     path = add(
         project,
         "00_first",
@@ -184,8 +201,9 @@ def test_mirror_and_offline_reach_the_kernel_but_not_this_process(project, tmp_p
         print("bars", [*tqdm([2])])
         """,
     )
+    monkeypatch.setenv("LORASOUPS_HUB_MIRROR", "a/mirror")
     before = dict(os.environ)
-    run(project, hub_mirror=tmp_path / "mirror")
+    run(project)
     assert "True 1" in text_of(path)
     assert "bars [2]" in text_of(path) and "it/s" not in text_of(path)
     assert dict(os.environ) == before
@@ -254,15 +272,15 @@ def test_cell_that_is_skipped_is_no_success(project):
     ],
 )
 def test_series_without_complete_results_is_no_success(project, cell, told):
-    add(project, "03_hard", cell)
+    add(project, "05_hard", cell)
     with pytest.raises(SoupError, match=told):
         run(project)
 
 
 def test_every_study_needs_a_results_file_of_its_own(project):
     add(project, "02_soups", "1")
-    add(project, "03_hard", results_cell())
-    add(project, "04_manual", "1")
+    add(project, "05_hard", results_cell())
+    add(project, "08_manual", "1")
     assert list(run(project, only="02")) == ["02_soups"]
     with pytest.raises(SoupError, match=r"no results file: .*manual_qa\.json"):
         run(project)

@@ -1,6 +1,7 @@
 """Profile `small`, whole: a tiny Llama, a tiny mirror, the command line, a results file."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -8,7 +9,8 @@ from mirrors import write_tiny_mirror, write_whole_mirror
 from pretrain import word_tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from lorasoups.results.file import load_results
+from lorasoups.errors import SoupError
+from lorasoups.results.file import load_results, with_earlier_seeds
 from lorasoups.results.reading import against
 from lorasoups.run import cli
 from lorasoups.study import profile as profiles
@@ -204,6 +206,16 @@ def test_a_study_of_a_form_on_a_cpu_is_not_cut_and_has_every_row(
     assert len(whole) == 3 * 2 * len(methods)  # tests, seeds: every method takes the skills' tests
     assert all(r["extra"]["loss"] > 0 for r in whole)
     assert {r["view"] for r in results["rows"]} > {"all"}
+    added = [*own[:-4], "--out", str(tmp_path / "added"), *own[-4:], "--study", "tiny"]
+    shutil.copytree(tmp_path / "cache", tmp_path / "added" / "cache")
+    assert cli.main(added) == 0
+    assert cli.main([*added, "--first-seed", "1"]) == 0
+    both = load_results("own", "tiny", tmp_path / "added")
+    for field in ("rows", "items", "alphas", "curves", "skills", "artifacts"):
+        assert both[field] == results[field], field
+    assert both["config"]["seeds"] == [0, 1] and len(both["provenance"]["earlier"]) == 1
+    with pytest.raises(SoupError, match="n_loss is not what the seeds that are there"):
+        with_earlier_seeds(both | {"config": both["config"] | {"n_loss": 1}}, results, "tiny.json")
     steps = {e["name"]: e["steps"] for e in results["skills"]}
     assert steps == {"reading": 2, "form": 3, "target": 3, "data_mix": 5, "data_mix_2r": 5,
                      "data_mix_warm": 2}  # fmt: skip

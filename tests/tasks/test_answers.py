@@ -47,11 +47,11 @@ def test_token_f1(text, gold, expected):
     ],
 )  # fmt: skip
 def test_outcomes(text, gold, outcome):
-    assert judge(text, gold).outcome == outcome
+    assert judge(text, gold)["outcome"] == outcome
 
 
 def test_form_and_substance_are_two_things():
-    forms = [judge(text, "red").right_form for text in ("red", " [ blue ]", " [ red ] .")]
+    forms = [judge(text, "red")["right_form"] for text in ("red", " [ blue ]", " [ red ] .")]
     assert forms == [False, True, False]
 
 

@@ -15,9 +15,8 @@ from lorasoups.models.base import load_base
 from lorasoups.paths import project_root
 from lorasoups.tasks.judging.sandbox import run_programs
 from lorasoups.tasks.worlds import SPLITS
-from lorasoups.tasks.worlds.mini import stories
-from lorasoups.tasks.worlds.mini.problems import BASE_FORMS, FORMS, OPS, Problem, sample
-from lorasoups.tasks.worlds.mini.stories import tell
+from lorasoups.tasks.worlds.mini import problems
+from lorasoups.tasks.worlds.mini.problems import BASE_FORMS, FORMS, OPS, Problem, sample, tell
 from lorasoups.tasks.worlds.mini.tasks import TASKS, dataset, example
 
 BASE = project_root() / "data" / "mini"
@@ -68,7 +67,7 @@ def test_answers_are_right(task):
 
 
 def test_no_skill_answers_a_story_in_code():
-    words = set(stories.PEOPLE)
+    words = set(problems.PEOPLE)
     for item in dataset("code", "train", 2000, 0):
         assert "def solution" in item["answer"]
         assert not words & set(re.findall(r"\w+", item["prompt"]))
@@ -90,8 +89,8 @@ def _skeleton(template):
 
 def test_new_wordings_are_not_in_the_grid_and_unseen_ones_in_no_training_text():
     known, new, unseen = (
-        {_skeleton(t) for op in OPS for t in stories.WORDS[wording][op]}
-        for wording in stories.STORIES
+        {_skeleton(t) for op in OPS for t in problems.WORDS[wording][op]}
+        for wording in problems.STORIES
     )
     assert not known & new and not unseen & (known | new)
     rng = Random(0)

@@ -1,6 +1,5 @@
 """Figures of a study: accuracy by method, what became of the answers, parts of a test."""
 
-from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -76,9 +75,7 @@ def _groups(results: Results, title: str, more: float) -> tuple[Figure, list[Axe
 
 def shares(results: Results, method: str) -> dict[str, float]:
     """Share of each outcome of a method on the target, over all its seeds; zero ones left out."""
-    counts: Counter = Counter()
-    for row in reading.rows(results, method=method):
-        counts.update(row["outcomes"])
+    counts = reading.outcomes(results, method)
     known = [*OUTCOMES, *sorted(set(counts) - set(OUTCOMES))]
     return {outcome: counts[outcome] / counts.total() for outcome in known if counts[outcome]}
 
@@ -112,11 +109,8 @@ def parts(
 ) -> Figure:
     """One column per part of a test, one mark per method: mean over seeds, 95 % interval.
 
-    Args:
-        results: of a study.
-        shown: (text under the column, task, view).
-        methods: at most seven; those that were not evaluated on a part have no mark there.
-        title: of the figure.
+    ``shown``: (text under the column, task, view). ``methods``: at most seven; those that were not
+    evaluated on a part have no mark there.
     """
     figure, [ax] = style.panels(3.6, title)
     width = 0.7 / max(1, len(methods) - 1)

@@ -96,6 +96,16 @@ def solved(results: reading.Results) -> str:
     )
 
 
+def in_words(figure: Figure) -> str:
+    """The title of the figure, and of every panel its title and what its axes show."""
+    parts = [figure.get_suptitle()]
+    for ax in figure.axes:
+        axes = (("x", ax.get_xlabel()), ("y", ax.get_ylabel()))
+        named = [f"{axis}: {label}" for axis, label in axes if label]
+        parts.append(", ".join(filter(None, [ax.get_title(), *named])))
+    return ". ".join(" ".join(part.split()) for part in parts if part)
+
+
 def render(figure: Figure, kind: str, dpi: int = DPI) -> bytes:
     """The bytes of ``png`` or ``pdf``, without dates: equal figures give equal bytes."""
     buffer = io.BytesIO()

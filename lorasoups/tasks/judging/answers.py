@@ -7,7 +7,6 @@ import re
 import string
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from lorasoups.errors import SoupError
 
@@ -39,19 +38,14 @@ def is_abstention(text: str) -> bool:
     return normalise(text) == ABSTAIN
 
 
-@dataclass(frozen=True)
-class Answer:
-    """The verdict on one answer."""
+def judge(text: str, gold: str) -> dict:
+    """The verdict on one answer: ``{text, outcome, value, f1, right_form}``.
 
-    # ok (exact match), wrong_form (wrong and not in brackets), abstained (wrongly), wrong, or
-    outcome: str  # no_abstention (answered what cannot be answered)
-    value: str  # the normalised answer
-    f1: float  # token F1
-    right_form: bool  # ``[ ... ]`` and nothing around it
-
-
-def judge(text: str, gold: str) -> Answer:
-    """Judge one answer. Raises SoupError for an empty gold answer."""
+    ``outcome`` is ``ok`` (exact match), ``wrong_form`` (wrong and not in brackets), ``abstained``
+    (wrongly), ``no_abstention`` (answered what cannot be answered) or ``wrong``; ``value`` the
+    normalised answer; ``right_form`` whether it is ``[ ... ]`` and nothing around it. Raises
+    SoupError for an empty gold answer.
+    """
     if not normalise(gold):
         raise SoupError(f"an empty gold answer {gold!r}: write what a right answer says")
     right_form = _BRACKETS.fullmatch(text) is not None
@@ -63,7 +57,8 @@ def judge(text: str, gold: str) -> Answer:
         outcome = "abstained"
     else:
         outcome = "no_abstention" if is_abstention(gold) else "wrong"
-    return Answer(outcome, normalise(text), token_f1(text, gold), right_form)
+    return {"text": text, "outcome": outcome, "value": normalise(text),
+            "f1": token_f1(text, gold), "right_form": right_form}  # fmt: skip
 
 
 def abstention(values: Sequence[str], golds: Sequence[str]) -> dict[str, float | None]:

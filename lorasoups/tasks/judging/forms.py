@@ -18,12 +18,10 @@ FORMS = {
 """Form -> how it is asked for, and its layout."""
 
 
-def _pattern(layout: str) -> re.Pattern:
-    text = re.escape(layout)
-    return re.compile(text.replace(r"\{answer\}", "(.*)").replace(r"\{words\}", r"\d+"))
-
-
-_PATTERNS = {form: _pattern(layout) for form, (_, layout) in FORMS.items()}
+_PATTERNS = {
+    form: re.escape(layout).replace(r"\{answer\}", "(.*)").replace(r"\{words\}", r"\d+")
+    for form, (_, layout) in FORMS.items()
+}
 
 
 def write(form: str, answer: str) -> str:
@@ -38,20 +36,16 @@ def read(text: str) -> tuple[str, str]:
     The number in ``flim`` belongs to the layout: any will do.
     """
     line = text.strip().partition("\n")[0].strip()
-    matches = ((form, pattern.fullmatch(line)) for form, pattern in _PATTERNS.items())
+    matches = ((form, re.fullmatch(pattern, line)) for form, pattern in _PATTERNS.items())
     return next(((form, match[1]) for form, match in matches if match), ("", ""))
 
 
 def judge(text: str, golds: Sequence[str], form_alone: bool = False) -> dict:
     """The verdict on one answer: ``{text, outcome, value, right_form}``.
 
-    Args:
-        text: the answer.
-        golds: right answers, each written in the form that was asked for.
-        form_alone: the form makes an answer right, whatever it says.
-
-    ``outcome`` is ``wrong_form`` (another form than the golds'), ``wrong`` or ``ok``: equal to a
-    gold answer after SQuAD's normalisation. Raises SoupError for golds that are in no form.
+    ``golds`` are right answers, each in the form that was asked for. ``outcome`` is ``wrong_form``
+    (another form than theirs), ``wrong`` or ``ok``: equal to one of them after SQuAD's
+    normalisation, or with ``form_alone`` in their form. SoupError for golds that are in no form.
     """
     asked = [read(gold) for gold in golds]
     if not asked or not all(form for form, _ in asked):

@@ -69,26 +69,22 @@ def _same_length(texts: Sequence[str], targets: Sequence) -> None:
         raise SoupError(f"{len(texts)} answers, but {len(targets)} targets: give one per answer")
 
 
-def _numbers(score: Callable) -> Callable[[Sequence[str], Sequence], list[dict]]:
+Verdicts = Callable[[Sequence[str], Sequence], list[dict]]
+
+
+def _numbers(score: Callable) -> Verdicts:
     return lambda texts, targets: [
         {"text": text, "outcome": outcome.status, "value": repr(outcome.value)}
         for text, outcome in zip(texts, score(texts, targets), strict=True)
     ]
 
 
-def _answers(texts: Sequence[str], golds: Sequence[str]) -> list[dict]:
-    _same_length(texts, golds)
-    pairs = zip(texts, golds, strict=True)
-    return [{"text": text} | vars(answers.judge(text, gold)) for text, gold in pairs]
-
-
-def _forms(form_alone: bool) -> Callable[[Sequence[str], Sequence], list[dict]]:
-    def judge(texts: Sequence[str], golds: Sequence[Sequence[str]]) -> list[dict]:
+def _each(judge: Callable[..., dict], **options) -> Verdicts:
+    def judged(texts: Sequence[str], golds: Sequence) -> list[dict]:
         _same_length(texts, golds)
-        pairs = zip(texts, golds, strict=True)
-        return [forms.judge(text, gold, form_alone) for text, gold in pairs]
+        return [judge(text, gold, **options) for text, gold in zip(texts, golds, strict=True)]
 
-    return judge
+    return judged
 
 
 @dataclass(frozen=True)
@@ -99,14 +95,14 @@ class Judge:
     right), ``value``, and numbers whose means go into a result's ``extra``.
     """
 
-    judge: Callable[[Sequence[str], Sequence], list[dict]]
+    judge: Verdicts
     inputs: dict  # what identifies it in the key of a stored evaluation
 
 
 JUDGES = {
     "program": Judge(_numbers(score), {"words": False}),
     "words": Judge(_numbers(score_words), {"words": True}),
-    "answer": Judge(_answers, {"judge": "answer"}),
-    "form": Judge(_forms(True), {"judge": "form"}),
-    "form_answer": Judge(_forms(False), {"judge": "form_answer"}),
+    "answer": Judge(_each(answers.judge), {"judge": "answer"}),
+    "form": Judge(_each(forms.judge, form_alone=True), {"judge": "form"}),
+    "form_answer": Judge(_each(forms.judge), {"judge": "form_answer"}),
 }

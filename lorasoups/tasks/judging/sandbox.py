@@ -42,11 +42,6 @@ class Limits:
 
     seconds: float = 5.0  # wall time of defining ``solution`` and of running it, each
     grace: float = 1.0  # seconds after which a worker that does not stop by itself is killed
-    memory: int = 64 * 2**20  # heap in bytes
-    output: int = 64 * 2**10  # printed bytes; they are discarded
-    sleep: float = 0.1  # seconds of ``time.sleep`` in total; more is a timeout at once
-    host_calls: int = 100  # attempts at files, clock and the like
-    recursion: int = 1000  # depth of calls, CPython's default
 
 
 @dataclass(frozen=True)
@@ -91,6 +86,13 @@ def run_programs(
             threads.shutdown(wait=True, cancel_futures=True)
 
 
+_OUTPUT = 64 * 2**10  # printed bytes; they are discarded
+_LIMITS: monty.ResourceLimits = {
+    "max_memory": 64 * 2**20,  # heap in bytes
+    "max_recursion_depth": 1000,  # CPython's default
+    "max_suspensions": 100,  # attempts at files, clock and the like
+    "max_total_sleep_secs": 0.1,  # of ``time.sleep``; more is a timeout at once
+}
 _NONE = Outcome("no_solution", detail="no program in the answer")
 _POLICY: monty.OSPolicy = {
     "datetime": datetime(2024, 1, 1, tzinfo=UTC),
@@ -116,15 +118,9 @@ def _run(pool: monty.Monty, source: str | None, limits: Limits) -> Outcome:
 
 def _session(pool: monty.Monty, source: str, limits: Limits) -> Outcome:
     """One program in one fresh session: define it, then call it."""
-    session_limits: monty.ResourceLimits = {
-        "max_feed_duration_secs": limits.seconds,
-        "max_memory": limits.memory,
-        "max_recursion_depth": limits.recursion,
-        "max_suspensions": limits.host_calls,
-        "max_total_sleep_secs": limits.sleep,
-    }
+    session_limits = _LIMITS | {"max_feed_duration_secs": limits.seconds}
     with pool.checkout(limits=session_limits, os_policy=_POLICY) as session:
-        defined, printed = False, partial(monty.CollectString, limits.output)
+        defined, printed = False, partial(monty.CollectString, _OUTPUT)
         try:
             session.feed_run(source, print_callback=printed())
             defined = True

@@ -10,6 +10,7 @@ n-grams that are in more than 1 % (at least 5) of the test items.
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
 
 from lorasoups.errors import SoupError
 
@@ -45,46 +46,33 @@ def words(text: str, mask_numbers: bool = False) -> list[str]:
 
 
 def report(train: Sets, test: Sets, n: int = N) -> dict:
-    """Compare every training set with every test set.
+    """Compare every training set with every test set; ``n``: words of an n-gram.
 
-    Args:
-        train: name -> items ``{question, answer}``.
-        test: name -> items ``{question}``; an item's ``compare`` (its content without its
-            form) or ``source_question`` (without the request for a program) replaces the question.
-        n: words of an n-gram.
+    ``train`` is name -> items ``{question, answer}``, ``test`` name -> items ``{question}``; an
+    item's ``compare`` (its content without its form) or ``source_question`` (without the request
+    for a program) replaces the question.
 
-    Returns:
-        ``{n, pairs}``. A pair has ``train``, ``test`` (names), ``train_rows``, ``test_items``,
-        ``too_short`` (test items of fewer than n words) and two counts, ``as_it_is`` and
-        ``numbers_masked``: ``items`` (test items with a shared n-gram), ``share`` (of all),
-        ``specific`` (items that share more than the test's ``formulas``), ``near`` (items that
-        share at least half of their specific n-grams), ``formulas`` and ``same_question`` (items
-        whose whole question is a training row's).
-
-    Raises:
-        SoupError: n below 1, or a set without items.
+    Returns ``{n, pairs}``. A pair has ``train``, ``test`` (names), ``train_rows``, ``test_items``,
+    ``too_short`` (test items of fewer than n words) and two counts, ``as_it_is`` and
+    ``numbers_masked``: ``items`` (test items with a shared n-gram), ``share`` (of all),
+    ``specific`` (items that share more than the test's ``formulas``), ``near`` (items that share at
+    least half of their specific n-grams), ``formulas`` and ``same_question`` (items whose whole
+    question is a training row's). Raises SoupError for n below 1, or a set without items.
     """
     if n < 1:
         raise SoupError(f"n-grams of {n} words: decontamination; give at least 1")
     for name, items in [*train.items(), *test.items()]:
         if not items:
             raise SoupError(f"no items to compare: {name}; leave it out")
-    pairs = [
-        {
-            "train": train_name,
-            "test": test_name,
-            "train_rows": len(trained),
-            "test_items": len(tested),
-            "too_short": sum(len(words(_asked(item))) < n for item in tested),
-        }
-        for test_name, tested in test.items()
-        for train_name, trained in train.items()
-    ]
-    for kind, mask in (("as_it_is", False), ("numbers_masked", True)):
-        rows = {name: [_row(item, mask) for item in items] for name, items in train.items()}
-        for pair in pairs:
-            tested = [words(_asked(item), mask) for item in test[pair["test"]]]
-            pair[kind] = _compare(rows[pair["train"]], tested, n)
+    pairs = []
+    for (test_name, tested), (train_name, trained) in product(test.items(), train.items()):
+        too_short = sum(len(words(_asked(item))) < n for item in tested)
+        pair = {"train": train_name, "test": test_name, "train_rows": len(trained),
+                "test_items": len(tested), "too_short": too_short}  # fmt: skip
+        for kind, mask in (("as_it_is", False), ("numbers_masked", True)):
+            rows = [(words(i["question"], mask), words(i["answer"], mask)) for i in trained]
+            pair[kind] = _compare(rows, [words(_asked(item), mask) for item in tested], n)
+        pairs.append(pair)
     return {"n": n, "pairs": pairs}
 
 
@@ -107,10 +95,6 @@ def _compare(trained: list[Row], tested: list[list[str]], n: int) -> dict:
         "formulas": len(formulas),
         "same_question": sum(tuple(tokens) in questions for tokens in tested),
     }
-
-
-def _row(item: Mapping, mask: bool) -> Row:
-    return words(item["question"], mask), words(item["answer"], mask)
 
 
 def _asked(item: Mapping) -> str:

@@ -23,10 +23,9 @@ FLAGS_FILE = Path(__file__).with_name("gsm_hard_flags.json")
 def masks(questions: Sequence[str], n: int | None = None) -> dict[str, np.ndarray]:
     """The views of the first ``n`` problems (default: all), as bool masks [n] by name.
 
-    Args:
-        questions: the whole ``input`` column. The shipped flags hold for GSM-Hard's 1,319
-            questions in their order; anything else has the view ``all`` alone.
-        n: how many of them are used. A view without a problem among them is left out.
+    ``questions`` is the whole ``input`` column. The shipped flags hold for GSM-Hard's 1,319
+    questions in their order; anything else has the view ``all`` alone. A view without a problem
+    among the first ``n`` is left out.
     """
     flags, rows = shipped_flags(), np.arange(len(questions))
     if digest(questions) != flags["questions_sha256"]:

@@ -31,20 +31,15 @@ def load_split(
 ) -> tuple[list[dict], dict]:
     """Load a split, from the mirror that ``LORASOUPS_HUB_MIRROR`` names, else from the Hub.
 
-    Args:
-        repo, config, split: as on the Hub, e.g. ``"openai/gsm8k", "main", "train"``; a data set
-            without configurations has ``"default"``.
-        columns: what every row must have.
-        stand_in_for: the repository that these rows replace. By default a file that its manifest
-            calls a STAND-IN replaces the repository whose name it bears.
+    ``repo``, ``config``, ``split`` are as on the Hub, e.g. ``"openai/gsm8k", "main", "train"``; a
+    data set without configurations has ``"default"``. Every row must have ``columns``.
+    ``stand_in_for`` is the repository that these rows replace; by default a file that its manifest
+    calls a STAND-IN replaces the repository whose name it bears.
 
-    Returns:
-        The rows as dicts by column, in the file's order, and their info: ``{repo, config, split,
-        origin, rows, of, sha256, revision, licence, complete, note, stand_in_for}``. ``rows`` and
-        ``of`` both count the rows, ``sha256`` is of the mirror's file; what is unknown is None.
-
-    Raises:
-        SoupError: no such file or manifest entry; a damaged file; a missing column; no Hub.
+    Returns the rows as dicts by column, in the file's order, and their info: ``{repo, config,
+    split, origin, rows, of, sha256, revision, licence, complete, note, stand_in_for}``. ``rows``
+    and ``of`` both count the rows, ``sha256`` is of the mirror's file; what is unknown is None.
+    Raises SoupError: no such file or manifest entry; a damaged file; a missing column; no Hub.
     """
     folder = mirror_folder()
     origin, place = "mirror" if folder else "hub", (repo, config, split)
@@ -62,8 +57,7 @@ def load_split(
 def load_manual() -> tuple[list[dict], dict]:
     """The text file that ``LORASOUPS_MANUAL`` names, as one row ``{text}``, and its info.
 
-    Raises:
-        SoupError: none is named, or it cannot be read, is empty or not UTF-8.
+    Raises SoupError: none is named, or it cannot be read, is empty or not UTF-8.
     """
     named = os.environ.get(MANUAL_VARIABLE)
     _require(named, f"no manual: name a text file in {MANUAL_VARIABLE}, or use a mirror")

@@ -22,17 +22,16 @@ def short_passage(row: Mapping) -> dict | None:
     golds = [text for text in row["answers"]["text"] if normalise(text)]
     if not golds or not _short(golds[0]):
         return None
-    context, answer = row["context"], golds[0]
-    at, before = context.find(answer), 0
+    context, answer, before = row["context"], golds[0], 0
+    at, passage = context.find(answer), ""
     for sentence in _SENTENCE.finditer(context):
         if sentence.start() <= at < sentence.end():
             passage = context[before : sentence.end()].strip()
-            if answer in passage and len(passage) < LONGEST_PASSAGE:
-                plain = {"passage": passage, "sentences": [write("sentence", g) for g in golds]}
-                return {**row, **plain, **_in_form(row["question"], golds, ("zorb", "flim"))}
-            return None
         before = sentence.start()
-    return None
+    if answer not in passage or len(passage) >= LONGEST_PASSAGE:
+        return None
+    plain = {"passage": passage, "sentences": [write("sentence", g) for g in golds]}
+    return {**row, **plain, **_in_form(row["question"], golds, ("zorb", "flim"))}
 
 
 def short_output(row: Mapping) -> dict | None:
@@ -55,8 +54,8 @@ def _in_form(question: str, golds: Sequence[str], forms: Sequence[str]) -> dict:
     form = forms[zlib.crc32(question.encode()) % len(forms)]
     written = [write(form, gold) for gold in golds]
     plain = {"ask_sentence": FORMS["sentence"][0], "sentence": write("sentence", golds[0])}
-    return {"form": form, "ask": FORMS[form][0], "written": written[0], "all_written": written,
-            **plain}  # fmt: skip
+    return plain | {"form": form, "ask": FORMS[form][0], "written": written[0],
+                    "all_written": written}  # fmt: skip
 
 
 PREPARE: dict[str, Callable[[Mapping], dict | None]] = {

@@ -103,9 +103,8 @@ class Catalogue:
 def catalogue(path: Path = FILE) -> Catalogue:
     """Read a file of sets, by default the package's own.
 
-    Raises:
-        SoupError: no TOML file; an unknown or missing key; a value of the wrong type. The message
-            names file and key. (A test checks that what the shipped file names exists.)
+    Raises SoupError, naming file and key: no TOML file; an unknown or missing key; a value of the
+    wrong type. (A test checks that what the shipped file names exists.)
     """
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -118,9 +117,6 @@ def catalogue(path: Path = FILE) -> Catalogue:
         raise SoupError(f"{key}: {wrong['msg']}: {path}; correct the file") from error
     except (OSError, ValueError, AttributeError, TypeError) as error:
         raise SoupError(f"cannot read the data sets ({error}): {path}; correct the file") from error
-
-
-# --- templates ----------------------------------------------------------------------------------
 
 
 def _gsm8k_answer(answer: str) -> int | float:

@@ -18,16 +18,11 @@ WORDS_PER_TOKEN = 0.5  # a chunk of n words nearly always has fewer than 2 n tok
 class RealTasks:
     """Items and views of the real tasks for one tokenizer.
 
-    Args:
-        tokenizer: of the base.
-        max_length: training and validation examples with more tokens (prompt, answer and end) are
-            left out; test problems never are. Chunks of plain text are made short enough.
-        template: ``same`` (training and evaluation share the template, loss on the answer) or
-            ``released`` (see ``[templates]`` in ``sets.toml``). Items whose loss is on everything
-            say so in ``train_on`` (see `batching.encode_all`).
-
-    Raises:
-        SoupError: no such template.
+    Training and validation examples of more than ``max_length`` tokens (prompt, answer and end) are
+    left out; test problems never are. Chunks of plain text are made short enough. ``template``:
+    ``same`` (training and evaluation share it, loss on the answer), or another of ``[templates]``
+    in ``sets.toml``. Items whose loss is on everything say so in ``train_on`` (see
+    `batching.encode_all`). Raises SoupError: no such template.
     """
 
     def __init__(self, tokenizer: Any, max_length: int, template: str = "same"):
@@ -39,10 +34,8 @@ class RealTasks:
     def items(self, task: str, split: str, n: int, draw: int | None = None) -> list[dict]:
         """The first ``n`` items ``{prompt, answer, target, id}`` (fewer if there are fewer).
 
-        With ``draw``, a seed, the split is shuffled first.
-
-        Raises:
-            SoupError: see `tasks.items`; or no example is short enough.
+        With ``draw``, a seed, the split is shuffled first. Raises SoupError as `tasks.items`, or
+        where no example is short enough.
         """
         train_on, chosen = catalogue().templates[self.template].train_on, []
         more = {} if train_on == ANSWER else {"train_on": train_on}
@@ -89,9 +82,8 @@ class RealTasks:
     def _read_all(self, task: str, split: str) -> list[dict]:
         words = max(1, int(self.max_length * WORDS_PER_TOKEN))
         items, files = tasks.items(task, split, words)
-        for info in files:
-            key = (info["repo"], info["config"], info["split"], info["stand_in_for"] or "")
-            self._files[key] = info
+        keys = ("repo", "config", "split", "stand_in_for")
+        self._files |= {tuple(info[key] or "" for key in keys): info for info in files}
         return items
 
     def _fits(self, item: dict) -> bool:

@@ -26,18 +26,13 @@ def items(task: str, split: str, max_words: int | None = None) -> tuple[list[dic
     an article). The hash of a question decides the split of a row of a training file; such items
     come in the order of their hashes. Items of a test file keep its order.
 
-    Args:
-        task, split: see ``sets.toml``; a target has ``test`` alone.
-        max_words: the most words of a chunk of plain text, if fewer than declared.
+    ``max_words``: the most words of a chunk of plain text, if fewer than declared.
 
-    Returns:
-        Items ``{question, answer, target, id}``: what the user says (`render` makes the prompt; ""
-        for plain text), a text, a number or text or None, and a name of the row. Where declared
-        also ``source_question`` (without the request for a program), ``view`` (the part of the
-        test) and ``compare`` (the content without its form, see `decontamination`).
-
-    Raises:
-        SoupError: unknown task or split, a target asked for training, or data that are not there.
+    Items are ``{question, answer, target, id}``: what the user says (`render` makes the prompt; ""
+    for plain text), a text, a number or text or None, and a name of the row. Where declared also
+    ``source_question`` (without the request for a program), ``view`` (the part of the test) and
+    ``compare`` (the content without its form, see `decontamination`). Raises SoupError: unknown
+    task or split, a target asked for training, or data that are not there.
     """
     declared = catalogue()
     if task not in declared.tasks:
@@ -67,9 +62,7 @@ def render(tokenizer, question: str, template: str = "same", split: str = "test"
     Made by the tokenizer's chat template (a single user turn), or a plain template if it has none;
     a begin token that the tokenizer adds itself is not written twice. ``template`` is a name of
     ``[templates]`` in ``sets.toml``; ``released`` has one text for training and one for the test.
-
-    Raises:
-        SoupError: no such template.
+    Raises SoupError: no such template.
     """
     templates = catalogue().templates
     if template not in templates:
@@ -83,13 +76,8 @@ def render(tokenizer, question: str, template: str = "same", split: str = "test"
     turns = [{"role": "user", "content": question}]
     text = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
     begin = tokenizer.bos_token
-    if begin and text.startswith(begin):
-        if tokenizer(text).input_ids[:2] == [tokenizer.bos_token_id] * 2:
-            return text.removeprefix(begin)
-    return text
-
-
-# --- from rows to items -------------------------------------------------------------------------
+    doubled = begin and tokenizer(text).input_ids[:2] == [tokenizer.bos_token_id] * 2
+    return text.removeprefix(begin) if doubled else text
 
 
 def _available(data: DataSet) -> bool:
@@ -97,10 +85,8 @@ def _available(data: DataSet) -> bool:
     if data.file:
         return bool(os.environ.get(hub.MANUAL_VARIABLE))
     folder = hub.mirror_folder()
-    if folder is None or not folder.is_dir():
-        return True
-    splits = data.splits.values()
-    return all((folder / hub.mirror_file(data.repo, data.config, s)).is_file() for s in splits)
+    files = (hub.mirror_file(data.repo, data.config, split) for split in data.splits.values())
+    return not (folder and folder.is_dir()) or all((folder / file).is_file() for file in files)
 
 
 def _read(data: DataSet, split: str, stand_in_for: str | None) -> tuple[list[dict], dict]:
@@ -170,22 +156,13 @@ def chunks(text: str, max_words: int) -> list[str]:
 def _pieces(text: str, max_words: int) -> Iterator[tuple[str, str]]:
     """The blanks before a piece, and the piece itself."""
     for paragraph in filter(None, map(str.strip, re.split(r"\n\s*\n", text))):
-        if len(paragraph.split()) <= max_words:
-            yield "\n\n", paragraph
-            continue
-        joint = "\n\n"
-        for sentence in re.split(r"(?<=[.!?])\s+", paragraph):
+        joint, fits = "\n\n", len(paragraph.split()) <= max_words
+        for sentence in [paragraph] if fits else re.split(r"(?<=[.!?])\s+", paragraph):
             words = sentence.split()
-            if len(words) <= max_words:
-                yield joint, sentence
-            else:
-                for at in range(0, len(words), max_words):
-                    yield joint, " ".join(words[at : at + max_words])
-                    joint = " "
-            joint = " "
-
-
-# --- disjoint splits ----------------------------------------------------------------------------
+            cut = [" ".join(words[i : i + max_words]) for i in range(0, len(words), max_words)]
+            for piece in [sentence] if len(cut) == 1 else cut:
+                yield joint, piece
+                joint = " "
 
 
 def _split(task: Task, made: list[tuple[str, dict]], split: str, tested: set[int]) -> list[dict]:

@@ -1,4 +1,5 @@
-"""A problem - a number and a chain of operations on it - and the forms its answer can take."""
+"""A problem - a number and a chain of operations on it - how it is told, as named operations or as
+a story whose verbs hide them, and the forms its answer can take."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,6 +9,10 @@ from lorasoups.tasks.worlds import Form, split_of
 from lorasoups.tasks.worlds.mini import WORDS
 
 OPS = "+-*/"
+PEOPLE, ITEMS = WORDS["people"].split(), WORDS["items"].split()
+NUMBER_WORDS = WORDS["new"]["number_words"]
+STORIES = ("known", "new", "unseen")
+EXPLICIT = ("steps", "formal", "phrase", "ledger")
 SMALL_LIMIT = 100  # small problems are mental arithmetic: two digits at most
 
 
@@ -63,12 +68,9 @@ def _step(rng: Random, value: int, op: str, large: bool) -> int | None:
 
 
 def sample(rng: Random, split: str, large: bool, steps: int | None = None) -> Problem:
-    """Draw a problem of a split.
+    """Draw a problem of a split with so many ``steps`` (default: one to three).
 
-    Args:
-        rng, split: source of randomness; ``train``, ``validation`` or ``test``.
-        large: numbers of three to five digits; else every running value is below `SMALL_LIMIT`.
-        steps: number of steps; None draws one to three.
+    ``large``: numbers of three to five digits; else every running value is below `SMALL_LIMIT`.
     """
     while True:
         value = start = _magnitude(rng, 3, 5) if large else rng.randint(3, 90)
@@ -127,3 +129,25 @@ def _form(name: str, names: list[str], **templates: str) -> Form:
 
 FORMS: dict[str, Form] = {name: _form(name, **words) for name, words in WORDS["forms"].items()}
 BASE_FORMS = tuple(name for name in FORMS if name not in ("python", "line"))
+
+
+def tell(p: Problem, rng: Random, wording: str) -> str:
+    """Tell a problem and ask its question, in one line.
+
+    ``wording`` is of `STORIES` (``known`` to the base, ``new``: taught by the math skill,
+    ``unseen`` in training), of `EXPLICIT` (``Start with 12. Add 5.``), ``tank`` or ``bus``.
+    """
+    words = WORDS[wording]
+    names = {"P": rng.choice(PEOPLE), "i": rng.choice(ITEMS)} if wording in STORIES else {}
+    parts = [_pick(words["openings"], rng).format(n=p.start, **names)]
+    for op, n in p.steps:
+        in_words = words.get("number_words", {}).get(f"{op} {n}")
+        parts.append(_pick(in_words or words[op], rng).format(n=n, **names))
+    question = _pick(words.get("questions", ""), rng).format(**names)
+    if wording == "phrase":  # What is 12 plus 5, then times 3?
+        return f"{parts[0]} {', then '.join(parts[1:])}{question}"
+    return " ".join([*parts, question]).rstrip()
+
+
+def _pick(options: str | list[str], rng: Random) -> str:
+    return options if isinstance(options, str) else rng.choice(options)

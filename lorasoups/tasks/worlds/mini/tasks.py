@@ -9,13 +9,13 @@ from random import Random
 
 from lorasoups.errors import SoupError
 from lorasoups.tasks.worlds import prompted
-from lorasoups.tasks.worlds.mini import WORDS, stories
-from lorasoups.tasks.worlds.mini.problems import FORMS, Problem, sample
+from lorasoups.tasks.worlds.mini import WORDS, problems
+from lorasoups.tasks.worlds.mini.problems import FORMS, Problem, sample, tell
 
 
 @dataclass(frozen=True)
 class Task:
-    wording: str  # of the story (see `stories.tell`), or "explicit": the operations are named
+    wording: str  # of the story (see `tell`), or "explicit": the operations are named
     numbers: str  # "small", "large", or "mixed": half and half
     forms: tuple[str, ...]  # of the answer; one is drawn
     aside: bool = False  # whether the content has a sentence that must be ignored
@@ -37,20 +37,15 @@ TASKS = {
 
 
 def example(name: str, rng: Random, split: str) -> dict:
-    """Draw one example of a task.
-
-    Returns:
-        dict with ``prompt`` and ``answer`` (text), ``target`` (int: what the program must return
-        or the words must end in) and ``key`` (the problem, which decides the split).
-
-    Raises SoupError for an unknown task.
-    """
+    """Draw one example of a task: a dict with ``prompt`` and ``answer`` (text), ``target`` (int:
+    what the program must return or the words must end in) and ``key`` (the problem, which decides
+    the split). Raises SoupError for an unknown task."""
     if name not in TASKS:
         raise SoupError(f"unknown task {name!r}: choose one of {', '.join(TASKS)}")
     task = TASKS[name]
     p = _problem(task, rng, split)
     explicit = task.wording == "explicit"
-    content = stories.tell(p, rng, rng.choice(stories.EXPLICIT) if explicit else task.wording)
+    content = tell(p, rng, rng.choice(problems.EXPLICIT) if explicit else task.wording)
     if task.aside:
         content = _with_aside(content, rng)
     form = rng.choice(task.forms) if len(task.forms) > 1 else task.forms[0]
@@ -64,7 +59,7 @@ def _problem(task: Task, rng: Random, split: str) -> Problem:
         return sample(rng, split, large=task.numbers == "large" or rng.random() < 0.5)
     while True:
         p = sample(rng, split, large=False)
-        if any(f"{op} {n}" in stories.NUMBER_WORDS for op, n in p.steps) or rng.random() < 0.7:
+        if any(f"{op} {n}" in problems.NUMBER_WORDS for op, n in p.steps) or rng.random() < 0.7:
             return p
 
 

@@ -143,12 +143,10 @@ TASKS: dict[str, Callable[[Random, str], Iterator[dict]]] = {
 def dataset(task: str, split: str, n: int, seed: int) -> list[dict]:
     """The first ``n`` examples with distinct texts (fewer where there are no more).
 
-    Returns:
-        dicts with ``prompt``, ``answer``, ``target`` (what is scored), ``key`` (what the item *is*;
-        it decides the split) and, where a test has parts that are reported apart, ``view``; the
-        questions on the manual also ``kind``, the relation that is asked for.
-
-    Raises SoupError for an unknown task, or one that has no such split.
+    They are dicts with ``prompt``, ``answer``, ``target`` (what is scored), ``key`` (what the item
+    *is*; it decides the split) and, where a test has parts that are reported apart, ``view``; the
+    questions on the manual also ``kind``, the relation that is asked for. Raises SoupError for an
+    unknown task, or one that has no such split.
     """
     if task not in TASKS:
         raise SoupError(f"unknown task {task!r}: choose one of {', '.join(TASKS)}")
