@@ -3,6 +3,7 @@
 # make quick                the unit tests that matter while editing, within a minute
 # make gpu                  everything that a GPU can show, within ten minutes; none here: says so
 # make bench                the speed figures (minutes; wants a quiet machine)
+# make site                 the static site, in docs/_build/html
 # make venv | lint | clean
 #
 # Needs only Python >= 3.11 (PYTHON=...) and make; everything else goes into .venv.
@@ -23,7 +24,7 @@ TORCH := $(shell grep '^torch==' constraints.txt)
 # One thread a process, a process a core: two pools of threads on the same cores only wait.
 PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -q -n 2
 
-.PHONY: reproduce test quick gpu bench venv lint clean
+.PHONY: reproduce test quick gpu bench site venv lint clean
 
 reproduce: venv
 	$(PY) -m lorasoups reproduce --profile $(PROFILE) --seeds $(SEEDS)
@@ -41,6 +42,14 @@ gpu: venv
 
 bench: venv
 	$(PY) -m pytest tests/benchmarks -q -s
+
+# Built without a network; only the first call installs its packages.
+site: venv
+	$(PY) -c 'import myst_nb, sphinx_book_theme' 2>/dev/null || \
+	  $(PIP) install -e ".[site]" -c constraints.txt
+	rm -rf docs/api
+	OMP_NUM_THREADS=1 $(PY) -m sphinx -c docs -d docs/_build/doctrees -W --keep-going -q . \
+	  docs/_build/html
 
 lint: venv
 	$(PY) -m ruff check .
@@ -66,6 +75,6 @@ venv:
 	fi
 
 clean:
-	rm -rf .cache .pytest_cache .ruff_cache build lorasoups.egg-info notebooks/*.failed.ipynb
+	rm -rf .cache .pytest_cache .ruff_cache build lorasoups.egg-info notebooks/*.failed.ipynb docs/_build docs/api
 	find lorasoups tests -name __pycache__ -type d -prune -exec rm -rf {} +
 	@echo "kept: $(VENV) (delete it by hand), data/, figures/, notebooks/"

@@ -23,10 +23,10 @@ RESULT_TOP = 6.1
 @style.styled
 def draw() -> Figure:
     """The diagram; it shows no result, so it takes none."""
-    figure, axes = style.panels(4.25, columns=3)
+    figure, axes = style.panels(4.4, columns=3)
     ways = {"data mixing": _data_mixing, "linear merge of factors": _linear, "CAT": _cat}
     for ax, (name, panel) in zip(axes, ways.items(), strict=True):
-        ax.set(xlim=(0, 10), ylim=(-0.3, 17.1), aspect="equal")
+        ax.set(xlim=(0, 10), ylim=(-1.2, 17.1), aspect="equal")
         ax.set_axis_off()
         _text(ax, 5, 16.4, name, weight="bold", size=10)
         _data(ax, 0.5, "math data", ONE)
@@ -41,15 +41,16 @@ def _data_mixing(ax: Axes) -> None:
     _text(ax, 5, 12.2, "train one LoRA\non both")
     _factors(ax, 2.7, RESULT_TOP, BOTH, "$B$", "$A$")
     _text(ax, 5, 1.85, r"$\Delta W = B\,A$", size=9)
-    _text(ax, 5, 0.5, "needs all the data, and a new\ntraining for every combination")
+    _text(ax, 5, -0.4, "needs all the data, and a new\ntraining for every combination")
 
 
 def _linear(ax: Axes) -> None:
     _skills(ax)
-    _text(ax, 5, 7.35, "average A's and B's, apart")
-    _factors(ax, 2.7, RESULT_TOP, BOTH, r"$\bar B$", r"$\bar A$")
-    _text(ax, 5, 1.85, r"$\Delta W = \frac{1}{2}(B_1A_1 + B_2A_2 + B_1A_2 + B_2A_1)$", size=9)
-    _text(ax, 5, 0.5, "no training, but cross terms\nthat belong to no skill")
+    _text(ax, 5, 7.35, r"add A's and B's apart, each times $\sqrt{w_i}$")
+    _factors(ax, 2.7, RESULT_TOP, BOTH, "$B$", "$A$")
+    _text(ax, 5, 1.85, r"$\Delta W = w_1B_1A_1 + w_2B_2A_2$", size=9)
+    _text(ax, 5, 0.95, r"$\qquad +\ \sqrt{w_1w_2}\,(B_1A_2 + B_2A_1)$", size=9)
+    _text(ax, 5, -0.4, "no training, but cross terms\nthat belong to no skill")
 
 
 def _cat(ax: Axes) -> None:
@@ -64,7 +65,7 @@ def _cat(ax: Axes) -> None:
         _text(ax, x + 2.4, y, rf"$\alpha_{i + 1}$")
         _matrix(ax, x + 3.3, top - THIN * i, LONG, THIN, look, f"$A_{i + 1}$")
     _text(ax, 5, 1.85, r"$\Delta W = \alpha_1 B_1A_1 + \alpha_2 B_2A_2$", size=9)
-    _text(ax, 5, 0.5, "one pair of alphas per module,\nlearned on 5 % of the skills' data")
+    _text(ax, 5, -0.4, "one pair of alphas per module,\nlearned on 5 % of the skills' data")
 
 
 def _skills(ax: Axes) -> None:

@@ -34,7 +34,11 @@ def ten_rows(results: Results) -> pd.DataFrame:
     names = {SUM: "plain sum, weights 1", AVERAGE: "average, weights 1/k"}
     names |= {"ties@factors/w1": "TIES on A and B apart, weights 1 (as in the paper)"}
     names |= {m: f"best of TIES and DARE: {label(m, results)}" for m in pruned}
-    wanted = ["base", *reading.skills(results), "data_mix", *names, *searched, "cat"]
+    learned = [*searched, "cat"]
+    if "target" in present:  # a study with a ceiling and a tuned sum: they replace two rows
+        learned = ["tuned_sum", "cat", "target"]
+        del names[AVERAGE]
+    wanted = ["base", *reading.skills(results), "data_mix", *names, *learned]
     tests = {f"{s}, %": reading.test_of(results, s) for s in reading.skills(results)}
     return pd.DataFrame(
         {"method": names.get(m, label(m, results)), "solved, %": percent(e.mean),
@@ -61,7 +65,7 @@ def _results_block(mini: Known) -> list[str]:
         "### Hard math in detail",
         markdown(short(results)),
         f"Of {len(sentences.static_merges(results))} static merges the best three are shown; all "
-        "are in the [report](../notebooks/09_report.ipynb).",
+        "are in the [report](../notebooks/10_report.ipynb).",
         sentences.all_sentences(results),
     ]
 
@@ -74,12 +78,27 @@ def _real_block(small: Known) -> list[str]:
     return [note, markdown(tasks(results))]
 
 
+def _form_block(small: Known) -> list[str]:
+    results = small["reading_form"]
+    n, seeds = reading.rows(results)[0]["n"], reading.seeds_text(results)
+    intro = f"Reading in an unknown form, SmolLM2-135M, {n} problems, {seeds}."
+    return [intro, markdown(ten_rows(results)), sentences.primary(results)]
+
+
+def _form_results_block(small: Known) -> list[str]:
+    intro, *_ = _form_block(small)
+    results = small["reading_form"]
+    return [intro, markdown(short(results)), sentences.all_sentences(results)]
+
+
 BLOCKS = {
-    ("README.md", "headline"): ("mini", _headline_block),
-    ("docs/results.md", "results"): ("mini", _results_block),
-    ("docs/results.md", "real results"): ("small", _real_block),
+    ("README.md", "real headline"): ("small", "reading_form", _form_block),
+    ("README.md", "headline"): ("mini", "hard_math", _headline_block),
+    ("docs/results.md", "results"): ("mini", "hard_math", _results_block),
+    ("docs/results.md", "form results"): ("small", "reading_form", _form_results_block),
+    ("docs/results.md", "real results"): ("small", "hard_math", _real_block),
 }
-"""File and name of a block -> the profile it tells of, and its writer."""
+"""File and name of a block -> the profile it tells of, the study it needs, and its writer."""
 
 
 def with_blocks(project: Path, known: Mapping[str, Known], page: str) -> str:
@@ -89,8 +108,8 @@ def with_blocks(project: Path, known: Mapping[str, Known], page: str) -> str:
     experiment -> results. Raises SoupError if a mark is missing.
     """
     text = (project / page).read_text(encoding="utf-8")
-    for (where, name), (profile, write) in BLOCKS.items():
-        if where != page or "hard_math" not in known.get(profile, {}):
+    for (where, name), (profile, needed, write) in BLOCKS.items():
+        if where != page or needed not in known.get(profile, {}):
             continue
         marks = re.search(rf"<!-- {name}:[^\n]*-->\n(.*?)<!-- end of {name} -->", text, re.S)
         if not marks:
