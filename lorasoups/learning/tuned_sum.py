@@ -14,7 +14,7 @@ LARGEST, CLOSE = 2.0, 0.02  # weights are searched up to here, to within so much
 
 
 def tuned_weight(
-    model, loras: Sequence[LoRA], rows: Sequence[dict], batch_size: int = 25
+    model, loras: Sequence[LoRA], rows: Sequence[dict], batch_size: int = 25, close: float = CLOSE
 ) -> tuple[float, list[dict]]:
     """The weight lambda in [0, 2] of the sum ``lambda * sum_i delta_i`` with the least loss.
 
@@ -23,6 +23,7 @@ def tuned_weight(
         loras: k adapters.
         rows: see `batching.encode_all`; the loss is the mean over their labelled tokens (nats).
         batch_size: rows at a time.
+        close: how near to the best weight the search ends.
 
     Returns lambda and what was tried, ``{weight, loss}`` each, by Brent's bounded search. Raises
     SoupError for no rows.
@@ -37,5 +38,5 @@ def tuned_weight(
         tried.append({"weight": float(weight), "loss": loss})
         return loss
 
-    minimize_scalar(loss_at, bounds=(0, LARGEST), method="bounded", options={"xatol": CLOSE})
+    minimize_scalar(loss_at, bounds=(0, LARGEST), method="bounded", options={"xatol": close})
     return min(tried, key=lambda entry: entry["loss"])["weight"], tried

@@ -31,8 +31,9 @@ from lorasoups.own.verify import VERIFIED, verify
 from lorasoups.results.stats import LEVEL, ratio
 
 GRID = (0.03, 0.1)  # learning rates that are tried unless one is given
-TRIAL, EPOCHS = 0.5, 2.0  # of a trial, and of what is kept
-TUNED_ROWS = 24  # of each skill: what the sum's one weight is fitted on
+TRIAL, EPOCHS, BATCH = 0.25, 1.0, 4  # epochs of a trial and of what is kept; rows of a step
+TUNED_ROWS, TUNED_CLOSE = 12, 0.05  # of each skill: what the sum's one weight is fitted on, to this
+EVALUATED = 8  # rows at a time
 CAT, SUM, AVERAGE, TUNED = "CAT", "plain sum", "average", "sum, one weight"
 SIMPLER = (SUM, AVERAGE, TUNED)
 
@@ -61,7 +62,7 @@ def fit(
             are kept for that choice, after `TRIAL` epochs.
         rank: cut the soup to this rank, or to the rank with this share of the energy.
         scratch: a folder for checkpoints and finished trials: a run that was killed goes on.
-        epochs, options: of `learn_alphas`; default 2 epochs in batches of 8.
+        epochs, options: of `learn_alphas`; default one epoch in batches of 4.
 
     The report has ``methods`` (each with its held-out loss per skill, intervals over rows, and its
     difference to CAT), ``ranks`` (loss of the soup at ranks that vLLM allows), ``alphas``,
@@ -72,7 +73,12 @@ def fit(
         raise SoupError(f"{what}: fit; give two LoRAs or more, and the rows of each")
     names = list(names) or [f"LoRA {i + 1}" for i in range(len(loras))]
     train = [row for own in data for row in own.train]
-    how = {"normalise": "none", "init": "ones", "granularity": "module", "batch_size": 8} | options
+    how = {
+        "normalise": "none",
+        "init": "ones",
+        "granularity": "module",
+        "batch_size": BATCH,
+    } | options
 
     def learned(rate: float, length: float) -> Alphas:
         place = scratch and scratch / f"lr {rate:g} epochs {length:g}"
@@ -80,7 +86,7 @@ def fit(
 
     def chosen_on(lora: LoRA) -> float:
         with applied(model, lora) as soup:
-            return sum(heldout_loss(soup, own.choice, 25) for own in data) / len(data)
+            return sum(heldout_loss(soup, own.choice, EVALUATED) for own in data) / len(data)
 
     tried = []
     for rate in GRID if lr is None else ():
@@ -89,7 +95,7 @@ def fit(
     rate = min(tried, key=lambda e: e["loss"])["lr"] if tried else lr
     alphas = learned(rate, epochs)
     fitted_on = [row for own in data for row in own.train[:TUNED_ROWS]]
-    weight, _ = tuned_weight(model, loras, fitted_on)
+    weight, _ = tuned_weight(model, loras, fitted_on, EVALUATED, TUNED_CLOSE)
     k, whole = len(loras), merge(loras, "cat", weights=alphas)
     soup = whole if rank is None else _cut(whole, rank)
     soups = {
@@ -124,7 +130,7 @@ def _cut(lora: LoRA, rank: int | float) -> LoRA:
 def _losses(model: Any, lora: LoRA | None, data: Sequence[Data]) -> list[np.ndarray]:
     """Of each skill the losses of its held-out rows, float64 [rows, 2] (see `row_losses`)."""
     with applied(model, lora) as changed:
-        return [row_losses(changed, own.held_out).numpy() for own in data]
+        return [row_losses(changed, own.held_out, EVALUATED).numpy() for own in data]
 
 
 def _mean(losses: list[np.ndarray]) -> float:
@@ -171,18 +177,33 @@ def advice(report: dict) -> str:
     )
 
 
-def estimate(model: Any, loras: Sequence[LoRA], rows: list[dict], batch_size: int) -> dict:
-    """Seconds and peak memory (bytes) of one step of the alphas, measured on two."""
-    device = next(model.parameters()).device.type
+def estimate(model: Any, loras: Sequence[LoRA], data: Sequence[Data], batch: int) -> dict:
+    """What a step of the alphas and an evaluated row take here, and the memory of the longest rows.
 
-    def steps(n: int) -> None:
-        how = {"max_steps": n, "batch_size": batch_size, "progress": False}
-        learn_alphas(model, loras, rows, lr=0.01, **how)
+    Times are of rows of middle length. Returns ``step``, ``row`` (seconds) and ``bytes``.
+    """
+    device = next(model.parameters()).device.type
+    rows = sorted((row for own in data for row in own.train), key=lambda r: len(r["input_ids"]))
+    first = max(0, len(rows) // 2 - batch)
+    middle = rows[first : first + 2 * batch]
+
+    def steps(n: int, of: list[dict]) -> None:
+        how = {"max_steps": n, "batch_size": batch, "progress": False}
+        learn_alphas(model, loras, of, lr=0.01, **how)
 
     with peak_memory(device) as peak:
-        first = seconds(lambda: steps(1), device)
-        both = seconds(lambda: steps(3), device)
-    return {"seconds": max(0.05 * first, (both - first) / 2), "bytes": peak.bytes}
+        steps(1, rows[-batch:])
+        one = seconds(lambda: steps(1, middle), device)
+        both = seconds(lambda: steps(3, middle), device)
+        row = seconds(lambda: heldout_loss(model, middle, EVALUATED), device) / len(middle)
+    return {"step": max(0.05 * one, (both - one) / 2), "row": row, "bytes": peak.bytes}
+
+
+def _evaluated(loras: Sequence[LoRA], data: Sequence[Data], trials: int) -> int:
+    """How many rows `fit` evaluates: for trials, the one weight (about ten times), the report."""
+    held_out, choice = (sum(len(getattr(d, part)) for d in data) for part in ("held_out", "choice"))
+    ranks = sum(r < sum(lora.max_rank for lora in loras) for r in VLLM_RANKS)
+    return trials * choice + 10 * TUNED_ROWS * len(data) + (len(loras) + 5 + ranks) * held_out
 
 
 def fit_folder(
@@ -211,13 +232,14 @@ def fit_folder(
     names = names if len(set(names)) == len(names) else adapters
     how = {"limit": limit, "share": share, "max_length": max_length}
     rows = [read_data(one, tokenizer, seed=options.get("seed", 0), **how) for one in data]
-    train = [row for own in rows for row in own.train]
-    batch, epochs = options.get("batch_size", 8), options.get("epochs", EPOCHS)
-    one = estimate(model, loras, train, batch)
-    trials = 0 if options.get("lr") is not None else len(GRID) * min(TRIAL, epochs)
-    steps = (trials + epochs) * len(train) / batch
-    say(f"{len(train)} rows to learn from, {len(loras)} LoRAs: about "
-        f"{1.6 * steps * one['seconds'] / 60:.0f} min, {one['bytes'] / 1e9:.1f} GB")  # fmt: skip
+    train = sum(len(own.train) for own in rows)
+    batch, epochs = options.get("batch_size", BATCH), options.get("epochs", EPOCHS)
+    one = estimate(model, loras, rows, batch)
+    trials = 0 if options.get("lr") is not None else len(GRID)
+    steps = (trials * min(TRIAL, epochs) + epochs) * train / batch
+    told = (steps * one["step"] + _evaluated(loras, rows, trials) * one["row"]) / 60
+    say(f"{train} rows to learn from, {len(loras)} LoRAs: about {told:.0f} min, "
+        f"{one['bytes'] / 1e9:.1f} GB")  # fmt: skip
     work = target.with_name(f"{target.name}.work")
     settings = {"base": info["sha256"], "adapters": adapters, "data": data, **how, **options}
     _same_run(work, settings)

@@ -45,7 +45,7 @@ def start(
     return experiment
 
 
-def results(experiment: Experiment, train: bool = False) -> dict:
+def study_results(experiment: Experiment, train: bool = False) -> dict:
     """The results of the experiment's study: measured now (``train``), or the committed ones."""
     profile = experiment.profile
     if train:
@@ -53,7 +53,7 @@ def results(experiment: Experiment, train: bool = False) -> dict:
     return load_results(profile.name, profile.study, experiment.folders.project)
 
 
-def figure(drawn: Figure, folder: Path | str, name: str) -> Image:
+def show_figure(drawn: Figure, folder: Path | str, name: str) -> Image:
     """Save ``name.png`` and ``name.pdf`` in ``folder``; show it with a screen's resolution.
 
     For those who cannot see it, the title and the axes are told in words.
@@ -62,7 +62,7 @@ def figure(drawn: Figure, folder: Path | str, name: str) -> Image:
     return Image(data=render(drawn, "png", SCREEN_DPI), alt=in_words(drawn))
 
 
-def table(frame: pd.DataFrame) -> Markdown:
+def show_table(frame: pd.DataFrame) -> Markdown:
     """A data frame as a plain table without its index."""
     return Markdown(markdown(frame))
 

@@ -110,6 +110,13 @@ def test_save_writes_png_and_pdf(tmp_path):
     assert len(list(path.parent.iterdir())) == 2
 
 
+def test_a_figure_is_told_in_words_for_those_who_cannot_see_it():
+    figure, (left, right) = style.panels(2.0, "Two of\nthem", columns=2)
+    left.set(title="one", xlabel="steps", ylabel="loss")
+    right.set(xlabel="rank")
+    assert style.in_words(figure) == "Two of them. one, x: steps, y: loss. x: rank"
+
+
 def test_save_into_an_impossible_folder_is_one_clear_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(SoupError, match="cannot write"):
