@@ -57,8 +57,7 @@ class Ablation:
     title: str
     variants: Callable[[Stages], Sequence[Variant]]
     target: str = ""  # another target than the study's
-    items: int = 0  # only so many problems of the target; 0: all
-    seeds: int = 0  # only the first so many seeds; 0: all
+    items: int = 0  # only so many problems of every test; 0: all
 
 
 def run_ablation(stages: Stages, name: str, progress: bool = True) -> dict:
@@ -69,12 +68,13 @@ def run_ablation(stages: Stages, name: str, progress: bool = True) -> dict:
     if name not in ABLATIONS:
         raise SoupError(f"unknown ablation {name!r}: choose from {', '.join(ABLATIONS)}")
     ablation, p = ABLATIONS[name], stages.profile
-    task, n = ablation.target or p.target, p.n_test[p.target]
-    n_test = p.n_test | {task: min(n, ablation.items or n)}
+    task = ablation.target or p.target
+    n_test = p.n_test | {task: p.n_test[p.target]}
+    n_test = {test: min(n, ablation.items or n) for test, n in n_test.items()}
     if (task, n_test) != (p.target, p.n_test):
         stages = same_alphas(stages, target=task, n_test=n_test)
     variants, collector = ablation.variants(stages), Collector(stages, name)
-    jobs = [(seed, v) for seed in stages.seeds[: ablation.seeds or None] for v in variants]
+    jobs = [(seed, v) for seed in stages.seeds for v in variants]
     for seed, variant in tqdm(jobs, desc=name, disable=not progress, mininterval=10):
         soup = variant.make(stages, seed)
         verdicts = [{"outcome": "diverged"}] * len(stages.items(task))
@@ -210,12 +210,16 @@ def _of_random_loras(stages: Stages) -> list[Variant]:
 
 
 def _at(stages: Stages, seed: int, alphas: tuple[float, float]) -> Soup:
-    soup = merge(stages.loras(seed), "cat", weights=list(alphas))
-    return measured(stages, soup, alpha_1=alphas[0], alpha_2=alphas[1])
+    soup, p = merge(stages.loras(seed), "cat", weights=list(alphas)), stages.profile
+    facts = {"alpha_1": alphas[0], "alpha_2": alphas[1]}
+    for skill in p.skills:
+        verdicts = stages.evaluate_adapter(soup, p.tests.get(skill, skill))
+        facts[skill] = sum(v["outcome"] == "ok" for v in verdicts) / len(verdicts)
+    return measured(stages, soup, **facts)
 
 
 def _of_surface(stages: Stages) -> list[Variant]:
-    """The plane of one alpha per LoRA."""
+    """The plane of one alpha per LoRA: what each soup solves of the target and of every skill."""
     points = SURFACE_POINTS if stages.profile.name != "smoke" else 2
     axis = [SURFACE_TO * i / (points - 1) for i in range(points)]
     return [
@@ -318,6 +322,6 @@ _ABLATIONS = (
     Ablation("rank", "rank of the skill LoRAs", _of_ranks),
     Ablation("k_skills", "more LoRAs in the soup than the task needs", _of_more),
     Ablation("three_skills", "a target that needs three skills", _of_three, "hard_math_aside"),
-    Ablation("surface", "loss and solved problems over the two alphas", _of_surface, "", 100, 1),
+    Ablation("surface", "loss and solved problems over the two alphas", _of_surface, "", 100),
 )
 ABLATIONS: dict[str, Ablation] = {ablation.name: ablation for ablation in _ABLATIONS}
