@@ -62,7 +62,7 @@ def numbers(project: Path) -> dict[str, Any]:
     """Problems, buttons, the map, and what the study says."""
     results = read_results(project / "data/results/mini/hard_math.json")
     surface = read_results(project / "data/results/mini/surface.json")
-    skills, points = reading.skills(results), reading.rows(surface)
+    skills = reading.skills(results)
     soup = project / "data/adapters/hard_math" / skills[0] / "soup.json"
     made = json.loads(soup.read_text(encoding="utf-8"))
     seed = made["provenance"]["made"]["seed"]
@@ -88,14 +88,33 @@ def numbers(project: Path) -> dict[str, Any]:
             for method, name in METHODS.items()
         ],
         "learned": learned,
-        "map": {
-            "problems": points[0]["n"],
-            "points": [
-                [round(row["extra"][f"alpha_{i}"], 3) for i in (1, 2)] + [row["accuracy"]]
-                for row in points
-            ],
-        },
+        "map": _map(surface, skills),
         "text": _text(results),
+    }
+
+
+def _map(surface: reading.Results, skills: list[str]) -> dict[str, Any]:
+    """At every point of the plane: the target solved by each seed, skill loss, skills solved."""
+    points = {}
+    for row in reading.rows(surface):
+        alphas = tuple(round(row["extra"][f"alpha_{i + 1}"], 3) for i in range(len(skills)))
+        points.setdefault(alphas, []).append(row)
+
+    def mean(rows: list[dict], name: str) -> float:
+        return round(sum(row["extra"][name] for row in rows) / len(rows), 4)
+
+    return {
+        "problems": reading.rows(surface)[0]["n"],
+        "seeds": reading.seeds_text(surface),
+        "points": [
+            {
+                "alphas": alphas,
+                "solved": [row["accuracy"] for row in rows],
+                "loss": mean(rows, "heldout_loss"),
+                "skills": [mean(rows, skill) for skill in skills],
+            }
+            for alphas, rows in points.items()
+        ],
     }
 
 

@@ -8,6 +8,7 @@ from functools import wraps
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from IPython.display import Markdown
 from scipy.stats import ttest_1samp
@@ -447,10 +448,10 @@ def ex_11(reach: Callable) -> str:
 @exercise
 def ex_12(predicted: Any) -> str:
     """(a of the least skill loss, a of the best target) on the diagonal of the stored plane."""
-    plane = [row["extra"] | row for row in load_results("mini", "surface")["rows"]]
-    diagonal = [row for row in plane if row["alpha_1"] == row["alpha_2"]]
-    at_loss = min(diagonal, key=lambda row: row["heldout_loss"])["alpha_1"]
-    at_target = max(diagonal, key=lambda row: row["accuracy"])["alpha_1"]
+    rows = load_results("mini", "surface")["rows"]
+    plane = pd.DataFrame(row["extra"] | {"solved": row["accuracy"]} for row in rows)
+    diagonal = plane[plane.alpha_1 == plane.alpha_2].groupby("alpha_1").mean()
+    at_loss, at_target = diagonal.heldout_loss.idxmin(), diagonal.solved.idxmax()
     of_loss, of_target = map(float, predicted)
     assert of_loss != of_target, "You say that both agree. Then this notebook would not exist."
     for what, said, true in (("skill loss", of_loss, at_loss), ("target", of_target, at_target)):

@@ -94,11 +94,14 @@
   // ---- the map
 
   const side = 250, left = 40, bottom = 260;
-  const axis = [...new Set(map.points.map(([first]) => first))];
+  const axis = [...new Set(map.points.map(({ alphas }) => alphas[0]))];
   const cell = side / axis.length, gap = axis[1] - axis[0];
   const x = (alpha) => left + (alpha / gap + 0.5) * cell;
   const y = (alpha) => bottom - (alpha / gap + 0.5) * cell;
-  const highest = Math.max(...map.points.map(([, , solved]) => solved));
+  for (const point of map.points) {
+    point.mean = point.solved.reduce((sum, one) => sum + one, 0) / point.solved.length;
+  }
+  const highest = Math.max(...map.points.map(({ mean }) => mean));
 
   /** Cividis in three colours: dark blue, grey, yellow. Told apart with any colour blindness. */
   function colour(share) {
@@ -108,11 +111,11 @@
     return `rgb(${mixed})`;
   }
 
-  for (const [first, second, solved] of map.points) {
+  for (const { alphas: [first, second], mean } of map.points) {
     const where = { x: x(first) - cell / 2, y: y(second) - cell / 2, width: cell, height: cell };
-    const look = { fill: colour(solved / highest), "shape-rendering": "crispEdges" };
+    const look = { fill: colour(mean / highest), "shape-rendering": "crispEdges" };
     const rect = make($("map"), "rect", { ...where, ...look });
-    make(rect, "title", {}, `alphas ${first}, ${second}: ${percent(solved, 0)} %`);
+    make(rect, "title", {}, `alphas ${first}, ${second}: ${percent(mean, 0)} %`);
     rect.addEventListener("click", () => {
       [first, second].forEach((alpha, i) => { sliders[i].value = alpha; });
       chosen = null;
@@ -149,15 +152,19 @@
 
   /** Put the ring where the sliders stand, and say what the map knows there. */
   function mark() {
-    const [a, b] = alphas(), far = ([first, second]) => (first - a) ** 2 + (second - b) ** 2;
+    const [a, b] = alphas(), far = ({ alphas: [c, d] }) => (c - a) ** 2 + (d - b) ** 2;
     const nearest = map.points.reduce((one, other) => (far(other) < far(one) ? other : one));
-    const [first, second, solved] = nearest;
+    const { alphas: [first, second], solved, mean, loss } = nearest;
+    const [low, high] = [Math.min(...solved), Math.max(...solved)].map((one) => percent(one, 0));
+    const own = skills.map((skill, i) => `${percent(nearest.skills[i], 0)} % of ${skill}`);
     point.setAttribute("transform", `translate(${x(a)} ${y(b)})`);
     $("here").textContent =
       `Alphas ${a.toFixed(2)} and ${b.toFixed(2)} (the ring). The nearest point of the map, ` +
-      `${first.toFixed(1)} and ${second.toFixed(1)}, solves ${percent(solved, 0)} % of ` +
-      `${map.problems} hard math problems. The map is of these two LoRAs, with one alpha for all ` +
-      "modules; CAT learns one per module, so its point is a mean.";
+      `${first.toFixed(1)} and ${second.toFixed(1)}, solves ${percent(mean, 0)} % of ` +
+      `${map.problems} hard math problems (${map.seeds}: ${low} to ${high} %) and ` +
+      `${own.join(" and ")} on the skills' own tests; its skill loss is ${loss.toFixed(3)} nats ` +
+      "per token. The map has one alpha for all modules; CAT learns one per module, so its point " +
+      "is a mean. The model in this page is the first seed's.";
   }
 
   // ---- the table and the sentences
