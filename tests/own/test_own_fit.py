@@ -128,6 +128,30 @@ def test_an_interrupted_fit_goes_on(place, tmp_path, monkeypatch):
     assert (out / "report.json").exists() and not (tmp_path / "soup.work").exists()
 
 
+def test_as_many_rows_are_evaluated_as_the_time_was_told_for(place, base, monkeypatch):
+    from lorasoups.learning import tuned_sum
+    from lorasoups.own import fit as module
+
+    def counted(function):
+        def run(model, rows, *more):
+            seen.append(len(rows))
+            return function(model, rows, *more)
+
+        return run
+
+    seen, (model, tokenizer) = [], base
+    for where, name in (
+        (module, "row_losses"),
+        (module, "heldout_loss"),
+        (tuned_sum, "heldout_loss"),
+    ):
+        monkeypatch.setattr(where, name, counted(getattr(where, name)))
+    loras = [load_lora(place / name) for name in ("math", "code")]
+    data = [read_data(place / f"{name}.jsonl", tokenizer) for name in ("math", "code")]
+    module.fit(model, loras, data, progress=False)
+    assert sum(seen) == pytest.approx(module._evaluated(loras, data, len(GRID)), rel=0.25)
+
+
 def test_the_advice_names_the_simplest_merge_that_is_as_good():
     def entry(name, mean, diff, lo, hi):
         return {"name": name, "mean": mean, "minus_cat": [diff, lo, hi], "losses": []}
