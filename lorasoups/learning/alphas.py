@@ -76,7 +76,8 @@ class Alphas(Mapping[str, Tensor]):
                 raise ValueError("some alphas are not finite")
             return cls(**{**content, "weights": weights})
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
-            raise SoupError(f"not a file of alphas ({error}): {path}; learn them again") from error
+            cure = 'write {"*": [1.0, 0.6]}, or learn them again'
+            raise SoupError(f"not a file of alphas ({error}): {path}; {cure}") from error
 
 
 def learn_alphas(

@@ -4,7 +4,7 @@ import json
 import os
 import re
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -110,8 +110,13 @@ def save_lora(
     return Path(path)
 
 
-def check_target(target: Path, overwrite: bool, replaceable: bool, kind: str) -> None:
-    """SoupError for a file or a full folder; ``overwrite`` allows a ``replaceable`` ``kind``."""
+def check_target(
+    target: Path, overwrite: bool, replaceable: bool, kind: str, inputs: Sequence[str] = ()
+) -> None:
+    """SoupError for a file or a full folder; ``overwrite`` allows a ``replaceable`` ``kind``, but
+    never one of the ``inputs``."""
+    if any(target.resolve() == Path(place).resolve() for place in inputs):
+        raise SoupError(f"is one of the adapters: {target}; choose another folder for the soup")
     with disk_errors(target):
         if target.exists() and not target.is_dir():
             raise SoupError(f"a file of this name exists: {target}; choose another name")

@@ -1,5 +1,6 @@
 """LoRAs from a folder or from the Hub, checked against the base that they are for."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,7 @@ def fetch_lora(place: str, model: Any, base: str) -> LoRA:
     ``base`` is the name of the base ``model``. Raises SoupError: nothing there; it was trained on
     another base, does not fit its modules, or is zero everywhere (never trained).
     """
-    folder = Path(place) if Path(place).is_dir() else _download(place)
-    lora = load_lora(folder)
+    lora = load_lora(folder_of(place))
     trained_on, base = (Path(name).name.lower() for name in (lora.base_model, base))
     # a path of somebody's machine, such as that of a GGUF file's folder, names no model
     if trained_on not in ("", base) and not Path(lora.base_model).is_absolute():
@@ -36,7 +36,10 @@ def fetch_lora(place: str, model: Any, base: str) -> LoRA:
     return lora
 
 
-def _download(place: str) -> str:
+def folder_of(place: str) -> str:
+    """The folder itself, or that of a download from the Hub. Raises SoupError."""
+    if Path(place).is_dir() or not re.fullmatch(r"[\w.-]+/[\w.-]+(@.+)?", place):
+        return place
     name, _, revision = place.partition("@")
     files = ["adapter_config.json", "adapter_model.safetensors"]
     try:

@@ -37,8 +37,9 @@ def _item(row: Mapping, tokenizer: Any, where: str) -> dict:
 
 
 def _says(row: Mapping, key: str) -> bool:
-    """Whether a column is there and not empty (a missing value is a float)."""
-    return hasattr(row.get(key), "__len__") and len(row[key]) > 0
+    """Whether a column is there and not empty (a missing value is NaN); a number is a text too."""
+    value = row.get(key)
+    return len(value) > 0 if hasattr(value, "__len__") else value is not None and value == value
 
 
 def _chat(messages: Any, tokenizer: Any, where: str) -> dict:

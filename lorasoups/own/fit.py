@@ -1,5 +1,7 @@
 """``lorasoups fit``: learn CAT's alphas for one's own LoRAs, and say whether they were worth it."""
 
+import gc
+import hashlib
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -14,11 +16,11 @@ from lorasoups import __version__
 from lorasoups.errors import SoupError
 from lorasoups.files import json_text, write_text_atomic
 from lorasoups.learning.alphas import Alphas, learn_alphas
-from lorasoups.learning.cat import applied
+from lorasoups.learning.cat import applied, start_logits
 from lorasoups.learning.tuned_sum import tuned_weight
 from lorasoups.lora.adapters import CONFIG, check_target, save_lora
 from lorasoups.lora.linalg import compress
-from lorasoups.lora.lora import LoRA
+from lorasoups.lora.lora import LoRA, lora_digest
 from lorasoups.lora.merging import merge
 from lorasoups.lora.serving import VLLM_RANKS
 from lorasoups.models.base import load_base
@@ -34,6 +36,7 @@ GRID = (0.03, 0.1)  # learning rates that are tried unless one is given
 TRIAL, EPOCHS, BATCH = 0.25, 1.0, 4  # epochs of a trial and of what is kept; rows of a step
 TUNED_ROWS, TUNED_CLOSE = 12, 0.05  # of each skill: what the sum's one weight is fitted on, to this
 EVALUATED = 8  # rows at a time
+AS_GOOD = 0.05, 0.01  # a loss that is no more than this share, or so many nats, above the least
 CAT, SUM, AVERAGE, TUNED = "CAT", "plain sum", "average", "sum, one weight"
 SIMPLER = (SUM, AVERAGE, TUNED)
 
@@ -57,21 +60,24 @@ def fit(
     Args:
         model: the frozen base, in eval mode; it comes back as it was.
         loras, data: of each skill its LoRA and its rows, in one order.
-        names: of the LoRAs, for the report.
+        names: of the LoRAs, for the report; numbers are added if they would be mistaken.
         lr: of the alphas (not LoRA's); None: of `GRID` the one with the least loss on the rows that
             are kept for that choice, after `TRIAL` epochs.
-        rank: cut the soup to this rank, or to the rank with this share of the energy.
+        rank: cut every soup to this rank, or to the rank with this share of the energy.
         scratch: a folder for checkpoints and finished trials: a run that was killed goes on.
         epochs, options: of `learn_alphas`; default one epoch in batches of 4.
 
-    The report has ``methods`` (each with its held-out loss per skill, intervals over rows, and its
-    difference to CAT), ``ranks`` (loss of the soup at ranks that vLLM allows), ``alphas``,
-    ``verdict`` (what to take) and ``steps``. Raises SoupError as `learn_alphas` and `merge`.
+    The report has ``methods`` (each with its held-out loss per skill, intervals over rows of this
+    one fit, its difference to CAT, and per skill to the ``best``), ``ranks`` (loss of the soup at
+    ranks that vLLM allows), ``alphas``, ``verdict`` (what to take) and ``notes`` (what to look at).
+    Raises SoupError as `learn_alphas` and `merge`.
     """
     if len(loras) != len(data) or len(loras) < 2:
         what = f"{len(loras)} LoRAs and {len(data)} sets of rows"
         raise SoupError(f"{what}: fit; give two LoRAs or more, and the rows of each")
     names = list(names) or [f"LoRA {i + 1}" for i in range(len(loras))]
+    if len({*names, "base", CAT, *SIMPLER}) < len(names) + 2 + len(SIMPLER):
+        names = [f"LoRA {i}: {name}" for i, name in enumerate(names, start=1)]
     train = [row for own in data for row in own.train]
     how = {
         "normalise": "none",
@@ -82,7 +88,16 @@ def fit(
 
     def learned(rate: float, length: float) -> Alphas:
         place = scratch and scratch / f"lr {rate:g} epochs {length:g}"
-        return learn_alphas(model, loras, train, lr=rate, epochs=length, checkpoints=place, **how)
+        ended = place and place.with_name(f"{place.name}.json")
+        if ended and ended.is_file():
+            return Alphas.from_json(ended)
+        found = learn_alphas(model, loras, train, lr=rate, epochs=length, checkpoints=place, **how)
+        if ended:
+            found.to_json(ended)
+        return found
+
+    def cut(lora: LoRA) -> LoRA:
+        return lora if rank is None else _cut(lora, rank)
 
     def chosen_on(lora: LoRA) -> float:
         with applied(model, lora) as soup:
@@ -97,20 +112,26 @@ def fit(
     fitted_on = [row for own in data for row in own.train[:TUNED_ROWS]]
     weight, _ = tuned_weight(model, loras, fitted_on, EVALUATED, TUNED_CLOSE)
     k, whole = len(loras), merge(loras, "cat", weights=alphas)
-    soup = whole if rank is None else _cut(whole, rank)
-    soups = {
-        "base": None, **dict(zip(names, loras, strict=True)),
-        AVERAGE: merge(loras, "cat"), SUM: merge(loras, "cat", weights=[1.0] * k),
-        TUNED: merge(loras, "cat", weights=[weight] * k), CAT: soup,
-    }  # fmt: skip
+    shares = {AVERAGE: 1 / k, SUM: 1.0, TUNED: weight}
+    soups = {"base": None, **dict(zip(names, loras, strict=True))}
+    soups |= {name: cut(merge(loras, "cat", weights=[w] * k)) for name, w in shares.items()}
+    soups[CAT] = soup = cut(whole)
     losses = {name: _losses(model, lora, data) for name, lora in soups.items()}
-    methods = [_entry(name, losses) for name in soups]
+    best = min(losses.keys() - {"base"}, key=lambda name: _mean(losses[name]))
+    methods = [_entry(name, losses, best) for name in soups]
     ranks = [
         {"rank": r, "loss": _mean(_losses(model, _cut(whole, r), data))}
         for r in VLLM_RANKS if r < whole.max_rank
     ]  # fmt: skip
-    uncut = losses[CAT] if soup is whole else _losses(model, whole, data)
-    ranks.append({"rank": whole.max_rank, "loss": _mean(uncut)})
+    for lora in [soup] if soup is whole else [soup, whole]:
+        loss = losses[CAT] if lora is soup else _losses(model, lora, data)
+        ranks.append({"rank": lora.max_rank, "loss": _mean(loss)})
+    ranks = [dict(pair) for pair in sorted({tuple(entry.items()) for entry in ranks})]
+    notes = [f"{own.name}: {own.told}" for own in data if own.told] + [
+        f"{name} is not the best LoRA on its own rows: is --data in the order of the adapters?"
+        for i, name in enumerate(names)
+        if min(names, key=lambda other: ratio(*losses[other][i].T)[0]) != name
+    ]  # fmt: skip
     report = {
         "schema": 1, "lorasoups": __version__, "adapters": names,
         "data": [{"name": own.name, "train": len(own.train), "held_out": len(own.held_out)}
@@ -119,6 +140,7 @@ def fit(
                    **{name: how[name] for name in ("normalise", "init", "granularity")},
                    "values": {m: [round(float(a), 6) for a in v] for m, v in alphas.items()}},
         "sum_weight": weight, "rank": soup.max_rank, "methods": methods, "ranks": ranks,
+        "best": best, "notes": notes,
     }  # fmt: skip
     return Fitted(soup, alphas, report | {"verdict": advice(report)})
 
@@ -138,13 +160,16 @@ def _mean(losses: list[np.ndarray]) -> float:
     return sum(ratio(*table.T)[0] for table in losses) / len(losses)
 
 
-def _entry(name: str, losses: dict[str, list[np.ndarray]]) -> dict:
-    """A method's loss per skill with its interval, their mean, and their difference to CAT."""
-    per_skill = [_interval([ratio(*table.T)]) for table in losses[name]]
-    pairs = zip(losses[name], losses[CAT], strict=True)
-    apart = [ratio(own[:, 0] - cat[:, 0], cat[:, 1]) for own, cat in pairs]
-    return {"name": name, "losses": per_skill, "mean": _mean(losses[name]),
-            "minus_cat": _interval(apart)}  # fmt: skip
+def _entry(name: str, losses: dict[str, list[np.ndarray]], best: str) -> dict:
+    """A method's loss per skill with its interval, their mean, and what it is above others."""
+
+    def above(rival: str) -> list[tuple[float, float, float]]:
+        pairs = zip(losses[name], losses[rival], strict=True)
+        return [ratio(own[:, 0] - other[:, 0], other[:, 1]) for own, other in pairs]
+
+    return {"name": name, "losses": [_interval([ratio(*table.T)]) for table in losses[name]],
+            "mean": _mean(losses[name]), "minus_cat": _interval(above(CAT)),
+            "minus_best": [_interval([part]) for part in above(best)]}  # fmt: skip
 
 
 def _interval(parts: list[tuple[float, float, float]]) -> list[float]:
@@ -158,22 +183,38 @@ def _interval(parts: list[tuple[float, float, float]]) -> list[float]:
 
 
 def advice(report: dict) -> str:
-    """What to take, in one sentence: the simplest merge that is not told apart from the best."""
-    by_name = {entry["name"]: entry for entry in report["methods"]}
-    for name in SIMPLER:
-        diff, lo, hi = by_name[name]["minus_cat"]
-        if lo <= 0:
-            weight = f" ({report['sum_weight']:.2f})" if name == TUNED else ""
-            more = "better" if hi < 0 else "as good, as far as these rows tell"
-            return (
-                f"The {name}{weight} is {more}: its held-out loss minus CAT's is {diff:+.4f} nats "
-                f"per token [{lo:+.4f}, {hi:+.4f}]. Take it."
+    """What to take, in one sentence: the simplest that is as good as the best on every skill.
+
+    As good: the interval of its loss minus the best's ends below `AS_GOOD`. That few rows show no
+    difference is not enough.
+    """
+    by_name, k = {entry["name"]: entry for entry in report["methods"]}, len(report["adapters"])
+    weights = {SUM: 1.0, AVERAGE: round(1 / k, 4), TUNED: round(report["sum_weight"], 4)}
+    least = [loss for loss, _, _ in by_name[report["best"]]["losses"]]
+    for name in (*report["adapters"], *SIMPLER):
+        pairs = zip(by_name[name]["minus_best"], least, strict=True)
+        if all(hi <= max(AS_GOOD[0] * loss, AS_GOOD[1]) for (_, _, hi), loss in pairs):
+            weight = f" {weights[name]:g}" * k if name in weights else ""
+            cure = (
+                f"Take it: lorasoups merge ... --weights{weight}." if weight else "Take it alone."
             )
-    best = min(SIMPLER, key=lambda name: by_name[name]["mean"])
-    diff, lo, hi = by_name[best]["minus_cat"]
+            if name == report["best"]:
+                return f"The {name} has the least held-out loss. {cure}"
+            return (
+                f"The {name} is as good: on every skill its loss is at most {AS_GOOD[0]:.0%} or "
+                f"{AS_GOOD[1]} nats above that of the best, {report['best']}. {cure}"
+            )
+    rival = min(SIMPLER, key=lambda name: by_name[name]["mean"])
+    diff, lo, hi = by_name[rival]["minus_cat"]
+    apart = f"{diff:+.4f} nats per token [{lo:+.4f}, {hi:+.4f}]"
+    if report["best"] != CAT or any(by_name[name]["minus_cat"][1] <= 0 for name in SIMPLER):
+        return (
+            f"These rows do not decide: {report['best']} has the least loss, and the {rival} minus "
+            f"CAT is {apart}. Give more rows; until then take CAT."
+        )
     return (
-        f"CAT is better than every simpler merge; the best of them, the {best}, loses {diff:.4f} "
-        f"nats per token [{lo:+.4f}, {hi:+.4f}] against it. Take CAT."
+        f"CAT is better than every simpler merge: the loss of the best of them, the {rival}, minus "
+        f"CAT's is {apart}. Take CAT."
     )
 
 
@@ -222,14 +263,18 @@ def fit_folder(
         what = f"{len(adapters)} adapters, {len(data)} data files"
         raise SoupError(f"{what}: fit; give --data one file for each adapter, in their order")
     target = Path(out).resolve()
-    check_target(target, overwrite, (target / CONFIG).is_file(), "adapter")
+    check_target(target, overwrite, (target / CONFIG).is_file(), "adapter", adapters)
+    start_logits(options["normalise"], options["init"], 1, len(adapters))
+    if (rank := options.get("rank")) is not None and not (0 < rank < 1 or rank == int(rank) > 0):
+        raise SoupError(f"rank is {rank}: --rank; give a positive integer, or a share below 1")
     started = time.monotonic()
     model, tokenizer, info = load_base(base, dtype=dtype, device=device, four_bit=four_bit)
     model.requires_grad_(False)
     loras = [fetch_lora(str(place), model, info["name"]) for place in adapters]
+    named = loras[0].base_model or info["name"]  # others may spell it another way
+    loras = [LoRA(lora.modules, named, lora.provenance) for lora in loras]
     adapters, data = list(map(str, adapters)), list(map(str, data))
     names = [Path(place).name for place in adapters]
-    names = names if len(set(names)) == len(names) else adapters
     how = {"limit": limit, "share": share, "max_length": max_length}
     rows = [read_data(one, tokenizer, seed=options.get("seed", 0), **how) for one in data]
     train = sum(len(own.train) for own in rows)
@@ -237,29 +282,35 @@ def fit_folder(
     one = estimate(model, loras, rows, batch)
     trials = 0 if options.get("lr") is not None else len(GRID)
     steps = (trials * min(TRIAL, epochs) + epochs) * train / batch
-    told = (steps * one["step"] + _evaluated(loras, rows, trials) * one["row"]) / 60
-    say(f"{train} rows to learn from, {len(loras)} LoRAs: about {told:.0f} min, "
-        f"{one['bytes'] / 1e9:.1f} GB")  # fmt: skip
+    told = steps * one["step"] + _evaluated(loras, rows, trials) * one["row"]
+    told = f"{told / 60:.0f} min" if told > 90 else f"{told:.0f} s"
+    say(f"{train} rows to learn from, {len(loras)} LoRAs: about {told}, "
+        f"{one['bytes'] / 1e9:.1f} GB; interrupted, the same command goes on")  # fmt: skip
     work = target.with_name(f"{target.name}.work")
-    settings = {"base": info["sha256"], "adapters": adapters, "data": data, **how, **options}
+    seen = hashlib.sha256(str([own.train for own in rows]).encode()).hexdigest()
+    settings = {"base": info["sha256"], "adapters": [lora_digest(lora) for lora in loras],
+                "rows": seen, "dtype": dtype, **options, "rank": None}  # fmt: skip
     _same_run(work, settings)
     fitted = fit(model, loras, rows, names=names, scratch=work, **options)
     seconds_taken = round(time.monotonic() - started, 1)
     report = fitted.report | {"base": info["name"], "seconds": seconds_taken,
-                              "peak_bytes": one["bytes"]}  # fmt: skip
+                              "peak_bytes": one["bytes"], "local": Path(base).is_dir()}  # fmt: skip
     alphas = json_text(fitted.alphas.content(), target / "alphas.json")
     texts = {"alphas.json": alphas, "report.json": json_text(report, target / "report.json"),
              "report.html": page(report), "README.md": card(report)}  # fmt: skip
-    soup = LoRA(fitted.soup.modules, loras[0].base_model or info["name"], fitted.soup.provenance)
-    save_lora(soup, target, overwrite=overwrite, more=texts)
+    save_lora(fitted.soup, target, overwrite=overwrite, more=texts)
     shutil.rmtree(work, ignore_errors=True)
-    say(f"\n{text(report)}\n\n{out}: {soup!r}; look at report.html in it")
+    say(f"\n{text(report)}\n\n{out}: {fitted.soup!r}; look at report.html in it")
+    del model, loras, fitted
+    gc.collect()  # it is loaded anew
     return verify(target, base, say=say) if check else VERIFIED
 
 
 def _same_run(work: Path, settings: dict) -> None:
-    """Checkpoints of other settings go: they could not be used."""
+    """Checkpoints of other settings go: they could not be used. SoupError for another folder."""
     note, text = work / "settings.json", json_text(settings, work)
+    if work.exists() and not note.is_file():
+        raise SoupError(f"no work folder of fit: {work}; move it, or choose another --out")
     if not note.is_file() or note.read_text(encoding="utf-8") != text:
         shutil.rmtree(work, ignore_errors=True)
         write_text_atomic(note, text)

@@ -43,6 +43,9 @@ def write_gguf(lora: LoRA, config: Any, path: str | Path, dtype: str = "f32") ->
         if known is None or not known.startswith("blk."):
             what = f"module {module!r} has no place in a llama.cpp LoRA"
             raise SoupError(f"{what}: GGUF; leave it out")
+        heads = _heads(config).get(module.rpartition(".")[2])
+        if heads and factors.shape != (heads * _width(config), config.hidden_size):
+            raise SoupError(f"module {module!r} has another shape in the base: GGUF; give its base")
         tensors[f"{known}.lora_a"] = factors.A.cpu().numpy()
         tensors[f"{known}.lora_b"] = _turned(factors.B.cpu().numpy(), module, config)
     with new_file(Path(path)) as temporary:
@@ -56,16 +59,29 @@ def write_gguf(lora: LoRA, config: Any, path: str | Path, dtype: str = "f32") ->
 
 def _turned(tensor: np.ndarray, module: str, config: Any) -> np.ndarray:
     """The rows of a query or key projection in llama.cpp's order; others as they are."""
-    heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
-    if (n := heads.get(module.rpartition(".")[2])) is None:
+    if (n := _heads(config).get(module.rpartition(".")[2])) is None:
         return tensor
     pairs = tensor.reshape(n, 2, tensor.shape[0] // n // 2, -1)
     return pairs.swapaxes(1, 2).reshape(tensor.shape)
 
 
+def _heads(config: Any) -> dict[str, int]:
+    """Of the projections whose rows are turned, by the last part of their names."""
+    return {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
+
+
+def _width(config: Any) -> int:
+    """Of a head."""
+    return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+
+
 def _finish(writer: Any, tensors: dict[str, np.ndarray], dtype: type) -> None:
     for key, tensor in tensors.items():
-        writer.add_tensor(key, np.ascontiguousarray(tensor, dtype=dtype))
+        with np.errstate(over="ignore"):
+            array = np.ascontiguousarray(tensor, dtype=dtype)
+        if not np.isfinite(array).all():
+            raise SoupError(f"numbers too large for {array.dtype}: {key}; write f32")
+        writer.add_tensor(key, array)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -92,7 +108,8 @@ def write_base(model: Any, path: Path) -> None:
     writer.add_head_count_kv(c.num_key_value_heads)
     writer.add_layer_norm_rms_eps(c.rms_norm_eps)
     writer.add_rope_freq_base(float(rope.get("rope_theta", 10_000.0)))
-    writer.add_rope_dimension_count(c.hidden_size // c.num_attention_heads)
+    for add in (writer.add_rope_dimension_count, writer.add_key_length, writer.add_value_length):
+        add(_width(c))
     writer.add_vocab_size(c.vocab_size)
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("default")

@@ -15,6 +15,7 @@ from lorasoups.errors import SoupError
 from lorasoups.lora.adapters import load_lora
 from lorasoups.lora.lora import Factors, LoRA, module_names
 from lorasoups.models.base import load_base
+from lorasoups.models.fetch import folder_of
 from lorasoups.models.generation import linear_layer
 from lorasoups.own.rows import read_data
 
@@ -25,14 +26,14 @@ MEANS = {
     "norm_ratio": "size of the second delta to the first: far from 1, one LoRA dominates a sum",
     "energy": "of the sum over that of its parts: 1 where orthogonal, 2 where equal",
     "columns": "overlap of what they write to, 0 to 1",
-    "rows": "overlap of what they read, 0 to 1",
+    "rows": "overlap of what they read, 0 to 1; LoRAs that start from one seed overlap anyway",
     "sign_conflict": "share of entries with opposite signs: 0.5 by chance",
 }
 NUMBERS = tuple(MEANS)
 UNTESTED = (
     "Whether these numbers predict what a soup keeps is not established: over 9 skills of four "
-    "small studies the norm ratio and cross-activation did not (docs/howto/own.md). Measure the "
-    "soup: lorasoups fit."
+    "small studies the norm ratio and cross-activation did not, the others hardly differ within a "
+    "study (docs/howto/own.md). Measure the soup: lorasoups fit."
 )
 
 
@@ -118,13 +119,13 @@ def cross_activation(
 def of_folders(folders: Sequence[str], base: str = "", data: Sequence[str] = ()) -> dict:
     """`interference` of PEFT folders; with their base and a file of rows for each, also
     `cross_activation`, on the first `ROWS` rows."""
-    loras = [load_lora(folder) for folder in folders]
-    compared = interference(loras)
-    if bool(base) != bool(data) or (data and len(data) != len(loras)):
+    if bool(base) != bool(data) or (data and len(data) != len(folders)):
         raise SoupError(
-            f"{len(data)} data files for {len(loras)} adapters: inspect; give --base, and --data "
+            f"{len(data)} data files for {len(folders)} adapters: inspect; give --base, and --data "
             "one file for each adapter, or neither"
         )
+    loras = [load_lora(folder_of(folder)) for folder in folders]
+    compared = interference(loras)
     if base:
         model, tokenizer, _ = load_base(base)
         rows = [read_data(one, tokenizer).train[:ROWS] for one in data]
@@ -136,10 +137,11 @@ def _parts(factors: Factors) -> tuple[dict[str, Tensor], float, float]:
     """Orthonormal bases of a delta's column and row space, its norm and its stable rank."""
     columns, Rb = torch.linalg.qr(factors.B.double())
     rows, Ra = torch.linalg.qr(factors.A.double().T)
-    singular = torch.linalg.svdvals(Rb @ Ra.T)
-    norm = singular.norm()
-    stable_rank = norm**2 / singular[0].clamp(min=1e-300) ** 2
-    return {"columns": columns, "rows": rows}, float(norm), float(stable_rank)
+    U, S, Vh = torch.linalg.svd(Rb @ Ra.T)
+    n, norm = int((S > 1e-10 * S[0]).sum()), S.norm()  # of padded factors some are null
+    stable_rank = norm**2 / S[0].clamp(min=1e-300) ** 2
+    spaces = {"columns": columns @ U[:, :n], "rows": rows @ Vh[:n].T}
+    return spaces, float(norm), float(stable_rank)
 
 
 def _gram(one: Factors, other: Factors) -> Tensor:
@@ -154,14 +156,14 @@ def _of_gram(gram: Tensor) -> dict[str, float]:
     size = (one * other) ** 0.5
     return {
         "cosine": both / size if size else 0.0,
-        "norm_ratio": (other / one) ** 0.5 if one else float("inf"),
+        "norm_ratio": (other / one) ** 0.5 if one else None,
         "energy": (one + 2 * both + other) / (one + other) if one + other else 1.0,
     }
 
 
 def _overlap(one: Tensor, other: Tensor) -> float:
     """Mean squared cosine of the principal angles between two spaces, given orthonormal bases."""
-    return float((one.T @ other).square().sum() / min(one.shape[1], other.shape[1]))
+    return float((one.T @ other).square().sum() / max(1, min(one.shape[1], other.shape[1])))
 
 
 def _sign_conflict(one: Factors, other: Factors, draw: torch.Generator) -> float:

@@ -10,10 +10,11 @@ from lorasoups.errors import SoupError
 from lorasoups.files import new_file
 from lorasoups.learning.alphas import Alphas
 from lorasoups.lora import merging, serving
-from lorasoups.lora.adapters import load_lora, save_lora
+from lorasoups.lora.adapters import CONFIG, check_target, load_lora, save_lora
 from lorasoups.lora.lora import LoRA
 from lorasoups.models.base import base_config
 from lorasoups.models.devices import pick_device
+from lorasoups.models.fetch import folder_of
 from lorasoups.models.into_base import merge_into_base
 from lorasoups.own.gguf_lora import write_gguf
 from lorasoups.own.verify import VERIFIED, verify
@@ -36,8 +37,10 @@ def merge_folders(
     its base is given or is a folder here. Returns `verify`'s exit code, or 0. Raises SoupError as
     the functions that load, merge and write.
     """
+    if form == "peft" and not into_base:
+        check_target(Path(out), overwrite, Path(out, CONFIG).is_file(), "adapter", adapters)
     options = options | {"weights": Alphas.from_json(alphas) if alphas else weights}
-    loras = [load_lora(folder, device=pick_device(device)) for folder in adapters]
+    loras = [load_lora(folder_of(folder), device=pick_device(device)) for folder in adapters]
     soup = merging.merge(loras, method, rank=rank, **options)
     if rank:
         lost, worst, most = serving.rank_loss(loras, method, rank, **options)
@@ -76,8 +79,10 @@ def write_kohya(lora: LoRA, path: Path) -> None:
     encoder (``lora_te_...``); ``alpha`` is the rank: scale 1. All modules are padded to one rank,
     which is exact: diffusers 0.42 drops the alphas of attention layers where ranks differ.
     """
-    tensors = {}
+    tensors, places = {}, ("down_blocks", "mid_block", "up_blocks", "text_model")
     for name, factors in serving.uniform_rank(lora).modules.items():
+        if not name.startswith(places):
+            raise SoupError(f"no module of Stable Diffusion: {name!r}; choose another --format")
         key = ("lora_te_" if "text_model" in name else "lora_unet_") + name.replace(".", "_")
         tensors[f"{key}.lora_down.weight"] = factors.A.cpu().contiguous()
         tensors[f"{key}.lora_up.weight"] = factors.B.cpu().contiguous()

@@ -11,6 +11,7 @@ import seaborn
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from lorasoups.lora.serving import VLLM_RANKS
 from lorasoups.report.figures import style
 from lorasoups.report.figures.alphas import alphas_map, place
 from lorasoups.report.tables import markdown
@@ -26,10 +27,12 @@ CSS = ("body{font:16px/1.5 sans-serif;max-width:52em;margin:2em auto;padding:0 1
        "pre{background:#f4f4f4;padding:1em;white-space:pre-wrap}")  # fmt: skip
 
 
-def _load(base: str) -> str:
+def _load(report: Mapping[str, Any]) -> str:
     """The lines that load the soup; transformers wants a GGUF file's folder and its name."""
-    file = f'"PATH OF ITS FOLDER", gguf_file="{base}"' if base.endswith(".gguf") else f'"{base}"'
-    return LOAD.format(base=file)
+    base = '"PATH OF THE BASE"' if report.get("local") else f'"{report["base"]}"'
+    if report["base"].endswith(".gguf"):
+        base = f'"PATH OF ITS FOLDER", gguf_file="{report["base"]}"'
+    return LOAD.format(base=base)
 
 
 def table(report: Mapping[str, Any]) -> pd.DataFrame:
@@ -52,7 +55,7 @@ def text(report: Mapping[str, Any]) -> str:
     means = np.mean(list(a["values"].values()), axis=0)
     alphas = ", ".join(f"{n} {m:.2f}" for n, m in zip(report["adapters"], means, strict=True))
     told = f"mean alphas: {alphas} (lr {a['lr']:g}, {a['steps']} steps)"
-    return "\n".join([shown.to_string(), "", told, report["verdict"]])
+    return "\n".join([shown.to_string(), "", told, *report["notes"], report["verdict"]])
 
 
 def card(report: Mapping[str, Any]) -> str:
@@ -66,8 +69,8 @@ def card(report: Mapping[str, Any]) -> str:
         f"CAT (learnable concatenation, arXiv 2410.13025) on {report['base']}: the LoRAs are "
         f"frozen, one weight per module and LoRA is learned. Rank {report['rank']}, scale 1.\n\n"
         f"Data: {data}.\n\nHeld-out loss, nats per token, with 95 % intervals over rows:\n\n"
-        f"{markdown(table(report))}\n\n{report['verdict']}\n\n"
-        f"```python\n{_load(report['base'])}\n```\n"
+        f"{markdown(table(report))}\n\n{' '.join([*report['notes'], report['verdict']])}\n\n"
+        f"```python\n{_load(report)}\n```\n"
     )
 
 
@@ -78,11 +81,12 @@ def page(report: Mapping[str, Any]) -> str:
     return _page(
         f"A soup of {' and '.join(report['adapters'])}",
         f"<p>Base: {html.escape(report['base'])}. Held-out loss in nats per token; in brackets "
-        f"95 % intervals over rows.</p>{shown}"
+        f"95 % intervals over rows, of this one fit.</p>{shown}"
+        f"<p>{html.escape(' '.join(report['notes']))}</p>"
         f"<p><b>{html.escape(report['verdict'])}</b></p><h2>The learned alphas</h2>"
         f"{_image(_alphas(report), 'alphas by layer and module')}<h2>What a lower rank costs</h2>"
         f"{_image(_ranks(report), 'held-out loss by rank')}<h2>Load it</h2>"
-        f"<pre>{html.escape(_load(report['base']))}</pre>",
+        f"<pre>{html.escape(_load(report))}</pre>",
     )
 
 
@@ -121,6 +125,8 @@ def _modules(pair: Mapping[str, Any]) -> Figure:
     frame = pd.DataFrame.from_dict(pair["by_module"], orient="index")
     frame["module"], frame["layer"] = zip(*map(place, frame.index), strict=True)
     shown = {"cosine": "cosine of the deltas", "norm_ratio": "norm of the second to the first"}
+    axes[0].set_ylim(-1, 1)
+    axes[1].set_yscale("log", base=2)
     for ax, (key, label) in zip(axes, shown.items(), strict=True):
         seaborn.scatterplot(frame, x="layer", y=key, hue="module", style="module",
                             palette="colorblind", edgecolor=style.BLACK, ax=ax)  # fmt: skip
@@ -137,10 +143,13 @@ def _modules(pair: Mapping[str, Any]) -> Figure:
 def _ranks(report: Mapping[str, Any]) -> Figure:
     figure, [ax] = style.panels(2.8, "Held-out loss of the soup cut to a rank")
     ranks, losses = zip(*((e["rank"], e["loss"]) for e in report["ranks"]), strict=True)
-    ax.plot(ranks, losses, "o-", color=style.BLUE, mec=style.BLACK)
+    ax.plot(ranks, losses, "-", color=style.BLUE)
+    for rank, loss in zip(ranks, losses, strict=True):
+        fill = style.BLUE if rank in VLLM_RANKS else style.WHITE
+        ax.plot(rank, loss, "o", mfc=fill, mec=style.BLACK)
     ax.set_xscale("log", base=2)
     ax.set_xticks(ranks, [str(rank) for rank in ranks])
-    ax.set(xlabel="rank (all but the last: what vLLM's --max-lora-rank accepts)",
+    ax.set(xlabel="rank (filled: one that vLLM's --max-lora-rank accepts)", ylim=(0, None),
            ylabel="loss, mean over skills")  # fmt: skip
     ax.grid()
     return figure

@@ -33,6 +33,7 @@ class Data:
     train: list[dict]  # what alphas are learned on
     choice: list[dict]  # what their learning rate is chosen on
     held_out: list[dict]  # what the report is on
+    told: str = ""  # what became of rows that are not used as they are
 
 
 def read_data(
@@ -44,8 +45,8 @@ def read_data(
     ``source`` is a file (.jsonl, .json, .csv, .parquet), a Hub data set (``org/name``,
     ``org/name/config`` or ``org/name/config/split``; default the training split), or rows. At most
     ``limit`` rows are used (default all). A row without a token of its answer within ``max_length``
-    tokens is left out. ``share`` of the rows, above 0 and at most a half, is held out. ``seed``
-    decides the draw and the division.
+    tokens is left out, and so is one that is there already. ``share`` of the rows, above 0 and at
+    most a half, is held out. ``seed`` decides the draw and the division.
 
     Raises SoupError (DiskError for a file that cannot be read): another format; a row of another
     form, named by its number; fewer than 10 rows with an answer; a bad number.
@@ -56,14 +57,17 @@ def read_data(
     items = as_items(rows, tokenizer, name)
     if limit and limit < len(items):
         items = random.Random(seed).sample(items, limit)
-    encoded = encode_all(tokenizer, items, max_length)
-    encoded = [row for row in encoded if set(row["labels"][1:]) - {-100}]
+    whole = encode_all(tokenizer, items, max_length)
+    long = sum(row["input_ids"][-1] != tokenizer.eos_token_id for row in whole)
+    whole = {tuple(row["input_ids"]): row for row in whole if set(row["labels"][1:]) - {-100}}
+    encoded, gone = list(whole.values()), len(items) - len(whole)
+    told = f"{gone} rows left out, {long} longer than {max_length} tokens" if gone or long else ""
     if len(encoded) < FEWEST:
-        what = f"{len(encoded)} rows with an answer within {max_length} tokens"
+        what = f"{len(encoded)} different rows with an answer within {max_length} tokens"
         raise SoupError(f"{what}: {name}; give at least {FEWEST}, better a few hundred")
     random.Random(seed).shuffle(encoded)
     n, m = max(2, round(share * len(encoded))), max(2, round(CHOICE * len(encoded)))
-    return Data(name, encoded[n + m :], encoded[n : n + m], encoded[:n])
+    return Data(name, encoded[n + m :], encoded[n : n + m], encoded[:n], told)
 
 
 def _rows(source: str | Path | Sequence[Mapping]) -> tuple[list[Mapping], str]:

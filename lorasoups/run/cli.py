@@ -290,6 +290,8 @@ def inspect(
     from lorasoups.files import write_text_atomic
     from lorasoups.own import interference, page
 
+    if out and not out.endswith(".html"):
+        raise SoupError(f"not a name of a page: --out {out}; give one that ends in .html")
     compared = interference.of_folders(adapters, base, data.split(",") if data else ())
     told = interference.text(compared, adapters)
     if out:

@@ -12,13 +12,14 @@ from safetensors.torch import load_file, save_file
 
 from lorasoups import load_lora, save_lora
 from lorasoups.errors import SoupError
+from lorasoups.files import sha256_file
 from lorasoups.learning.skills import SkillTraining, train_lora
 from lorasoups.lora.adapters import CONFIG, WEIGHTS
 from lorasoups.lora.lora import Factors, LoRA
 from lorasoups.models.base import load_base
 from lorasoups.models.batching import encode_all, heldout_loss, row_losses
 from lorasoups.models.fetch import fetch_lora
-from lorasoups.own.fit import GRID, advice
+from lorasoups.own.fit import GRID, advice, fit
 from lorasoups.own.rows import read_data
 from lorasoups.own.verify import DIFFERS, LOADERS, UNCHECKED, VERIFIED, verify
 from lorasoups.run import cli
@@ -152,20 +153,35 @@ def test_as_many_rows_are_evaluated_as_the_time_was_told_for(place, base, monkey
     assert sum(seen) == pytest.approx(module._evaluated(loras, data, len(GRID)), rel=0.25)
 
 
-def test_the_advice_names_the_simplest_merge_that_is_as_good():
-    def entry(name, mean, diff, lo, hi):
-        return {"name": name, "mean": mean, "minus_cat": [diff, lo, hi], "losses": []}
+def test_the_advice_names_the_simplest_that_is_as_good_on_every_skill():
+    far = (1.5, [0.4, 0.6])
 
-    def told(total, average, tuned):
-        methods = [entry("plain sum", *total), entry("average", *average),
-                   entry("sum, one weight", *tuned), entry("CAT", 1.0, 0, 0, 0)]  # fmt: skip
-        return advice({"methods": methods, "sum_weight": 0.7})
+    def told(math=far, code=far, total=far, average=far, tuned=far, cat=(1.0, [0.0, 0.0]), ends=()):
+        """Of each the mean loss, and of each skill where its interval above the best ends."""
+        given = {"math": math, "code": code, "plain sum": total, "average": average,
+                 "sum, one weight": tuned, "CAT": cat}  # fmt: skip
+        best = min(given, key=lambda name: given[name][0])
+        methods = [
+            {"name": name, "mean": mean, "losses": [[mean, 0, 0]] * 2,
+             "minus_cat": [mean - 1, ends[0] if ends else mean - 1.1, mean - 0.9],
+             "minus_best": [[0, 0, hi] for hi in above]}
+            for name, (mean, above) in given.items()
+        ]  # fmt: skip
+        names = ["math", "code"]
+        return advice({"methods": methods, "adapters": names, "sum_weight": 0.7, "best": best})
 
-    far = (1.5, 0.5, 0.4, 0.6)
-    assert told((1.0, 0.01, -0.01, 0.03), far, far).startswith("The plain sum is as good")
-    assert told(far, (0.8, -0.2, -0.3, -0.1), far).startswith("The average is better")
-    assert told(far, far, (1.0, 0.0, -0.1, 0.1)).startswith("The sum, one weight (0.70) is as")
-    assert told(far, far, (1.1, 0.1, 0.05, 0.15)).startswith("CAT is better than every simpler")
+    assert told(total=(1.01, [0.03, 0.04])).startswith("The plain sum is as good")
+    assert "--weights 1 1." in told(total=(1.01, [0.03, 0.04]))
+    assert "do not decide" in told(total=(1.01, [0.03, 0.4]))  # one skill is ruined
+    assert "least held-out loss" in told(average=(0.8, [0.0, 0.0])) and "0.5 0.5" in told(
+        average=(0.8, [0.0, 0.0])
+    )
+    better = told(total=(1.02, [0.5, 0.5]), average=(0.7, [0.2, 0.2]), tuned=(0.5, [0.0, 0.0]))
+    assert better.startswith("The sum, one weight has the least") and "--weights 0.7 0.7." in better
+    assert told(code=(0.9, [0.0, 0.0])).endswith("Take it alone.")
+    assert told().startswith("CAT is better than every simpler merge")
+    few = told(total=(1.3, [1.25, 1.2]), ends=(-0.6,))  # no difference shown, none excluded
+    assert few.startswith("These rows do not decide") and "Give more rows" in few
 
 
 def test_row_losses_add_up_to_the_held_out_loss(base):
@@ -243,6 +259,35 @@ def test_a_file_in_place_of_the_folder_stays(place, tmp_path, capsys):
     assert (tmp_path / "soup").read_text() == "mine"
 
 
+def test_inputs_and_folders_of_others_are_never_replaced(place, tmp_path, capsys):
+    (tmp_path / "soup.work").mkdir()
+    (tmp_path / "soup.work/mine.txt").write_text("mine")
+    assert run(place, tmp_path / "soup") == 2
+    assert "no work folder of fit" in capsys.readouterr().err
+    assert (tmp_path / "soup.work/mine.txt").read_text() == "mine"
+    before = sha256_file(place / "math" / WEIGHTS)
+    assert run(place, place / "math", "--overwrite") == 2
+    merge = ["merge", str(place / "math"), str(place / "code"), "--overwrite"]
+    assert cli.main([*merge, "--out", str(place / "math")]) == 2
+    assert capsys.readouterr().err.count("is one of the adapters") == 2
+    assert sha256_file(place / "math" / WEIGHTS) == before
+    rows = str(tmp_path / "rows.jsonl")
+    assert cli.main(["inspect", str(place / "math"), str(place / "code"), "--out", rows]) == 2
+    assert "ends in .html" in capsys.readouterr().err
+
+
+def test_names_of_methods_and_files_in_another_order_are_told_apart(place, base):
+    model, tokenizer = base
+    loras = [load_lora(place / name) for name in ("math", "code")]
+    data = [read_data(place / f"{name}.jsonl", tokenizer) for name in ("code", "math")]
+    how = {"lr": 0.03, "epochs": 0.5, "progress": False}
+    report = fit(model, loras, data, names=["base", "CAT"], rank=3, **how).report
+    names = [entry["name"] for entry in report["methods"]]
+    assert names[:3] == ["base", "LoRA 1: base", "LoRA 2: CAT"] and len(set(names)) == 7
+    assert sum("order of the adapters" in note for note in report["notes"]) >= 1
+    assert [entry["rank"] for entry in report["ranks"]] == [3, 8, 12]
+
+
 def test_an_earlier_soup_is_kept_unless_told(place, tmp_path, capsys):
     save_lora(load_lora(place / "math"), tmp_path / "soup")
     assert run(place, tmp_path / "soup") == 2
@@ -250,8 +295,8 @@ def test_an_earlier_soup_is_kept_unless_told(place, tmp_path, capsys):
 
 
 ROWS = {
-    "prompt and answer": {"prompt": "2 + 2 =", "answer": " 4"},
-    "text": {"text": "2 + 2 = 4"},
+    "prompt and answer": [{"prompt": f"{i} + 2 =", "answer": f" {i + 2}"} for i in range(20)],
+    "text": [{"text": f"{i} + 2 = {i + 2}"} for i in range(20)],
 }
 
 
@@ -260,7 +305,7 @@ ROWS = {
 def test_rows_come_from_every_kind_of_file(base, tmp_path, kind, suffix):
     import pandas as pd
 
-    frame = pd.DataFrame([ROWS[kind]] * 20)
+    frame = pd.DataFrame(ROWS[kind])
     path = tmp_path / f"rows{suffix}"
     write = {".jsonl": lambda: frame.to_json(path, orient="records", lines=True),
              ".json": lambda: frame.to_json(path, orient="records"),
@@ -269,7 +314,7 @@ def test_rows_come_from_every_kind_of_file(base, tmp_path, kind, suffix):
     write()
     data = read_data(path, base[1])
     assert (len(data.train), len(data.choice), len(data.held_out)) == (14, 2, 4)
-    same = read_data([ROWS[kind]] * 20, base[1])
+    same = read_data(ROWS[kind], base[1])
     assert data.train == same.train
     learned = [x for x in data.train[0]["labels"] if x != -100]
     assert (len(learned) == len(data.train[0]["labels"])) == (kind == "text")
@@ -277,8 +322,9 @@ def test_rows_come_from_every_kind_of_file(base, tmp_path, kind, suffix):
 
 def test_messages_take_the_base_s_own_template(base):
     tokenizer = base[1]
-    rows = [{"messages": [{"role": "user", "content": "2 + 2"},
-                          {"role": "assistant", "content": "4"}]}] * 12  # fmt: skip
+    rows = [{"messages": [{"role": "user", "content": f"{i} + 2"},
+                          {"role": "assistant", "content": f"{i + 2}"}]}
+            for i in range(12)]  # fmt: skip
     with pytest.raises(SoupError, match="no chat template: the given rows, row 1"):
         read_data(rows, tokenizer)
     tokenizer.chat_template = (
@@ -287,13 +333,22 @@ def test_messages_take_the_base_s_own_template(base):
     )
     try:
         row = read_data(rows, tokenizer).train[0]
-        whole = tokenizer("user : 2 + 2 assistant : ").input_ids
-        assert row["input_ids"][: len(whole)] == whole
+        heads = [tokenizer(f"user : {i} + 2 assistant : ").input_ids for i in range(12)]
+        [whole] = [head for head in heads if row["input_ids"][: len(head)] == head]
         assert row["labels"][: len(whole)] == [-100] * len(whole)
         with pytest.raises(SoupError, match="the last message is not the assistant's"):
             read_data([{"messages": rows[0]["messages"][:1]}] * 12, tokenizer)
     finally:
         tokenizer.chat_template = None
+
+
+def test_doubles_go_numbers_are_text_and_what_is_cut_is_told(base):
+    rows = [{"prompt": f"{i} + 1 =", "answer": i + 1} for i in range(20)]
+    data = read_data([*rows, *rows, {"prompt": "7 + " * 40, "answer": 7}], base[1], max_length=60)
+    used = [tuple(row["input_ids"]) for row in data.train + data.choice + data.held_out]
+    assert len(set(used)) == len(used) == 20
+    assert data.told == "21 rows left out, 1 longer than 60 tokens"
+    assert read_data(rows, base[1]).told == ""
 
 
 def test_limit_and_seed_decide_the_rows(base):
@@ -316,6 +371,12 @@ def test_a_foreign_adapter_is_told_apart(place, tmp_path, capsys):
     assert verify(tmp_path / "zero", BASE) == DIFFERS
     told = capsys.readouterr().out
     assert "do not fit" in told and "changes no logit" in told
+
+
+def test_a_faint_adapter_is_not_verified(place, tmp_path, capsys):
+    save_lora(load_lora(place / "math").scaled(1e-4), tmp_path / "faint")
+    assert verify(tmp_path / "faint", BASE) == UNCHECKED
+    assert "FAINT" in capsys.readouterr().out
 
 
 def test_a_loader_of_another_strength_or_none_is_told(place, monkeypatch, capsys):
