@@ -55,9 +55,9 @@ class Factors:
         shape = (B.shape[0], A.shape[1])
         self.__dict__.update(A=A, B=B, rank=A.shape[0], shape=shape, device=A.device)
 
-    def delta(self) -> Tensor:
-        """The delta weight ``B @ A``, float32 ``[out, in]``."""
-        return self.B @ self.A
+    def delta(self, out: Tensor | None = None) -> Tensor:
+        """The delta weight ``B @ A``, float32 ``[out, in]``, written to ``out`` if given."""
+        return torch.matmul(self.B, self.A, out=out)
 
     def scaled(self, weight: float) -> "Factors":
         """The same module with its delta weight times ``weight`` (any finite number)."""
@@ -89,8 +89,8 @@ class Dense(Factors):
     def B(self) -> Tensor:
         return torch.eye(self.rank, device=self.device) if self.wide else self.matrix
 
-    def delta(self) -> Tensor:
-        return self.matrix
+    def delta(self, out: Tensor | None = None) -> Tensor:
+        return self.matrix if out is None else out.copy_(self.matrix)
 
     def scaled(self, weight: float) -> "Dense":
         return Dense(self.matrix * weight)
@@ -105,7 +105,7 @@ def _checked(tensor: Tensor, label: str) -> Tensor:
         raise SoupError(f"{label} is {kind}, not a float32 tensor; use .float()")
     if tensor.ndim != 2:
         raise SoupError(f"{label} has shape {list(tensor.shape)}; only linear layers merge")
-    if not torch.isfinite(tensor).all():
+    if tensor.numel() and not torch.isfinite(torch.stack(tensor.aminmax())).all():
         raise SoupError(f"{label} holds NaN or infinity; train or export it again")
     return tensor.detach()
 

@@ -138,10 +138,34 @@ def test_frequency_counts_signs_where_total_adds_values():
 
 def test_keep_largest_keeps_the_stated_fraction():
     tensor = torch.randn(30, 40, generator=torch.Generator().manual_seed(0))
-    kept = keep_largest(tensor, 0.25)
+    kept = keep_largest(tensor.clone(), 0.25)
     assert (kept != 0).sum() == 300
     assert kept[kept != 0].abs().min() > tensor[kept == 0].abs().max()
     assert torch.equal(kept[kept != 0], tensor[kept != 0])
+
+
+@pytest.mark.parametrize("density", [0.0, 0.3, 0.75, 1 - 1e-6])
+@pytest.mark.parametrize("levels", [1, 50, None])
+def test_of_equal_magnitudes_the_first_ones_stay(density, levels):
+    """Against a stable sort, on several blocks; few levels, hence many ties, zeros among them."""
+    tensor = torch.randn(1500, 1500, generator=torch.Generator().manual_seed(0))
+    if levels:
+        tensor = (tensor * levels / 4).round() / 7
+    count = int(density * tensor.numel())
+    first = tensor.abs().flatten().sort(descending=True, stable=True).indices[:count]
+    expected = torch.zeros(tensor.numel()).index_copy(0, first, tensor.flatten()[first])
+    if levels is None:
+        assert len(expected.nonzero()) == count
+    assert torch.equal(keep_largest(tensor.clone(), density).flatten(), expected)
+
+
+def test_the_masks_are_those_of_bernoulli():
+    """As PEFT draws them: whole, one tensor after the other."""
+    ours, theirs = (torch.Generator().manual_seed(3) for _ in range(2))
+    for shape, density in [((1500, 1500), 0.3), ((2, 3), 0.75), ((1, 300_000), 0.999)]:
+        mask = torch.bernoulli(torch.full(shape, density), generator=theirs)
+        dropped = drop_and_rescale(torch.ones(shape), density, ours)
+        assert torch.equal(dropped, mask / density)
 
 
 def test_drop_and_rescale_is_unbiased():

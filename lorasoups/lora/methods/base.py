@@ -5,6 +5,7 @@ loras: k >= 2 adapters whose shapes agree; weights: module name -> float64 ``[k]
 of the union; on, options: checked. A new one is a file here and an entry in ``__init__.py``.
 """
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,7 +18,7 @@ from lorasoups.lora.lora import Dense, Factors, LoRA, module_names
 
 Weights = Mapping[str, Tensor]
 Rule = Callable[[list[Tensor], Tensor], Tensor]
-"""k tensors of one shape and weights float32 ``[k]`` -> one tensor of that shape."""
+"""k tensors of one shape, to overwrite at will, and weights float32 ``[k]`` -> a new one."""
 
 
 @dataclass(frozen=True)
@@ -84,17 +85,21 @@ def apply_rule(
     ``_generalized_task_arithmetic_weighted_adapter``). The product of such sums has cross terms
     B_i A_j; it is what PEFT users and the paper's baselines get. SoupError for unequal ranks.
     """
+    every = [f for lora in loras for f in lora.modules.values()]
+    size = max(math.prod(f.shape) for f in every) if on == "delta" else 0
+    rooms = torch.empty(len(loras), size, device=every[0].device)  # mapped once: new memory is slow
     merged = {}
     for name in module_names(loras) if order is None else order:
         factors, w = present(loras, weights, name)
         if on == "delta":
-            merged[name] = Dense(rule([f.delta() for f in factors], w.float()))
+            used = zip(factors, rooms[:, : math.prod(factors[0].shape)], strict=False)
+            merged[name] = Dense(rule([f.delta(room.view(f.shape)) for f, room in used], w.float()))
             continue
         if len(ranks := sorted({f.rank for f in factors})) > 1:
             raise SoupError(f'ranks differ {ranks}: module {name!r}, on="factors"; use on="delta"')
         scaled = w * torch.tensor([f.scale for f in factors], dtype=torch.float64)
         root = scaled.abs().sqrt()
-        A = rule([f.A for f in factors], torch.where(scaled >= 0, root, -root).float())
+        A = rule([f.A.clone() for f in factors], torch.where(scaled >= 0, root, -root).float())
         B = rule([f.B / f.scale for f in factors], root.float())
         merged[name] = Factors(A, B)
     return merged

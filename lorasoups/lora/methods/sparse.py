@@ -17,9 +17,10 @@ all B's). PEFT draws the same masks with ``order`` = the base's module order and
 global generator's, seeded after ``add_weighted_adapter`` has initialised the new adapter.
 """
 
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
+from functools import reduce
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -28,36 +29,62 @@ from lorasoups.lora.lora import Factors, LoRA, module_names
 from lorasoups.lora.methods.base import DENSITY, SEED, Method, Option, Weights, apply_rule
 from lorasoups.lora.methods.sums import weighted_sum
 
+BLOCK = 1 << 20  # entries to work on at a time: few for the cache, many as threads wait for another
 SIGN = Option("total", lambda value: value in ("total", "frequency"), '"total" or "frequency"')
 ORDER = Option(None, lambda value: value is None or isinstance(value, (list, tuple)),
                "a list of all module names, or None: sorted")  # fmt: skip
 
 
-def keep_largest(tensor: Tensor, density: float) -> Tensor:
-    """The ``int(density * numel)`` entries of largest magnitude, the others 0, nothing rescaled."""
-    if density >= 1:
+def row_blocks(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """The same rows of all tensors, part after part, each of about BLOCK entries or one row."""
+    parts = max(1, min(len(tensors[0]), tensors[0].numel() // BLOCK))
+    return zip(*(tensor.tensor_split(parts) for tensor in tensors), strict=True)
+
+
+def keep_largest(tensor: Tensor, density: float, scratch: Tensor | None = None) -> Tensor:
+    """In place: the ``int(density * numel)`` largest magnitudes stay, the others become 0.
+
+    tensor: float32 ``[m, n]``; scratch: one of its shape to overwrite. Of entries that tie at the
+    cut the first ones stay, row by row.
+    """
+    if (cut := tensor.numel() - int(density * tensor.numel()) - 1) < 0:
         return tensor
-    flat = tensor.flatten()
-    kept = flat.abs().topk(int(density * flat.numel()), sorted=False).indices  # not sorted: fast
-    return torch.zeros_like(flat).scatter(0, kept, flat[kept]).view_as(tensor)
+    ordered = torch.abs(tensor, out=scratch).flatten()
+    if ordered.is_cpu:  # floats >= 0 are ordered as their bits are, which partition faster
+        ordered.numpy().view(np.int32).partition(cut)
+    else:
+        ordered = ordered.sort().values
+    dropped = ordered[cut].item()  # the largest magnitude to drop
+    tied = int((ordered[cut + 1 :] == dropped).count_nonzero())
+    for (block,) in row_blocks(tensor):
+        kept = torch.hardshrink(block, dropped)
+        if tied:
+            first = (block.abs() == dropped).nonzero()[:tied].unbind(1)
+            kept[first] = block[first]
+            tied -= len(first[0])
+        block.copy_(kept)
+    return tensor
 
 
 def drop_and_rescale(tensor: Tensor, density: float, generator: torch.Generator) -> Tensor:
-    """Each entry kept with probability ``density`` and divided by it, else 0: unbiased."""
-    if density >= 1:
-        return tensor
-    mask = torch.bernoulli(torch.full(tensor.shape, density), generator=generator)
-    return tensor * mask.to(tensor.device) / density
+    """In place: each entry times 1 / density with that probability, else times 0: unbiased.
+
+    The masks are those of ``torch.bernoulli``, which takes longer for the same draws.
+    """
+    if density < 1:
+        for (block,) in row_blocks(tensor):
+            mask = torch.rand(block.shape, generator=generator).lt_(density)
+            block.mul_(mask.to(block.device)).div_(density)
+    return tensor
 
 
 def elect_and_average(tensors: list[Tensor], weights: Tensor, majority_sign_method: str) -> Tensor:
     """Elect a sign per entry, average the weighted entries that have it (TIES 3.2-3.3), or 0."""
     stacked = torch.stack(tensors)
-    signs = stacked.sign()
-    votes = (stacked if majority_sign_method == "total" else signs).sum(dim=0)
-    agree = signs == torch.where(votes >= 0, 1.0, -1.0)
-    total = torch.einsum("k,k...->...", weights.to(stacked.device), stacked * agree)
-    return total / agree.sum(dim=0).clamp(min=1)
+    votes = (stacked if majority_sign_method == "total" else stacked.sign()).sum(dim=0)
+    agree = (stacked * votes.ge_(0).mul_(2).sub_(1)).gt_(0)  # 1.0 or 0.0: faster than bool
+    total = torch.einsum("k,k...->...", weights.to(stacked.device), stacked.mul_(agree))
+    return total.div_(reduce(torch.add, agree).clamp_(min=1))
 
 
 def prune_and_combine(
@@ -77,15 +104,21 @@ def prune_and_combine(
     """
     if order is not None and sorted(order) != module_names(loras):
         raise SoupError("order does not name every adapted module once; complete it or leave it")
-    prune = keep_largest
-    if seed is not None:
-        prune = partial(drop_and_rescale, generator=torch.Generator().manual_seed(seed))
+    generator = None if seed is None else torch.Generator().manual_seed(seed)
 
     def rule(tensors: list[Tensor], w: Tensor) -> Tensor:
-        pruned = [prune(tensor, density) for tensor in tensors]
-        if majority_sign_method is None:
-            return weighted_sum(pruned, w)
-        return elect_and_average(pruned, w, majority_sign_method)
+        merged = torch.empty_like(tensors[0])
+        for tensor in tensors:
+            if generator is None:
+                keep_largest(tensor, density, scratch=merged)
+            else:
+                drop_and_rescale(tensor, density, generator)
+        for rows, *blocks in row_blocks(merged, *tensors):
+            if majority_sign_method is None:
+                rows.copy_(weighted_sum(blocks, w))
+            else:
+                rows.copy_(elect_and_average(blocks, w, majority_sign_method))
+        return merged
 
     return apply_rule(rule, loras, weights, on, order)
 
