@@ -72,14 +72,10 @@ def from_peft(model, adapter: str = "default") -> LoRA:
 
 
 def save_lora(
-    lora: LoRA,
-    path: str | os.PathLike,
-    rank: int | None = None,
-    *,
-    dtype: torch.dtype = torch.float32,
-    overwrite: bool = False,
+    lora: LoRA, path: str | os.PathLike, rank: int | None = None, *,
+    dtype: torch.dtype = torch.float32, overwrite: bool = False,
     more: Mapping[str, str] = MappingProxyType({}),
-) -> Path:
+) -> Path:  # fmt: skip
     """Write a plain PEFT adapter that stock ``PeftModel.from_pretrained`` reloads exactly.
 
     The folder appears whole or not at all, with provenance and ranks in ``soup.json``.

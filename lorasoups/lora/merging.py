@@ -15,15 +15,9 @@ from lorasoups.lora.methods import METHODS, Method
 
 
 def merge(
-    loras: Sequence[LoRA],
-    method: str = "cat",
-    *,
-    weights: Any = None,
-    on: str = "delta",
-    rank: int | None = None,
-    device: str | torch.device | None = None,
-    **options: Any,
-) -> LoRA:
+    loras: Sequence[LoRA], method: str = "cat", *, weights: Any = None, on: str = "delta",
+    rank: int | None = None, device: str | torch.device | None = None, **options: Any,
+) -> LoRA:  # fmt: skip
     """Merge k >= 1 LoRAs of one base model into one LoRA; the inputs are never changed.
 
     weights: k finite numbers, negative ones allowed (default 1/k each); or a mapping module name ->

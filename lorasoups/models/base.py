@@ -41,13 +41,9 @@ _UNGATED = {"meta-llama/Llama-2-7b-hf": _LLAMA_1, "meta-llama/Llama-2-7b": _LLAM
 
 
 def load_base(
-    spec: str | Path,
-    *,
-    dtype: str = "float32",
-    attn_implementation: str | None = None,
-    four_bit: bool = False,
-    device: str = "cpu",
-) -> tuple[Any, Any, dict]:
+    spec: str | Path, *, dtype: str = "float32", attn_implementation: str | None = None,
+    four_bit: bool = False, device: str = "cpu",
+) -> tuple[Any, Any, dict]:  # fmt: skip
     """Load a causal LM and its tokenizer; a missing pad token becomes the end token.
 
     Args:

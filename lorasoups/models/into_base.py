@@ -13,14 +13,9 @@ from lorasoups.models.generation import add_delta, linear_layer
 
 
 def merge_into_base(
-    lora: LoRA,
-    base: str | Path,
-    out: str | Path,
-    *,
-    dtype: str = "auto",
-    any_base: bool = False,
+    lora: LoRA, base: str | Path, out: str | Path, *, dtype: str = "auto", any_base: bool = False,
     overwrite: bool = False,
-) -> dict[str, Any]:
+) -> dict[str, Any]:  # fmt: skip
     """Write ``base`` with the delta weights of ``lora`` added to its own.
 
     Args:

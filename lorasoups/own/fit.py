@@ -96,9 +96,6 @@ def fit(
             found.to_json(ended)
         return found
 
-    def cut(lora: LoRA) -> LoRA:
-        return lora if rank is None else _cut(lora, rank)
-
     def chosen_on(lora: LoRA) -> float:
         with applied(model, lora) as soup:
             return sum(heldout_loss(soup, own.choice, EVALUATED) for own in data) / len(data)
@@ -114,19 +111,17 @@ def fit(
     k, whole = len(loras), merge(loras, "cat", weights=alphas)
     shares = {AVERAGE: 1 / k, SUM: 1.0, TUNED: weight}
     soups = {"base": None, **dict(zip(names, loras, strict=True))}
-    soups |= {name: cut(merge(loras, "cat", weights=[w] * k)) for name, w in shares.items()}
-    soups[CAT] = soup = cut(whole)
+    soups |= {n: _cut(merge(loras, "cat", weights=[w] * k), rank) for n, w in shares.items()}
+    soups[CAT] = soup = _cut(whole, rank)
     losses = {name: _losses(model, lora, data) for name, lora in soups.items()}
     best = min(losses.keys() - {"base"}, key=lambda name: _mean(losses[name]))
     methods = [_entry(name, losses, best) for name in soups]
-    ranks = [
-        {"rank": r, "loss": _mean(_losses(model, _cut(whole, r), data))}
-        for r in VLLM_RANKS if r < whole.max_rank
-    ]  # fmt: skip
-    for lora in [soup] if soup is whole else [soup, whole]:
-        loss = losses[CAT] if lora is soup else _losses(model, lora, data)
-        ranks.append({"rank": lora.max_rank, "loss": _mean(loss)})
-    ranks = [dict(pair) for pair in sorted({tuple(entry.items()) for entry in ranks})]
+    lower = [r for r in VLLM_RANKS if r < whole.max_rank]
+    ranks = {r: _mean(_losses(model, _cut(whole, r), data)) for r in lower}
+    ranks[soup.max_rank] = _mean(losses[CAT])
+    if soup is not whole:
+        ranks[whole.max_rank] = _mean(_losses(model, whole, data))
+    ranks = [{"rank": r, "loss": loss} for r, loss in sorted(ranks.items())]
     notes = [f"{own.name}: {own.told}" for own in data if own.told] + [
         f"{name} is not the best LoRA on its own rows: is --data in the order of the adapters?"
         for i, name in enumerate(names)
@@ -145,8 +140,8 @@ def fit(
     return Fitted(soup, alphas, report | {"verdict": advice(report)})
 
 
-def _cut(lora: LoRA, rank: int | float) -> LoRA:
-    return lora.each(lambda factors: compress(factors, rank))
+def _cut(lora: LoRA, rank: int | float | None) -> LoRA:
+    return lora if rank is None else lora.each(lambda factors: compress(factors, rank))
 
 
 def _losses(model: Any, lora: LoRA | None, data: Sequence[Data]) -> list[np.ndarray]:

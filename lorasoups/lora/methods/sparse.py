@@ -88,15 +88,10 @@ def elect_and_average(tensors: list[Tensor], weights: Tensor, majority_sign_meth
 
 
 def prune_and_combine(
-    loras: list[LoRA],
-    weights: Weights,
-    *,
-    on: str,
-    density: float,
-    majority_sign_method: str | None = None,
-    seed: int | None = None,
+    loras: list[LoRA], weights: Weights, *, on: str, density: float,
+    majority_sign_method: str | None = None, seed: int | None = None,
     order: Sequence[str] | None = None,
-) -> dict[str, Factors]:
+) -> dict[str, Factors]:  # fmt: skip
     """All four methods: with a seed entries are dropped at random, without one the smallest are.
 
     With a sign method the rest is combined by elected signs, without one by the weighted sum.
