@@ -268,7 +268,6 @@ def fit_folder(
     loras = [fetch_lora(str(place), model, info["name"]) for place in adapters]
     named = loras[0].base_model or info["name"]  # others may spell it another way
     loras = [LoRA(lora.modules, named, lora.provenance) for lora in loras]
-    adapters, data = list(map(str, adapters)), list(map(str, data))
     names = [Path(place).name for place in adapters]
     how = {"limit": limit, "share": share, "max_length": max_length}
     rows = [read_data(one, tokenizer, seed=options.get("seed", 0), **how) for one in data]

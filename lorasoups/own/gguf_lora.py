@@ -77,8 +77,7 @@ def _width(config: Any) -> int:
 
 def _finish(writer: Any, tensors: dict[str, np.ndarray], dtype: type) -> None:
     for key, tensor in tensors.items():
-        with np.errstate(over="ignore"):
-            array = np.ascontiguousarray(tensor, dtype=dtype)
+        array = np.ascontiguousarray(tensor, dtype=dtype)
         if not np.isfinite(array).all():
             raise SoupError(f"numbers too large for {array.dtype}: {key}; write f32")
         writer.add_tensor(key, array)

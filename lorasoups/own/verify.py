@@ -71,9 +71,8 @@ def verify(
     if moved == 0:
         say("DIFFERS  strength: the adapter changes no logit")
         return DIFFERS
-    mark = "ok      " if moved > FAINT else "FAINT   "
-    say(f"{mark} strength: logits move by up to {moved:.2g}")
     codes = {VERIFIED if moved > FAINT else UNCHECKED}
+    say(f"{'ok   ' if moved > FAINT else 'FAINT'}    strength: logits move by up to {moved:.2g}")
     for name in loaders:
         try:
             off, what = LOADERS[name](folder, lora, model, tokenizer, prompts, plain, ours)

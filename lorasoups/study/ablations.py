@@ -69,8 +69,8 @@ def run_ablation(stages: Stages, name: str, progress: bool = True) -> dict:
         raise SoupError(f"unknown ablation {name!r}: choose from {', '.join(ABLATIONS)}")
     ablation, p = ABLATIONS[name], stages.profile
     task = ablation.target or p.target
-    n_test = p.n_test | {task: p.n_test[p.target]}
-    n_test = {test: min(n, ablation.items or n) for test, n in n_test.items()}
+    tests = (p.n_test | {task: p.n_test[p.target]}).items()
+    n_test = {test: min(n, ablation.items or n) for test, n in tests}
     if (task, n_test) != (p.target, p.n_test):
         stages = same_alphas(stages, target=task, n_test=n_test)
     variants, collector = ablation.variants(stages), Collector(stages, name)
