@@ -76,8 +76,8 @@ class Alphas(Mapping[str, Tensor]):
                 raise ValueError("some alphas are not finite")
             return cls(**{**content, "weights": weights})
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
-            cure = 'write {"*": [1.0, 0.6]}, or learn them again'
-            raise SoupError(f"not a file of alphas ({error}): {path}; {cure}") from error
+            what = f"not a file of alphas ({error}): {path}"
+            raise SoupError(f'{what}; learn them, or write {{"*": [1, 0.6]}}') from error
 
 
 def learn_alphas(

@@ -110,7 +110,7 @@ def fit(
     weight, _ = tuned_weight(model, loras, fitted_on, EVALUATED, TUNED_CLOSE)
     k, whole = len(loras), merge(loras, "cat", weights=alphas)
     shares = {AVERAGE: 1 / k, SUM: 1.0, TUNED: weight}
-    soups = {"base": None, **dict(zip(names, loras, strict=True))}
+    soups = {"base": None} | dict(zip(names, loras, strict=True))
     soups |= {n: _cut(merge(loras, "cat", weights=[w] * k), rank) for n, w in shares.items()}
     soups[CAT] = soup = _cut(whole, rank)
     losses = {name: _losses(model, lora, data) for name, lora in soups.items()}
@@ -133,7 +133,9 @@ def fit(
                  for own in data],
         "alphas": {"lr": rate, "epochs": epochs, "tried": tried, "steps": len(alphas.history),
                    **{name: how[name] for name in ("normalise", "init", "granularity")},
-                   "values": {m: [round(float(a), 6) for a in v] for m, v in alphas.items()}},
+                   "values": {m: [round(float(a), 6) if m in lora.modules else None
+                                  for a, lora in zip(v, loras, strict=True)]
+                              for m, v in alphas.items()}},
         "sum_weight": weight, "rank": soup.max_rank, "methods": methods, "ranks": ranks,
         "best": best, "notes": notes,
     }  # fmt: skip
@@ -196,8 +198,8 @@ def advice(report: dict) -> str:
             if name == report["best"]:
                 return f"The {name} has the least held-out loss. {cure}"
             return (
-                f"The {name} is as good: on every skill its loss is at most {AS_GOOD[0]:.0%} or "
-                f"{AS_GOOD[1]} nats above that of the best, {report['best']}. {cure}"
+                f"The {name} is nearly as good: on every skill its loss is at most {AS_GOOD[0]:.0%}"
+                f" or {AS_GOOD[1]} nats above that of the best, {report['best']}. {cure}"
             )
     rival = min(SIMPLER, key=lambda name: by_name[name]["mean"])
     diff, lo, hi = by_name[rival]["minus_cat"]

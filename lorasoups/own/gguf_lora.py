@@ -70,8 +70,7 @@ def _heads(config: Any) -> dict[str, int]:
     return {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
 
 
-def _width(config: Any) -> int:
-    """Of a head."""
+def _width(config: Any) -> int:  # of a head
     return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
 
 

@@ -52,9 +52,9 @@ def text(report: Mapping[str, Any]) -> str:
     """The table and the verdict as lines for a terminal."""
     shown = table(report).set_index("method").rename_axis(index=None, columns="method")
     a = report["alphas"]
-    means = np.mean(list(a["values"].values()), axis=0)
+    means = np.nanmean(np.array(list(a["values"].values()), float), axis=0)
     alphas = ", ".join(f"{n} {m:.2f}" for n, m in zip(report["adapters"], means, strict=True))
-    told = f"mean alphas: {alphas} (lr {a['lr']:g}, {a['steps']} steps)"
+    told = f"mean alphas: {alphas} (lr {a['lr']:g} of {len(a['tried']) or 1}, {a['steps']} steps)"
     return "\n".join([shown.to_string(), "", told, *report["notes"], report["verdict"]])
 
 
@@ -114,8 +114,8 @@ def _image(figure: Figure, alt: str) -> str:
 
 
 def _alphas(report: Mapping[str, Any]) -> Figure:
-    values = report["alphas"]["values"].items()
-    entries = [{"seed": 0, "preset": "ours", "module": m, "values": v} for m, v in values]
+    known = [(m, np.array(v, float)) for m, v in report["alphas"]["values"].items()]
+    entries = [{"seed": 0, "preset": "ours", "module": m, "values": v} for m, v in known]
     return alphas_map({"alphas": entries, "config": {"skills": report["adapters"]}})
 
 
@@ -149,7 +149,7 @@ def _ranks(report: Mapping[str, Any]) -> Figure:
         ax.plot(rank, loss, "o", mfc=fill, mec=style.BLACK)
     ax.set_xscale("log", base=2)
     ax.set_xticks(ranks, [str(rank) for rank in ranks])
-    ax.set(xlabel="rank (filled: one that vLLM's --max-lora-rank accepts)", ylim=(0, None),
-           ylabel="loss, mean over skills")  # fmt: skip
+    ax.set(xlabel="rank (filled: one that vLLM's --max-lora-rank accepts)",
+           ylabel="loss, mean over skills", ylim=(0, 1.2 * max(losses)))  # fmt: skip
     ax.grid()
     return figure

@@ -46,9 +46,8 @@ def verify(
 
     Every module must exist in the base with the adapter's shape, the logits must move, and those of
     each of ``loaders`` (names of `LOADERS`) must be the kit's own to `TOLERANCE`, on ``prompts``
-    (default `PROMPTS`). 0: verified, 1: something differs, 3: something could not be checked, as
-    with an adapter that moves no logit by more than `FAINT`.
-    Raises SoupError for what cannot be loaded at all.
+    (default `PROMPTS`). 0: verified, 1: something differs, 3: something could not be checked (the
+    adapter moves no logit by `FAINT`). Raises SoupError for what cannot be loaded at all.
     """
     if unknown := [name for name in loaders if name not in LOADERS]:
         raise SoupError(f"unknown loader {unknown[0]!r}: --in; choose of {', '.join(LOADERS)}")
