@@ -108,7 +108,7 @@ def _map(surface: reading.Results, skills: list[str]) -> dict[str, Any]:
         "seeds": reading.seeds_text(surface),
         "points": [
             {
-                "alphas": alphas,
+                "alphas": list(alphas),
                 "solved": [row["accuracy"] for row in rows],
                 "loss": mean(rows, "heldout_loss"),
                 "skills": [mean(rows, skill) for skill in skills],
