@@ -61,15 +61,10 @@ def train_lora(
     losses, n = [entry["loss"] for entry in trained.history], max(1, config.steps // LOGGED)
     means = [sum(losses[i : i + n]) / n for i in range(0, len(losses) - n + 1, n)]
     return lora, {
-        "config": asdict(config),
-        "seed": seed,
-        "steps": config.steps,
-        "loss": means[-1],
-        "losses": means,
-        "seconds": trained.seconds,
-        "tokens": batches.tokens,
+        "config": asdict(config), "seed": seed, "steps": config.steps,
+        "loss": means[-1], "losses": means, "seconds": trained.seconds, "tokens": batches.tokens,
         "tokens_per_s": batches.tokens / trained.seconds,
-    }
+    }  # fmt: skip
 
 
 @torch.no_grad()

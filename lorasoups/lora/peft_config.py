@@ -98,13 +98,8 @@ def config_of(lora: LoRA) -> dict[str, Any]:
     r = Counter(ranks.values()).most_common(1)[0][0]
     pattern = {"^" + re.escape(name): rank for name, rank in sorted(ranks.items()) if rank != r}
     return {
-        "peft_type": "LORA",
-        "task_type": "CAUSAL_LM",
+        "peft_type": "LORA", "task_type": "CAUSAL_LM",
         "base_model_name_or_path": lora.base_model or None,
-        "r": r,
-        "lora_alpha": r,
-        "rank_pattern": pattern,
-        "alpha_pattern": pattern,
-        "target_modules": sorted(ranks),
-        **_WRITTEN,
-    }
+        "r": r, "lora_alpha": r, "rank_pattern": pattern, "alpha_pattern": pattern,
+        "target_modules": sorted(ranks), **_WRITTEN,
+    }  # fmt: skip

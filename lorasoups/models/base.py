@@ -93,16 +93,11 @@ def load_base(
     digests = {file.name: sha256_file(file) for file in files}
     stored = str(model.dtype).removeprefix("torch.")
     info = {
-        "kind": kind,
-        "name": name,
-        "revision": revision,
-        "files": digests,
+        "kind": kind, "name": name, "revision": revision, "files": digests,
         "sha256": hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest(),
-        "quantisation": quantisation,
-        "dtype": stored,
-        "parameters": model.num_parameters(),
+        "quantisation": quantisation, "dtype": stored, "parameters": model.num_parameters(),
         "loaded_as": "nf4" if four_bit else stored,
-    }
+    }  # fmt: skip
     return model, tokenizer, info
 
 

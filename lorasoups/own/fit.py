@@ -126,7 +126,9 @@ def fit(
         f"{name} is not the best LoRA on its own rows: is --data in the order of the adapters?"
         for i, name in enumerate(names)
         if min(names, key=lambda other: ratio(*losses[other][i].T)[0]) != name
-    ]  # fmt: skip
+    ] + [f"{name} is a LoRA that PEFT made of {lora.provenance['converted_from']}"
+         for name, lora in zip(names, loras, strict=True)
+         if "converted_from" in lora.provenance]  # fmt: skip
     report = {
         "schema": 1, "lorasoups": __version__, "adapters": names,
         "data": [{"name": own.name, "train": len(own.train), "held_out": len(own.held_out)}

@@ -15,14 +15,10 @@ from lorasoups.results.file import find, unpack_verdicts
 
 Results = Mapping[str, Any]
 SKILLS, CEILING, MIX, CAT, CONTROLS, SEARCH, STATIC = GROUPS = (
-    "base and single skills",
-    "ceiling: trained on the target",
-    "trained on the data of all skills",
-    "CAT",
-    "controls: other alphas, a new LoRA",
-    "learned otherwise",
-    "static merges",
-)
+    "base and single skills", "ceiling: trained on the target",
+    "trained on the data of all skills", "CAT", "controls: other alphas, a new LoRA",
+    "learned otherwise", "static merges",
+)  # fmt: skip
 """What tables and figures put methods under, in this order."""
 PAPER = ("ties@factors/w1", "dare_linear@factors/w1", "dare_ties@factors/w1", "lorahub@factors",
          "xlora")  # fmt: skip

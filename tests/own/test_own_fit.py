@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 import torch
-from peft import PeftModel
+from peft import LoHaConfig, PeftModel, get_peft_model
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -19,6 +19,7 @@ from lorasoups.lora.lora import Factors, LoRA
 from lorasoups.models.base import load_base
 from lorasoups.models.batching import encode_all, heldout_loss, row_losses
 from lorasoups.models.fetch import fetch_lora
+from lorasoups.models.generation import folded
 from lorasoups.own.fit import GRID, advice, fit
 from lorasoups.own.rows import read_data
 from lorasoups.own.verify import DIFFERS, LOADERS, UNCHECKED, VERIFIED, verify
@@ -107,6 +108,24 @@ def test_a_base_by_a_path_of_another_machine_is_taken_by_its_modules(place, tmp_
     lora = load_lora(place / "math")
     save_lora(LoRA(lora.modules, "/somebody/models/checkpoint"), tmp_path / "math")
     assert fetch_lora(str(tmp_path / "math"), base[0], BASE).modules.keys() == lora.modules.keys()
+
+
+def test_another_kind_of_adapter_becomes_a_lora(place, tmp_path, base):
+    loha = LoHaConfig(r=2, alpha=4, target_modules=["q_proj", "v_proj"], init_weights=False)
+    model, tokenizer, _ = load_base(BASE)
+    wrapped = get_peft_model(model, loha).eval()
+    ids = torch.arange(1, 20)[None]
+    wrapped.save_pretrained(tmp_path / "loha")
+    expected = wrapped(ids).logits
+    plain = wrapped.unload()
+    lora = fetch_lora(str(tmp_path / "loha"), plain, BASE)
+    assert lora.provenance["converted_from"] == "LOHA"
+    with folded(plain, lora):
+        assert torch.allclose(plain(ids).logits, expected, atol=1e-3)
+    data = [read_data(place / f"{name}.jsonl", tokenizer) for name in ("math", "code")]
+    how = {"lr": 0.03, "epochs": 0.5, "progress": False}
+    report = fit(plain.requires_grad_(False), [load_lora(place / "math"), lora], data, **how).report
+    assert "LoRA 2 is a LoRA that PEFT made of LOHA" in report["notes"]
 
 
 def test_an_interrupted_fit_goes_on(place, tmp_path, monkeypatch):

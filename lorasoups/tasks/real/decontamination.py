@@ -88,13 +88,11 @@ def _compare(trained: list[Row], tested: list[list[str]], n: int) -> dict:
     shares = [len((g & seen) - formulas) / max(1, len(g - formulas)) for g in grams_of]
     shared_items = sum(not grams.isdisjoint(seen) for grams in grams_of)
     return {
-        "items": shared_items,
-        "share": shared_items / len(tested),
+        "items": shared_items, "share": shared_items / len(tested), "formulas": len(formulas),
         "specific": sum(share > 0 for share in shares),
         "near": sum(share >= NEAR for share in shares),
-        "formulas": len(formulas),
         "same_question": sum(tuple(tokens) in questions for tokens in tested),
-    }
+    }  # fmt: skip
 
 
 def _asked(item: Mapping) -> str:

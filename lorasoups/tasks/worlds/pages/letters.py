@@ -81,9 +81,6 @@ MARKS = (":", "-", "=", "|", "#", "/", ";")
 def in_format(count: Count, number: int) -> dict:
     """The item of a count in a format; the answer's wording is that of the paper's data."""
     return {
-        "prompt": FORMATS[number].prompt(count),
-        "answer": f" the correct answer is {count.answer}",
-        "target": count.answer,
-        "key": count,
-        "view": f"format {number}",
-    }
+        "prompt": FORMATS[number].prompt(count), "target": count.answer, "key": count,
+        "answer": f" the correct answer is {count.answer}", "view": f"format {number}",
+    }  # fmt: skip
