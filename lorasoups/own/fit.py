@@ -263,7 +263,7 @@ def fit_folder(
         raise SoupError(f"{what}: fit; give --data one file for each adapter, in their order")
     target = Path(out).resolve()
     check_target(target, overwrite, (target / CONFIG).is_file(), "adapter", adapters)
-    start_logits(options["normalise"], options["init"], 1, len(adapters))
+    start_logits(options.get("normalise", "none"), options.get("init", "ones"), 1, len(adapters))
     if (rank := options.get("rank")) is not None and not (0 < rank < 1 or rank == int(rank) > 0):
         raise SoupError(f"rank is {rank}: --rank; give a positive integer, or a share below 1")
     started = time.monotonic()
