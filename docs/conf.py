@@ -34,6 +34,7 @@ autodoc_default_options = {"members": True, "member-order": "bysource"}
 html_theme = "sphinx_book_theme"
 html_title = "LoRA Soups"
 html_extra_path = ["soup"]  # the page that runs the model
+html_static_path, html_css_files = [str(Path(__file__).with_name("static"))], ["wide.css"]
 html_context = {"default_mode": "auto"}  # light or dark, as the reader's system
 html_show_search_summary = False  # it would be fetched, which files may not
 html_copy_source = False

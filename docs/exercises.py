@@ -5,6 +5,7 @@ hidden solution in the cell after each.
 """
 
 import re
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -48,6 +49,9 @@ if __name__ == "__main__":
     if len(sys.argv) != 3 or sys.argv[1] not in ("students", "solved"):
         sys.exit("python docs/exercises.py students|solved OUT")
     out = ensure_folder(Path(sys.argv[2]))
+    if out.resolve() == FOLDER:
+        sys.exit(f"error: the source itself: {out}; give another folder")
+    shutil.copy(FOLDER / "checks.py", out)
     for path in sorted(FOLDER.glob("[0-9][0-9]_*.ipynb")):
         made = version(nbformat.read(path, as_version=4), sys.argv[1] == "solved")
         write_text_atomic(out / path.name, nbformat.writes(made) + "\n")

@@ -11,7 +11,7 @@
   const ENDING = "\nA:"; // of every prompt
 
   let model = null, loading = null;
-  let chosen = methods[0]; // the button that was pressed last; null once a slider was moved
+  let chosen = methods[1]; // the button that was pressed last; null once a slider was moved
   let run = 0; // the answer in the making; older ones stop
 
   /** A new element with attributes and children, in a parent. */
@@ -243,7 +243,7 @@
     $("answer").removeAttribute("aria-busy");
     const seconds = (performance.now() - start) / 1000;
     $("state").textContent = `${tokens} tokens read and written in ${seconds.toFixed(2)} s ` +
-      `(${Math.round(tokens / seconds)} a second).`;
+      `(${Math.round(tokens / Math.max(seconds, 1e-3))} a second).`;
     judge(text);
   }
 
@@ -266,6 +266,7 @@
   $("load").addEventListener("click", restart);
   $("load").textContent = "Load the model and answer";
   $("state").textContent = "The model is loaded when you ask for it or move a slider.";
-  $("prompt").value = problems[0].prompt.replace(ENDING, "");
+  $("problem").value = 2; // one that some soups solve
+  $("prompt").value = problems[2].prompt.replace(ENDING, "");
   show();
 })();

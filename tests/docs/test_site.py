@@ -181,7 +181,7 @@ def test_a_slider_moved_by_keyboard_turns_prose_into_a_program(site, browser, tm
     browser.until(lambda: "returns" in browser.text("verdict"))
     assert browser.js("document.activeElement.nextSibling.textContent") == "1.00"
     assert browser.text("answer").startswith("def solution():")
-    assert browser.text("here").startswith("Alphas 0.00 and 1.00")
+    assert browser.text("here").startswith("Alphas 1.00 and 1.00")
     print(browser.text("state"))
 
     numbers = soup_data.numbers(ROOT)

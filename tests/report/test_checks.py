@@ -2,6 +2,8 @@
 of its own, and passes on the solution that the notebook hides."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import checks
@@ -82,3 +84,14 @@ def test_versions_for_a_class(solved):
         text = "\n".join(cell.source for cell in made.cells)
         assert "<summary>Solution" not in text and not any(c.get("outputs") for c in made.cells)
         assert all((solution in text) == solved for _, _, solution in known)
+
+
+def test_versions_for_a_class_stand_alone_and_spare_the_source(tmp_path):
+    def make(out):
+        command = [sys.executable, course.__file__, "students", str(out)]
+        return subprocess.run(command, capture_output=True, text=True)
+
+    done = make(course.FOLDER)
+    assert done.returncode == 1 and "the source itself" in done.stderr
+    assert make(tmp_path).returncode == 0 and (tmp_path / "checks.py").is_file()
+    assert len(list(tmp_path.glob("*.ipynb"))) == 11
