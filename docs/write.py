@@ -49,11 +49,18 @@ def ten_rows(results: Results) -> pd.DataFrame:
     )  # fmt: skip
 
 
-def _headline_block(mini: Known) -> list[str]:
-    results = mini["hard_math"]
+def _intro(results: reading.Results) -> str:
+    """What a block is about."""
     n, seeds = reading.rows(results)[0]["n"], reading.seeds_text(results)
-    intro = f"Hard math, {n} problems, {seeds}; intervals are over new seeds and new problems."
-    return [intro, markdown(ten_rows(results)), sentences.primary(results)]
+    return INTRO[results["experiment"]].format(n=n, seeds=seeds)
+
+
+def _headline(results: reading.Results) -> list[str]:
+    return [_intro(results), markdown(ten_rows(results)), sentences.primary(results)]
+
+
+def _headline_block(mini: Known) -> list[str]:
+    return _headline(mini["hard_math"])
 
 
 def _results_block(mini: Known) -> list[str]:
@@ -79,18 +86,18 @@ def _real_block(small: Known) -> list[str]:
 
 
 def _form_block(small: Known) -> list[str]:
-    results = small["reading_form"]
-    n, seeds = reading.rows(results)[0]["n"], reading.seeds_text(results)
-    intro = f"Reading in an unknown form, SmolLM2-135M, {n} problems, {seeds}."
-    return [intro, markdown(ten_rows(results)), sentences.primary(results)]
+    return _headline(small["reading_form"])
 
 
 def _form_results_block(small: Known) -> list[str]:
-    intro, *_ = _form_block(small)
     results = small["reading_form"]
-    return [intro, markdown(short(results)), sentences.all_sentences(results)]
+    return [_intro(results), markdown(short(results)), sentences.all_sentences(results)]
 
 
+INTRO = {
+    "hard_math": "Hard math, {n} problems, {seeds}; intervals are over new seeds and new problems.",
+    "reading_form": "Reading in an unknown form, SmolLM2-135M, {n} problems, {seeds}.",
+}
 BLOCKS = {
     ("README.md", "real headline"): ("small", "reading_form", _form_block),
     ("README.md", "headline"): ("mini", "hard_math", _headline_block),

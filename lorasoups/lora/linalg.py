@@ -24,18 +24,24 @@ def concatenate(factors: list[Factors], weights: Tensor) -> Factors:
     return Factors(A, B)
 
 
+def energy_share(rank: int | float) -> float:
+    """``rank`` as a share of energy; 0.0 for a positive integer. SoupError for anything else."""
+    share = rank if isinstance(rank, float) and 0 < rank < 1 else 0.0
+    if not share and (isinstance(rank, bool) or not isinstance(rank, int) or rank < 1):
+        raise SoupError(f"rank is {rank!r}; give a positive integer, or a share of energy below 1")
+    return share
+
+
 def compress(factors: Factors, rank: int | float) -> Factors:
     """The best approximation of rank <= ``rank`` in the Frobenius norm (Eckart-Young).
 
     A float in (0, 1) is a share of the energy: the smallest rank whose squared singular values sum
     to it. Factors of a lower rank come back unchanged; singular values are split evenly.
     Above EXACT_CORE_LIMIT (a full-rank delta of a wide layer) it is near-best: block subspace
-    iteration (Halko et al. 2011, arXiv 0909.4061, algorithm 4.4) from a fixed start. SoupError for
-    a rank that is neither a positive integer nor such a share.
+    iteration (Halko et al. 2011, arXiv 0909.4061, algorithm 4.4) from a fixed start. SoupError as
+    `energy_share`.
     """
-    share = rank if isinstance(rank, float) and 0 < rank < 1 else 0.0
-    if not share and (isinstance(rank, bool) or not isinstance(rank, int) or rank < 1):
-        raise SoupError(f"rank is {rank!r}; give a positive integer, or a share of energy below 1")
+    share = energy_share(rank)
     if not share and factors.rank <= rank:
         return factors
     if share or min(factors.rank, *factors.shape) <= EXACT_CORE_LIMIT:

@@ -19,7 +19,7 @@ from lorasoups.learning.alphas import Alphas, learn_alphas
 from lorasoups.learning.cat import applied, start_logits
 from lorasoups.learning.tuned_sum import tuned_weight
 from lorasoups.lora.adapters import CONFIG, check_target, save_lora
-from lorasoups.lora.linalg import compress
+from lorasoups.lora.linalg import compress, energy_share
 from lorasoups.lora.lora import LoRA, lora_digest
 from lorasoups.lora.merging import merge
 from lorasoups.lora.serving import VLLM_RANKS
@@ -37,6 +37,7 @@ TRIAL, EPOCHS, BATCH = 0.25, 1.0, 4  # epochs of a trial and of what is kept; ro
 TUNED_ROWS, TUNED_CLOSE = 12, 0.05  # of each skill: what the sum's one weight is fitted on, to this
 EVALUATED = 8  # rows at a time
 AS_GOOD = 0.05, 0.01  # a loss that is no more than this share, or so many nats, above the least
+DEFAULTS = {"normalise": "none", "init": "ones", "granularity": "module", "batch_size": BATCH}
 CAT, SUM, AVERAGE, TUNED = "CAT", "plain sum", "average", "sum, one weight"
 SIMPLER = (SUM, AVERAGE, TUNED)
 
@@ -79,12 +80,7 @@ def fit(
     if len({*names, "base", CAT, *SIMPLER}) < len(names) + 2 + len(SIMPLER):
         names = [f"LoRA {i}: {name}" for i, name in enumerate(names, start=1)]
     train = [row for own in data for row in own.train]
-    how = {
-        "normalise": "none",
-        "init": "ones",
-        "granularity": "module",
-        "batch_size": BATCH,
-    } | options
+    how = DEFAULTS | options
 
     def learned(rate: float, length: float) -> Alphas:
         place = scratch and scratch / f"lr {rate:g} epochs {length:g}"
@@ -228,8 +224,7 @@ def estimate(model: Any, loras: Sequence[LoRA], data: Sequence[Data], batch: int
     middle = rows[first : first + 2 * batch]
 
     def steps(n: int, of: list[dict]) -> None:
-        how = {"max_steps": n, "batch_size": batch, "progress": False}
-        learn_alphas(model, loras, of, lr=0.01, **how)
+        learn_alphas(model, loras, of, lr=0.01, max_steps=n, batch_size=batch, progress=False)
 
     with peak_memory(device) as peak:
         steps(1, rows[-batch:])
@@ -263,9 +258,9 @@ def fit_folder(
         raise SoupError(f"{what}: fit; give --data one file for each adapter, in their order")
     target = Path(out).resolve()
     check_target(target, overwrite, (target / CONFIG).is_file(), "adapter", adapters)
-    start_logits(options.get("normalise", "none"), options.get("init", "ones"), 1, len(adapters))
-    if (rank := options.get("rank")) is not None and not (0 < rank < 1 or rank == int(rank) > 0):
-        raise SoupError(f"rank is {rank}: --rank; give a positive integer, or a share below 1")
+    known = DEFAULTS | options
+    start_logits(known["normalise"], known["init"], 1, len(adapters))
+    energy_share(known["rank"] if known.get("rank") is not None else 1)
     started = time.monotonic()
     model, tokenizer, info = load_base(base, dtype=dtype, device=device, four_bit=four_bit)
     model.requires_grad_(False)
@@ -276,7 +271,7 @@ def fit_folder(
     how = {"limit": limit, "share": share, "max_length": max_length}
     rows = [read_data(one, tokenizer, seed=options.get("seed", 0), **how) for one in data]
     train = sum(len(own.train) for own in rows)
-    batch, epochs = options.get("batch_size", BATCH), options.get("epochs", EPOCHS)
+    batch, epochs = known["batch_size"], options.get("epochs", EPOCHS)
     one = estimate(model, loras, rows, batch)
     trials = 0 if options.get("lr") is not None else len(GRID)
     steps = (trials * min(TRIAL, epochs) + epochs) * train / batch

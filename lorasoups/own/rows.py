@@ -59,8 +59,8 @@ def read_data(
         items = random.Random(seed).sample(items, limit)
     whole = encode_all(tokenizer, items, max_length)
     long = sum(row["input_ids"][-1] != tokenizer.eos_token_id for row in whole)
-    whole = {tuple(row["input_ids"]): row for row in whole if set(row["labels"][1:]) - {-100}}
-    encoded, gone = list(whole.values()), len(items) - len(whole)
+    distinct = {tuple(row["input_ids"]): row for row in whole if set(row["labels"][1:]) - {-100}}
+    encoded, gone = list(distinct.values()), len(items) - len(distinct)
     told = f"{gone} rows left out, {long} longer than {max_length} tokens" if gone or long else ""
     if len(encoded) < FEWEST:
         what = f"{len(encoded)} different rows with an answer within {max_length} tokens"

@@ -211,11 +211,8 @@ def _of_random_loras(stages: Stages) -> list[Variant]:
 
 def _at(stages: Stages, seed: int, alphas: tuple[float, float]) -> Soup:
     soup, p = merge(stages.loras(seed), "cat", weights=list(alphas)), stages.profile
-    facts = {"alpha_1": alphas[0], "alpha_2": alphas[1]}
-    for skill in p.skills:
-        verdicts = stages.evaluate_adapter(soup, p.tests.get(skill, skill))
-        facts[skill] = sum(v["outcome"] == "ok" for v in verdicts) / len(verdicts)
-    return measured(stages, soup, **facts)
+    facts = {skill: stages.solved(soup, p.test_of(skill)) for skill in p.skills}
+    return measured(stages, soup, alpha_1=alphas[0], alpha_2=alphas[1], **facts)
 
 
 def _of_surface(stages: Stages) -> list[Variant]:

@@ -101,12 +101,9 @@ def _alphas(experiment: Experiment) -> dict[str, list[dict]]:
 
 def _grid(experiment: Experiment) -> list[dict]:
     """The grid, and what each point solves of the target - looked at after the choice was made."""
-    entries, target = [], experiment.profile.target
-    for entry in experiment.grid:
-        verdicts = experiment.evaluate_adapter(experiment.grid_soup(entry), target)
-        right = sum(verdict["outcome"] == "ok" for verdict in verdicts)
-        entries.append(entry | {"target_accuracy": right / len(verdicts)})
-    return entries
+    target = experiment.profile.target
+    return [entry | {"target_accuracy": experiment.solved(experiment.grid_soup(entry), target)}
+            for entry in experiment.grid]  # fmt: skip
 
 
 def _skills(experiment: Experiment) -> list[dict]:

@@ -301,6 +301,11 @@ class Stages:
         """Answers of any adapter to one test (see `answers`)."""
         return self.answers(task, *self.changed(lora))
 
+    def solved(self, lora: LoRA | None, task: str) -> float:
+        """The share of a test's problems that any adapter solves."""
+        verdicts = self.evaluate_adapter(lora, task)
+        return sum(verdict["outcome"] == "ok" for verdict in verdicts) / len(verdicts)
+
     def answers(self, task: str, adapter: str | None, changed_model: ChangedModel) -> list[dict]:
         """Answers to one test set, in its order: its judge's ``{text, outcome, value, ...}``.
 
