@@ -20,10 +20,19 @@ _NEW_GROUPS = (*(WORDS["new"][op] for op in OPS), *problems.NUMBER_WORDS.values(
 _NEW = [template for group in _NEW_GROUPS for template in group]
 
 
-def cell_example(content: str, form: str, rng: Random, split: str = "train") -> dict:
-    """A ``{prompt, answer, target}`` of a grid cell; numbers are mixed, in ``worked`` small."""
+def cell_example(
+    content: str, form: str, rng: Random, split: str = "train", silent: bool = False
+) -> dict:
+    """A ``{prompt, answer, target}`` of a grid cell; numbers are mixed, in ``worked`` small.
+
+    ``silent``: no instruction names the form.
+    """
     problem = sample(rng, split, large=form != "worked" and rng.random() < 0.5)
-    item = prompted(tell(problem, rng, BASE_CONTENTS[content]), FORMS[form], problem, rng)
+    told = tell(problem, rng, BASE_CONTENTS[content])
+    if silent:
+        item = {"prompt": f"{told}\nA:", "answer": FORMS[form][0](problem)}
+    else:
+        item = prompted(told, FORMS[form], problem, rng)
     return item | {"target": problem.answer}
 
 

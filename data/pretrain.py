@@ -16,6 +16,7 @@ import typer
 from language import Language
 from mini_corpus import MINI
 from pages_corpus import PAGES
+from shots_corpus import SHOTS
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import (
     LlamaConfig,
@@ -29,13 +30,13 @@ from lorasoups.files import ensure_folder, write_json_atomic
 from lorasoups.models.batching import ANSWER, EVERYTHING, Collate, encode_all
 from lorasoups.models.generation import generate
 
-LANGUAGES = {"mini": MINI, "pages": PAGES}
+LANGUAGES = {"mini": MINI, "pages": PAGES, "shots": SHOTS}
 CONFIG = {
     "hidden_size": 160, "num_hidden_layers": 5, "num_attention_heads": 5, "num_key_value_heads": 5,
-    "intermediate_size": 416, "max_position_embeddings": 256, "tie_word_embeddings": True,
+    "intermediate_size": 416, "tie_word_embeddings": True,
     "attn_implementation": "eager",  # 2 cores, no padding mask: several times faster than SDPA
 }  # fmt: skip
-BATCH, POOL = 80, 8
+POOL = 8
 PROMPT_LOSS_SHARE = 0.2  # of the documents also teach their prompt; all teach their answer
 _SPECIAL = ("<pad>", "<s>", "</s>", "<unk>")
 # a leading space belongs to the piece, so that decoding is plain concatenation and exact
@@ -49,7 +50,7 @@ def language(name: str) -> Language:
     return LANGUAGES[name]
 
 
-def word_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
+def word_tokenizer(texts: Iterable[str], context: int = 256) -> PreTrainedTokenizerFast:
     """A tokenizer with one token per word, digit, mark and line break (with its indent) in texts.
 
     It begins every text with ``<s>``; unknown pieces become ``<unk>``; ``decode(encode(t)) == t``
@@ -67,11 +68,16 @@ def word_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
     )
     special = dict(zip(("pad_token", "bos_token", "eos_token", "unk_token"), _SPECIAL, strict=True))
     return PreTrainedTokenizerFast(
-        tokenizer_object=core, clean_up_tokenization_spaces=False, model_max_length=256, **special
+        tokenizer_object=core,
+        clean_up_tokenization_spaces=False,
+        model_max_length=context,
+        **special,
     )
 
 
-def batches(document: Callable, tokenizer, steps: int, seed: int) -> Iterator[dict]:
+def batches(
+    document: Callable, tokenizer, steps: int, seed: int, batch: int = 80
+) -> Iterator[dict]:
     """The first ``steps`` batches {input_ids, labels} of the endless corpus.
 
     A pool of ``POOL`` batches is sorted by length, cut and shuffled, so that little padding is
@@ -80,18 +86,37 @@ def batches(document: Callable, tokenizer, steps: int, seed: int) -> Iterator[di
     collate = Collate(tokenizer.pad_token_id)
     for number in range(math.ceil(steps / POOL)):
         rng = Random(f"pretrain/{seed}/{number}")
-        rows = encode_all(tokenizer, [_item(document, rng) for _ in range(BATCH * POOL)])
+        rows = encoded(tokenizer, [_items(document, rng) for _ in range(batch * POOL)])
         rows.sort(key=lambda row: len(row["input_ids"]))
-        pool = [rows[i : i + BATCH] for i in range(0, len(rows), BATCH)]
+        pool = [rows[i : i + batch] for i in range(0, len(rows), batch)]
         rng.shuffle(pool)
         yield from map(collate, pool[: steps - number * POOL])
 
 
-def _item(document: Callable, rng: Random) -> dict[str, str]:
-    prompt, answer = document(rng)
-    learn_all = not prompt or rng.random() < PROMPT_LOSS_SHARE
+def encoded(tokenizer, documents: list[list[dict]]) -> list[dict]:
+    """Rows of documents. Of several examples each has an empty line before the next.
+
+    That line is no label: what follows an answer is the end, wherever a document stops.
+    """
+    gap = tokenizer("\n\n", add_special_tokens=False).input_ids
+    rows = []
+    for items in documents:
+        first, *more = encode_all(tokenizer, items)
+        ids, labels = first["input_ids"][:-1], first["labels"][:-1]
+        for row in more:
+            ids += gap + row["input_ids"][1:-1]
+            labels += [-100] * len(gap) + row["labels"][1:-1]
+        rows.append({"input_ids": [*ids, tokenizer.eos_token_id],
+                     "labels": [*labels, tokenizer.eos_token_id]})  # fmt: skip
+    return rows
+
+
+def _items(document: Callable, rng: Random) -> list[dict[str, str]]:
+    pairs = document(rng)
+    pairs = pairs if isinstance(pairs, list) else [pairs]
+    learn_all = not pairs[0][0] or rng.random() < PROMPT_LOSS_SHARE
     train_on = EVERYTHING if learn_all else ANSWER
-    return {"prompt": prompt, "answer": answer, "train_on": train_on}
+    return [{"prompt": prompt, "answer": answer, "train_on": train_on} for prompt, answer in pairs]
 
 
 def cell_accuracy(
@@ -109,14 +134,15 @@ def cell_accuracy(
 
 def _measure(model, tokenizer, world: Language, step: int, loss: float) -> dict:
     """One entry of the log, also printed: accuracy on held-out and on some trained cells."""
-    shown = tuple(sorted(world.grid))[:: max(1, len(world.grid) // 10)]
-    held, seen = (
-        cell_accuracy(model, tokenizer, world.example, cells)
-        for cells in (sorted(world.held_out), shown)
-    )
-    means = [sum(cells.values()) / len(cells) for cells in (held, seen)]
-    print(f"step {step} loss {loss:.4f} held-out {means[0]:.3f} trained {means[1]:.3f}", flush=True)
-    return {"step": step, "loss": loss, "held_out_cells": held, "trained_cells": seen}
+    some = tuple(sorted(world.grid))[:: max(1, len(world.grid) // 10)]
+    asked = {"held_out_cells": (world.example, sorted(world.held_out)),
+             "trained_cells": (world.example, some)}  # fmt: skip
+    if world.shown_example:
+        asked["shown_cells"] = (world.shown_example, sorted(world.held_out))
+    found = {name: cell_accuracy(model, tokenizer, *cells) for name, cells in asked.items()}
+    means = (f"{name} {sum(cells.values()) / len(cells):.3f}" for name, cells in found.items())
+    print(f"step {step} loss {loss:.4f}", *means, flush=True)
+    return {"step": step, "loss": loss} | found
 
 
 def train(model, tokenizer, world: Language, steps: int, seed: int, lr: float, every: int) -> dict:
@@ -132,7 +158,8 @@ def train(model, tokenizer, world: Language, steps: int, seed: int, lr: float, e
     optimizer = torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.98))
     schedule = get_cosine_schedule_with_warmup(optimizer, 100, steps)
     losses, log, tokens = [], [], 0
-    for step, batch in enumerate(batches(world.document, tokenizer, steps, seed), start=1):
+    corpus = batches(world.document, tokenizer, steps, seed, world.batch)
+    for step, batch in enumerate(corpus, start=1):
         model.train()
         tokens += int((batch["input_ids"] != tokenizer.pad_token_id).sum())
         with torch.autocast(model.device.type, torch.bfloat16):
@@ -159,7 +186,7 @@ def main(
 
     Args:
         out: the folder; "": beside this file, where the committed bases are.
-        steps, lr: batches of ``BATCH`` documents, peak learning rate; 0: the language's own.
+        steps, lr: batches of documents, peak learning rate; 0: the language's own.
         seed: of the corpus and the initialisation.
         every: steps between two measurements on held-out cells.
         world: a name of `LANGUAGES`.
@@ -168,10 +195,11 @@ def main(
     steps, lr = steps or source.steps, lr or source.lr
     folder = ensure_folder(out or Path(__file__).with_name(world))
     torch.manual_seed(seed)
-    tokenizer = word_tokenizer(source.sample(20_000, 0))
+    tokenizer = word_tokenizer(source.sample(20_000, 0), source.context)
+    config = CONFIG | {"max_position_embeddings": source.context}
     special = ("bos_token_id", "eos_token_id", "pad_token_id")
     ids = {name: getattr(tokenizer, name) for name in special}
-    model = LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **ids, **CONFIG))
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **ids, **config))
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     started = time.time()
     run = train(model, tokenizer, source, steps, seed, lr, every)
@@ -180,11 +208,11 @@ def main(
         "corpus": source.corpus,
         "command": f"python data/pretrain.py --world {world}",
         "world_version": source.version,
-        "config": CONFIG,
+        "config": config,
         "parameters": sum(p.numel() for p in model.parameters()),
         "tokens": run["tokens"],
         "steps": steps,
-        "documents_per_step": BATCH,
+        "documents_per_step": source.batch,
         "seed": seed,
         "lr": lr,
         "loss": run["log"][-1]["loss"],

@@ -1,10 +1,12 @@
 """Greedy generation in batches, new tokens only, with a soup folded into the base."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
 from lorasoups.errors import SoupError
@@ -13,6 +15,7 @@ from lorasoups.models import processes
 
 READ_TOKENS = {"cpu": 2048, "gpu": 65536}  # of prompts that are read at once
 KEEP_FROM = 0.75  # rows are dropped once fewer than this share go on
+SHARED_FROM = 32  # so many tokens that all prompts begin with (demonstrations) are read only once
 
 
 @contextmanager
@@ -100,10 +103,13 @@ def _continued(model, prompts: list[list[int]], max_new_tokens: int) -> list[lis
     """
     ends = model.generation_config.eos_token_id
     ends = torch.tensor(ends if ends is not None else [], device=model.device)
-    cache, token = _read(model, prompts, max_new_tokens)
+    shared = len(os.path.commonprefix([p[:-1] for p in prompts]))
+    shared = shared if shared >= SHARED_FROM and len(prompts) > 1 else 0
+    cache, token = _read(model, prompts, shared, max_new_tokens)
     longest, lengths = len(prompts[-1]), torch.tensor([len(p) for p in prompts])
     rows, position = torch.arange(len(prompts)), lengths[:, None].to(model.device)
-    mask = torch.arange(longest + max_new_tokens) >= (longest - lengths)[:, None]
+    column = torch.arange(longest + max_new_tokens)  # what is shared, a gap, the rest of each
+    mask = (column < shared) | (column >= (longest + shared - lengths)[:, None])
     mask = mask.long().to(model.device)
     new: list[list[int]] = [[] for _ in prompts]
     going = torch.ones_like(token, dtype=torch.bool)
@@ -126,23 +132,35 @@ def _continued(model, prompts: list[list[int]], max_new_tokens: int) -> list[lis
     return new
 
 
-def _read(model, prompts: list[list[int]], room: int) -> tuple[Cache, Tensor]:
-    """Keys and values of ``prompts``, with room for more tokens; the first new token of each."""
+def _read(model, prompts: list[list[int]], shared: int, room: int) -> tuple[Cache, Tensor]:
+    """Keys and values of ``prompts``, with room for more tokens; the first new token of each.
+
+    All prompts begin with the same ``shared`` tokens, which are read once.
+    """
     longest, first, layers = len(prompts[-1]), [], []
     budget = READ_TOKENS["cpu" if model.device.type == "cpu" else "gpu"]
     last_only = {"logits_to_keep": 1} if model._supports_logits_to_keep() else {}
+    begun = DynamicCache()
+    if shared:
+        start = torch.tensor([prompts[0][:shared]], device=model.device)
+        model(start, past_key_values=begun, use_cache=True, **last_only)
+    rests = [prompt[shared:] for prompt in prompts]
     start = 0
-    while start < len(prompts):
+    while start < len(rests):
         end = start + 1
-        while end < len(prompts) and (end + 1 - start) * len(prompts[end]) <= budget:
+        while end < len(rests) and (end + 1 - start) * len(rests[end]) <= budget:
             end += 1
-        width = len(prompts[end - 1])
+        width = len(rests[end - 1])
         padded = torch.zeros(2, end - start, width, dtype=torch.long)
-        for row, ids in zip(padded.unbind(1), prompts[start:end], strict=True):
+        for row, ids in zip(padded.unbind(1), rests[start:end], strict=True):
             row[:, width - len(ids) :] = torch.tensor([ids, [1] * len(ids)])
         input_ids, mask = padded.to(model.device)
-        seen = {"attention_mask": mask, "position_ids": (mask.cumsum(1) - 1).clamp(min=0)}
+        position = (mask.cumsum(1) - 1).clamp(min=0) + shared
+        seen = {"attention_mask": F.pad(mask, (shared, 0), value=1), "position_ids": position}
         cache = DynamicCache()
+        for at, layer in enumerate(begun.layers):
+            parts = (t.expand(end - start, -1, -1, -1) for t in (layer.keys, layer.values))
+            cache.update(*parts, at)
         out = model(input_ids, past_key_values=cache, use_cache=True, **seen, **last_only)
         first.append(out.logits[:, -1].argmax(-1))
         if not cache.layers or any(type(layer) is not DynamicLayer for layer in cache.layers):
@@ -150,7 +168,7 @@ def _read(model, prompts: list[list[int]], room: int) -> tuple[Cache, Tensor]:
             raise SoupError(f"{what}: {type(model).__name__}; give a base with plain attention")
         layers = layers or [_Roomy(like, len(prompts), longest + room) for like in cache.layers]
         for layer, read in zip(layers, cache.layers, strict=True):
-            layer.fill(read, slice(start, end), longest)
+            layer.fill(read, slice(start, end), shared, longest)
         start = end
     return Cache(layers=layers), torch.cat(first)
 
@@ -166,10 +184,11 @@ class _Roomy(DynamicLayer):
             t.new_zeros(s) for t, s in zip((like.keys, like.values), shapes, strict=True)
         ]
 
-    def fill(self, read: DynamicLayer, rows: slice, length: int) -> None:
-        """Put in what was read of some rows, so that it ends at ``length``."""
+    def fill(self, read: DynamicLayer, rows: slice, shared: int, length: int) -> None:
+        """Put in what was read of some rows: ``shared`` tokens, and the rest up to ``length``."""
         for buffer, part in zip(self.buffers, (read.keys, read.values), strict=True):
-            buffer[rows, :, length - part.shape[2] : length] = part
+            buffer[rows, :, :shared] = part[:, :, :shared]
+            buffer[rows, :, length - part.shape[2] + shared : length] = part[:, :, shared:]
         self._show(length)
 
     def keep(self, rows: Tensor) -> None:

@@ -4,7 +4,7 @@ A new merge method comes in by itself, from `lora.methods`.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import filter as matching
 from functools import partial
@@ -16,15 +16,18 @@ import torch
 from lorasoups.errors import SoupError
 from lorasoups.files import write_json_atomic
 from lorasoups.learning import lorahub, xlora
+from lorasoups.learning.one_number import anchored, tuned_weight
 from lorasoups.learning.random_loras import gaussian_like
-from lorasoups.learning.tuned_sum import tuned_weight
+from lorasoups.learning.regmean import regmean
 from lorasoups.lora.adapters import load_lora, save_lora
-from lorasoups.lora.lora import LoRA, lora_digest
+from lorasoups.lora.lora import LoRA, lora_digest, module_names
 from lorasoups.lora.merging import merge
 from lorasoups.lora.methods import METHODS
 from lorasoups.results.reading import CAT, CEILING, CONTROLS, MIX, SEARCH, SKILLS, STATIC
 from lorasoups.study.profile import Profile
 from lorasoups.study.stages import ChangedModel, Skill, Stages
+
+WEIGHTS = [0.1 * i for i in range(3, 16)]  # of the sum that is chosen by accuracy
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,69 @@ class Cat(Method):
         return merge(stages.loras(seed), "cat", weights=stages.alphas(seed, self.preset))
 
 
+@dataclass(frozen=True)
+class ChangedCat(Cat):
+    """CAT with its alphas changed: what their pattern over the modules is worth."""
+
+    change: Callable[[torch.Tensor, int], torch.Tensor] = lambda alphas, seed: alphas
+
+    def adapter(self, stages: Stages, seed: int) -> LoRA:
+        learned = stages.alphas(seed, self.preset)
+        changed = self.change(torch.stack(list(learned.values())), seed)
+        weights = dict(zip(learned, changed.tolist(), strict=True))
+        return merge(stages.loras(seed), "cat", weights=weights)
+
+
+def at_mean(alphas: torch.Tensor, seed: int = 0) -> torch.Tensor:
+    """Alphas [modules, k]: each LoRA's mean in every module."""
+    return alphas.mean(0).expand_as(alphas)
+
+
+def mean_one(alphas: torch.Tensor, seed: int = 0) -> torch.Tensor:
+    """Alphas [modules, k] over each LoRA's mean."""
+    return alphas / alphas.mean(0)
+
+
+def shuffled(alphas: torch.Tensor, seed: int) -> torch.Tensor:
+    """Alphas [modules, k] of other modules, drawn by the seed."""
+    return alphas[torch.randperm(len(alphas), generator=torch.Generator().manual_seed(seed))]
+
+
+class Anchored(Method):
+    """CAT's alphas moved towards 1 as far as every skill allows (see `learning.one_number`)."""
+
+    def adapter(self, stages: Stages, seed: int) -> LoRA:
+        loras, learned, rows = stages.loras(seed), stages.alphas(seed), stages.rows_by_skill(seed)
+        inputs = stages.soup_inputs(loras, rows, seed) | {"alphas": learned.content()["weights"]}
+
+        def make(folder: Path, scratch: Path) -> None:
+            weights, share = anchored(stages.source.model, loras, learned, rows)
+            write_json_atomic(folder / "anchored.json", {"weights": weights, "share": share})
+
+        folder = stages.build("anchored", inputs, make)
+        found = json.loads((folder / "anchored.json").read_text())
+        return merge(loras, "cat", weights=found["weights"])
+
+
+class RegMean(Method):
+    """A closed form on the alphas' rows (see `learning.regmean`)."""
+
+    def adapter(self, stages: Stages, seed: int) -> LoRA:
+        return regmean(stages.source.model, stages.loras(seed), stages.rows_by_skill(seed))
+
+
+class Nan(Method):
+    """Weights inverse to the deltas' norms, module by module (NAN, arXiv 2505.16148)."""
+
+    def adapter(self, stages: Stages, seed: int) -> LoRA:
+        loras, weights = stages.loras(seed), {}
+        for name in module_names(loras):
+            norms = [x.delta(name).norm() if name in x.modules else torch.inf for x in loras]
+            inverse = 1 / torch.tensor(norms)
+            weights[name] = (inverse / inverse.sum()).tolist()
+        return merge(loras, "cat", weights=weights)
+
+
 class RandomCat(Method):
     """CAT with random alphas."""
 
@@ -119,11 +185,24 @@ class RandomLoras(Method):
         return merge(loras, "cat", weights=learned)
 
 
+@dataclass(frozen=True)
 class TunedSum(Method):
-    """The exact sum with one weight, fitted on the rows that CAT's alphas get."""
+    """The exact sum - or another merge with weights 1 - times one weight, fitted on CAT's rows.
+
+    ``oracle``: on as many problems of the target instead, which no method may see.
+    """
+
+    of: str = ""
+    oracle: bool = False
 
     def adapter(self, stages: Stages, seed: int) -> LoRA:
         loras, rows = stages.loras(seed), stages.alpha_rows(seed)
+        loras = (
+            [methods_for(stages.profile.skills)[self.of].adapter(stages, seed)]
+            if self.of
+            else loras
+        )
+        rows = stages.target_rows(len(rows)) if self.oracle else rows
 
         def make(folder: Path, scratch: Path) -> None:
             weight, tried = tuned_weight(stages.source.model, loras, rows)
@@ -132,6 +211,26 @@ class TunedSum(Method):
         folder = stages.build("tuned", stages.soup_inputs(loras, rows, seed), make)
         weight = json.loads((folder / "tuned.json").read_text())["weight"]
         return merge(loras, "cat", weights=[weight] * len(loras))
+
+
+class SumByAccuracy(Method):
+    """The exact sum with the weight of `WEIGHTS` that solves most of the skills' own problems."""
+
+    def adapter(self, stages: Stages, seed: int) -> LoRA:
+        loras, p = stages.loras(seed), stages.profile
+        which = {"split": "validation", "n": p.alphas.n_held_out // len(p.skills)}
+        sums = [merge(loras, "cat", weights=[weight] * len(loras)) for weight in WEIGHTS]
+        return max(sums, key=lambda soup: sum(
+            stages.solved(soup, p.test_of(skill), **which) for skill in p.skills))  # fmt: skip
+
+
+class OracleCat(Method):
+    """CAT with alphas learned on problems of the target: a ceiling, for no method may see it."""
+
+    def adapter(self, stages: Stages, seed: int) -> LoRA:
+        loras, rows = stages.loras(seed), stages.target_rows(len(stages.alpha_rows(seed)))
+        learned, _ = stages.learn(loras, rows, stages.preset_options("ours"), seed)
+        return merge(loras, "cat", weights=learned)
 
 
 def random_alphas(loras: Sequence[LoRA], seed: int) -> dict[str, list[float]]:
@@ -174,8 +273,11 @@ class Static(Method):
         return digest, lambda: stages.with_adapter(self.adapter(stages, seed))
 
 
+@dataclass(frozen=True)
 class LoraHub(Method):
-    """One weight per LoRA, found without gradients."""
+    """One weight per LoRA, found without gradients; on CAT's rows, or ``few`` target problems."""
+
+    few: int = 0
 
     def adapter(self, stages: Stages, seed: int) -> LoRA:
         return load_lora(self._search(stages, seed) / "adapter")
@@ -186,6 +288,7 @@ class LoraHub(Method):
 
     def _search(self, stages: Stages, seed: int) -> Path:
         loras, rows = stages.loras(seed), stages.alpha_rows(seed)
+        rows = stages.target_rows(self.few) if self.few else rows
         how = {"on": self.on, "budget": stages.profile.budget}
 
         def make(folder: Path, scratch: Path) -> None:
@@ -231,13 +334,27 @@ def methods_for(skills: Sequence[str]) -> dict[str, Method]:
         Fresh("fresh", "new LoRA on the alpha data", CONTROLS, main=True),
         Cat("cat", "CAT (learned alphas)", CAT, main=True),
         Cat("cat_global", "CAT, one alpha per LoRA", CONTROLS, main=True, preset="global"),
+        ChangedCat("cat_mean", "CAT's mean in every module", CONTROLS, change=at_mean),
+        ChangedCat("cat_one", "CAT, rescaled to mean 1", CONTROLS, change=mean_one),
+        ChangedCat("cat_shuffled", "CAT, modules shuffled", CONTROLS, change=shuffled),
         Cat("cat_softmax", "CAT, softmax", CONTROLS, preset="softmax"),
         Cat("cat_lr0", "CAT, lr = 0", CONTROLS, preset="lr0"),
         RandomCat("cat_random", "CAT, random alphas", CONTROLS),
         Cat("released", "CAT, released schedule", CONTROLS, main=True, preset="released"),
         RandomLoras("random_loras", "CAT over random LoRAs", CONTROLS),
         TunedSum("tuned_sum", "sum, one tuned weight", SEARCH, main=True),
+        SumByAccuracy("sum_by_accuracy", "sum, weight by accuracy", SEARCH),
+        *(
+            TunedSum(f"tuned_{m}", f"{m}, tuned weight", SEARCH, of=f"{m}@delta/w1")
+            for m in ("ties", "dare_ties", "knots")
+        ),
+        Anchored("anchored", "CAT, anchored at 1", SEARCH, main=True),
+        RegMean("regmean", "RegMean", SEARCH),
+        Nan("nan", "NAN (inverse norms)", SEARCH),
         LoraHub("lorahub@delta", "LoraHub (delta)", SEARCH),
+        LoraHub("lorahub_target", "LoraHub, 5 target problems", CEILING, few=5),
+        TunedSum("oracle_sum", "sum, weight from the target", CEILING, oracle=True),
+        OracleCat("oracle_cat", "CAT on the target", CEILING),
         LoraHub("lorahub@factors", "LoraHub (factors, as released)", SEARCH, on="factors"),
         XLora("xlora", "X-LoRA (mixture of experts)", SEARCH),
         *_static(),

@@ -61,6 +61,8 @@ class Profile:
     by_skill: dict[str, dict] = field(default_factory=dict)  # {"code": {"steps": 600}}
     epochs: float = 0.0  # over a skill's data; above 0 it replaces training.steps
     n_train: int = 8000  # training problems per skill
+    share: dict[str, float] = field(default_factory=dict)  # of a skill's problems, below 1
+    rescale: dict[str, float] = field(default_factory=dict)  # what a skill's LoRA is multiplied by
     redraw: bool = False  # every seed draws its own training problems; else all have the same
     n_test: dict[str, int] = field(default_factory=dict)  # a task without number is not evaluated
     extras: tuple[str, ...] = ()  # further tests, for the main methods only
@@ -108,7 +110,8 @@ class Profile:
         """Whether a method of the table is evaluated, by its name."""
         if method in ("base", "cat", *self.skills):
             return True
-        if method == "target" and not self.ceiling:  # most targets have no training problems
+        sees_target = fnmatchcase(method, "*target") or method.startswith("oracle_")
+        if sees_target and not self.ceiling:  # most targets have no training problems
             return False
         named = not self.methods or any(fnmatchcase(method, p) for p in self.methods)
         return named and not any(fnmatchcase(method, p) for p in self.leave_out)

@@ -100,8 +100,12 @@ class Stages:
         return self._latest[1]
 
     def loras(self, seed: int) -> list[LoRA]:
-        """The skills' LoRAs (two or more), in the order of CAT's alphas."""
-        return [self.skill(name, seed).lora for name in self.profile.skills]
+        """The skills' LoRAs (two or more), in the order of CAT's alphas, each in its strength."""
+        scales, names = self.profile.rescale, self.profile.skills
+        loras = [self.skill(name, seed).lora for name in names]
+        return [
+            x.scaled(scales[n]) if n in scales else x for x, n in zip(loras, names, strict=True)
+        ]
 
     def skill(self, name: str, seed: int) -> Skill:
         """The LoRA of one skill: trained, or loaded where the profile says from where."""
@@ -147,7 +151,8 @@ class Stages:
         self, task: str, seed: int = 0, split: str = "train", n: int | None = None
     ) -> list[dict]:
         """Rows ``{input_ids, labels}`` of a task; the seed's own if the profile redraws them."""
-        n, length = n or self.profile.n_train, self.profile.max_length
+        share, length = self.profile.share.get(task, 1), self.profile.max_length
+        n = n or max(1, round(share * self.profile.n_train))
         draw = seed if self.profile.redraw and split == "train" else None
         if (name := (task, split, n, length, draw)) not in self._rows:
             items = self.source.items(task, split, n, draw)
@@ -194,6 +199,15 @@ class Stages:
         rows = {name: self.encoded(name, seed) for name in self.profile.skills}
         drawn = {s: rng.sample(r, max(1, round(share * len(r)))) for s, r in rows.items()}
         return [row for skill in drawn if not skills or skill in skills for row in drawn[skill]]
+
+    def rows_by_skill(self, seed: int) -> list[list[dict]]:
+        """`alpha_rows` of each skill apart."""
+        return [self.alpha_rows(seed, skills=(skill,)) for skill in self.profile.skills]
+
+    def target_rows(self, n: int) -> list[dict]:
+        """Validation problems of the target, as they are asked: for rows that may see it."""
+        items = self.items(self.profile.target, "validation", n)
+        return encode_all(self.source.tokenizer, items, LOSS_LENGTH)
 
     @cached_property
     def held_out(self) -> dict[str, list[dict]]:
@@ -273,10 +287,15 @@ class Stages:
         learned, _ = self._learn(entry["seed"], self.alpha_options(entry))
         return merge(self.loras(entry["seed"]), "cat", weights=learned)
 
-    def items(self, task: str) -> list[dict]:
-        """The test items of a task; those of the target with the profile's demonstrations."""
-        items = self.source.items(task, "test", self.profile.n_test[task])
+    def items(self, task: str, split: str = "test", n: int = 0) -> list[dict]:
+        """The test items of a task; those of the target with the profile's demonstrations.
+
+        Demonstrations are the first validation problems; of that split the ones after are given.
+        """
         shown = self.profile.demonstrations if task == self.profile.target else 0
+        skipped = 20 * shown if split == "validation" else 0
+        n = n or self.profile.n_test[task]
+        items = self.source.items(task, split, n + skipped)[skipped:]
         if not shown:
             return items
         solved: dict[str | None, list[str]] = {}
@@ -301,19 +320,21 @@ class Stages:
         """Answers of any adapter to one test (see `answers`)."""
         return self.answers(task, *self.changed(lora))
 
-    def solved(self, lora: LoRA | None, task: str) -> float:
-        """The share of a test's problems that any adapter solves."""
-        verdicts = self.evaluate_adapter(lora, task)
+    def solved(self, lora: LoRA | None, task: str, **which) -> float:
+        """The share of a test's problems, or of ``which`` (as in `items`), an adapter solves."""
+        verdicts = self.answers(task, *self.changed(lora), **which)
         return sum(verdict["outcome"] == "ok" for verdict in verdicts) / len(verdicts)
 
-    def answers(self, task: str, adapter: str | None, changed_model: ChangedModel) -> list[dict]:
+    def answers(
+        self, task: str, adapter: str | None, changed_model: ChangedModel, **which
+    ) -> list[dict]:
         """Answers to one test set, in its order: its judge's ``{text, outcome, value, ...}``.
 
         ``outcome`` is ``ok`` where right. ``changed_model`` yields the model to generate with,
-        ``adapter`` is a digest of what changes it (None: the base).
+        ``adapter`` is a digest of what changes it (None: the base); ``which``: see `items`.
         """
         p, judge = self.profile, JUDGES[self.profile.judge(task)]
-        items = self.items(task)
+        items = self.items(task, **which)
         asked = digest([[item["prompt"], item["target"]] for item in items])
         inputs = {"base": self.source.key, "adapter": adapter, "items": asked,
                   "max_new_tokens": p.max_new_tokens, "batch": p.eval_batch}  # fmt: skip

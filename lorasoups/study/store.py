@@ -27,12 +27,18 @@ from lorasoups.files import DISK_FULL, disk_errors, ensure_folder, sha256_file, 
 from lorasoups.models import processes
 
 VERSIONS = {"skill": 1, "alphas": 1, "merge": 1, "lorahub": 1, "xlora": 1, "tuned": 1,
-            "evaluate": 1, "loss": 1}  # fmt: skip
+            "anchored": 1, "evaluate": 1, "loss": 1}  # fmt: skip
 """Raise a stage's number when its code gives other numbers for the same inputs (tests/golden sees
 it): older artifacts are then built again."""
 MANIFEST, SCHEMA = "MANIFEST.json", 1
 LIBRARIES = ("torch", "transformers", "peft", "safetensors")
-ALONE = ("merge", "lorahub", "tuned", "loss")  # stages that rank 0 builds while the others wait
+ALONE = (
+    "merge",
+    "lorahub",
+    "tuned",
+    "anchored",
+    "loss",
+)  # stages that rank 0 builds while the others wait
 HASHED_BYTES = 2**20  # larger files are checked by their size alone when they are reused
 SEEN_WITHIN_S = 90.0  # network file systems may remember for a minute that a file was not there
 

@@ -10,8 +10,8 @@ import torch
 
 from lorasoups.learning.alphas import learn_alphas
 from lorasoups.learning.lorahub import lorahub
+from lorasoups.learning.one_number import tuned_weight
 from lorasoups.learning.skills import SkillTraining, train_lora
-from lorasoups.learning.tuned_sum import tuned_weight
 from lorasoups.learning.xlora import mixed, train_xlora
 from lorasoups.lora.lora import Factors, LoRA
 from lorasoups.lora.merging import merge

@@ -50,6 +50,27 @@ def test_texts_are_those_of_one_prompt_at_a_time(
     assert generate(*base, prompts, NEW, batch_size) == expected
 
 
+@pytest.mark.parametrize("at_once", [1, 60, 10_000], ids="read {}".format)
+def test_what_all_prompts_begin_with_is_read_once(base, prompts, at_once, monkeypatch):
+    model, tokenizer = base
+    monkeypatch.setitem(generation.READ_TOKENS, "cpu", at_once)
+    shown = [prompts[0] + " 12 + 5\n\n" + text for text in prompts]
+    monkeypatch.setattr(generation, "SHARED_FROM", 10_000)
+    apart = generate(model, tokenizer, shown, NEW, 100)
+    seen, forward = [], model.forward
+
+    def counting(input_ids, **rest):
+        seen.append(input_ids.shape)
+        return forward(input_ids=input_ids, **rest)
+
+    monkeypatch.setattr(model, "forward", counting)
+    monkeypatch.setattr(generation, "SHARED_FROM", 2)
+    assert generate(model, tokenizer, shown, NEW, 100) == apart
+    (rows, shared), *later = seen
+    assert rows == 1 and shared >= len(tokenizer(prompts[0]).input_ids)
+    assert max(width for _, width in later) == max(map(len, tokenizer(shown).input_ids)) - shared
+
+
 @pytest.mark.parametrize("keep_from", [0.0, 0.5, 1.1])
 def test_rows_that_end_are_dropped_without_a_trace(base, prompts, expected, keep_from, monkeypatch):
     monkeypatch.setattr(generation, "KEEP_FROM", keep_from)

@@ -33,10 +33,11 @@ def test_the_table_has_all_baselines_in_known_groups():
     assert wanted <= methods.keys()
     assert all(method.group in GROUPS for method in methods.values())
     static = [m.name for m in methods.values() if m.group == "static merges"]
-    assert len(static) == 26 and static[:4] == [
+    assert len(static) == 32 and static[:4] == [
         "linear@delta", "linear@delta/w1", "linear@factors", "linear@factors/w1",
     ]  # fmt: skip
-    assert static[-6:] == [f"{m}@delta{w}" for m in ("svd", "knots", "lego") for w in ("", "/w1")]
+    only_delta = ("svd", "knots", "lego", "tsv", "iso_c", "core_space")
+    assert static[-12:] == [f"{m}@delta{w}" for m in only_delta for w in ("", "/w1")]
     assert methods["ties@delta/w1"].label == "ties (delta, 1.0)"
 
 

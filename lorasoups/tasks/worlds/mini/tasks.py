@@ -26,6 +26,9 @@ TASKS = {
     # skills
     "math": Task("new", "small", ("worked",)),
     "code": Task("explicit", "mixed", ("python",)),
+    # the same in three forms each, mostly the first
+    "math_forms": Task("new", "small", ("worked",) * 14 + ("calls",) * 3 + ("table",) * 3),
+    "code_forms": Task("explicit", "mixed", ("python",) * 14 + ("let",) * 3 + ("machine",) * 3),
     "aside": Task("explicit", "mixed", _READ_OUT, aside=True),  # the third skill
     "line": Task("explicit", "mixed", ("line",)),  # the fourth skill
     # targets

@@ -1,0 +1,79 @@
+"""Soups with one number to find by loss: the weight of a sum; how far CAT's alphas go towards 1."""
+
+from collections.abc import Mapping, Sequence
+
+from scipy.optimize import minimize_scalar
+from torch import Tensor
+
+from lorasoups.errors import SoupError
+from lorasoups.learning.cat import applied
+from lorasoups.lora.lora import LoRA
+from lorasoups.lora.merging import merge
+from lorasoups.models.batching import heldout_loss
+
+LARGEST, CLOSE = 2.0, 0.02  # weights are searched up to here, to within so much
+MARGIN = 0.05  # of CAT's loss on a skill: so much more counts as nearly as good
+HALVINGS = 6
+
+
+def tuned_weight(
+    model, loras: Sequence[LoRA], rows: Sequence[dict], batch_size: int = 25, close: float = CLOSE
+) -> tuple[float, list[dict]]:
+    """The weight lambda in [0, 2] of the sum ``lambda * sum_i delta_i`` with the least loss.
+
+    Args:
+        model: a causal LM; it comes back unchanged.
+        loras: k adapters.
+        rows: see `batching.encode_all`; the loss is the mean over their labelled tokens (nats).
+        batch_size: rows at a time.
+        close: how near to the best weight the search ends.
+
+    Returns lambda and what was tried, ``{weight, loss}`` each, by Brent's bounded search. Raises
+    SoupError for no rows.
+    """
+    if not rows:
+        raise SoupError("no data to fit a weight on: rows is empty; give the rows CAT gets")
+    tried: list[dict] = []
+
+    def loss_at(weight: float) -> float:
+        with applied(model, merge(loras, "cat", weights=[float(weight)] * len(loras))) as soup:
+            loss = heldout_loss(soup, list(rows), batch_size)
+        tried.append({"weight": float(weight), "loss": loss})
+        return loss
+
+    minimize_scalar(loss_at, bounds=(0, LARGEST), method="bounded", options={"xatol": close})
+    return min(tried, key=lambda entry: entry["loss"])["weight"], tried
+
+
+def anchored(
+    model, loras: Sequence[LoRA], alphas: Mapping[str, Tensor], rows: Sequence[Sequence[dict]]
+) -> tuple[dict[str, list[float]], float]:
+    """The alphas nearest to 1 on the line from CAT's to all ones that keep every skill (our rule).
+
+    On a skill's own rows the other LoRAs only disturb, so learned alphas are smaller than a target
+    that needs all of them would want (notebook 06).
+
+    A skill is kept where the mean loss of its ``rows`` (encoded, one list per skill) is at most
+    `MARGIN` above what it is under ``alphas`` (module -> [k]). The model comes back unchanged.
+    Returns the alphas, and how far along the line they are, 0 (CAT) to 1 (the plain sum).
+    """
+
+    def at(share: float) -> dict[str, list[float]]:
+        return {name: (a + share * (1 - a)).tolist() for name, a in alphas.items()}
+
+    def losses(share: float) -> list[float]:
+        with applied(model, merge(loras, "cat", weights=at(share))) as soup:
+            return [heldout_loss(soup, list(of_skill)) for of_skill in rows]
+
+    most = [(1 + MARGIN) * loss for loss in losses(0.0)]
+
+    def keeps(share: float) -> bool:
+        return all(loss <= bound for loss, bound in zip(losses(share), most, strict=True))
+
+    if keeps(1.0):
+        return at(1.0), 1.0
+    kept, lost = 0.0, 1.0
+    for _ in range(HALVINGS):
+        middle = (kept + lost) / 2
+        kept, lost = (middle, lost) if keeps(middle) else (kept, middle)
+    return at(kept), kept
