@@ -6,7 +6,6 @@ from typing import Any
 
 from torch.nn.functional import pad
 
-from lorasoups.errors import SoupError
 from lorasoups.lora.linalg import compress, distance, frobenius
 from lorasoups.lora.lora import Factors, LoRA
 from lorasoups.lora.merging import merge
@@ -57,16 +56,9 @@ def rank_loss(
     """
     full = {"rank": EXACT} if "rank" in METHODS[method].options else {}
     whole = merge(loras, method, **options, **full)
-    return cut_error(whole, whole.each(lambda factors: compress(factors, rank)))
-
-
-def cut_error(whole: LoRA, cut: LoRA) -> tuple[float, str, float]:
-    """What a cut lost; returns as `rank_loss`. Raises SoupError if the modules differ."""
-    if whole.modules.keys() != cut.modules.keys():
-        raise SoupError("adapters of different modules: rank reduction; compare one with its cut")
     lost, size, worst = 0.0, 0.0, ("", -1.0)
     for name, before in whole.modules.items():
-        norm, error = frobenius(before), distance(before, cut.modules[name])
+        norm, error = frobenius(before), distance(before, compress(before, rank))
         lost, size = lost + error**2, size + norm**2
         worst = max(worst, (name, error / norm if norm else 0.0), key=lambda pair: pair[1])
     return math.sqrt(lost / size) if size else 0.0, *worst
