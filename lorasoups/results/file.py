@@ -1,31 +1,71 @@
-"""Results files ``data/results/<profile>/<experiment>.json``: written, read, and looked up.
+"""Results files ``data/results/<profile>/<experiment>.json``: their form, writing, reading.
 
 Every number in a figure, a table or a sentence comes from such a file, so it is checked when it is
-written and when it is read (`schema.validate`). Torch is not needed here.
+written and when it is read (`validate`). Torch is not needed here.
 """
 
-import json
+import math
 import os
 import platform
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
+
+import numpy as np
 
 from lorasoups.errors import SoupError
-from lorasoups.files import write_json_atomic
+from lorasoups.files import read_json, write_json_atomic
 from lorasoups.paths import Folders, project_root
-from lorasoups.results.schema import SCHEMA, pack_verdicts, unpack_verdicts, validate
-
-__all__ = ["SCHEMA", "pack_verdicts", "unpack_verdicts", "validate"]
 
 _MAY_DIFFER = ("seeds", "threads")  # in the settings of seeds that stand in one file
 _PACKAGES = (
     "lorasoups torch transformers peft accelerate datasets safetensors scipy numpy nevergrad "
     "pydantic-monty"
 ).split()
+
+SCHEMA = 1
+
+NUMBER = int | float
+MAYBE = int | float | None  # null: cannot be computed, such as an interval over a single seed
+EACH = object()  # stands for every key
+FORM = {
+    "schema": int, "profile": str, "created": str, "complete": bool,
+    "provenance": {
+        "versions": dict, "device": str, "cpu": str, "git": dict | None, "base_sha256": str | None,
+        "world_version": object, "wall_s": MAYBE,
+    },
+    "config": dict,
+    "rows": [{
+        "task": str, "view": str, "method": str, "on": str | None, "weights": object,
+        "seed": int | None, "n": int, "correct": int, "accuracy": NUMBER, "ci": [NUMBER],
+        "outcomes": {EACH: int}, "extra": {EACH: MAYBE},
+    }],
+    "items": {EACH: {EACH: {EACH: object}}},  # task -> method -> seed -> packed verdicts
+    "alphas": [{"seed": int, "preset": str, "normalise": str, "module": str, "values": list}],
+    "curves": [{
+        "seed": int, "preset": str, "step": int, "loss": NUMBER, "alpha_mean": list,
+        "alpha_moved": NUMBER,
+    }],
+    "sweep": [{
+        "seed": int, "normalise": str, "init": str, "lr": NUMBER, "heldout_loss": NUMBER,
+        "chosen": bool,
+    }],
+    "skills": [{
+        "seed": int, "name": str, "steps": int, "loss": NUMBER, "seconds": NUMBER,
+        "tokens_per_s": NUMBER,
+    }],
+    "timings": dict,
+    "floors?": {EACH: NUMBER},  # what answers right without a skill -> its share of the target
+    "experiment?": str,  # absent: hard_math
+    "artifacts?": dict,  # stage -> artifact -> short sha256
+    "decontamination?": dict,  # what training and test items share
+    "views?": dict,  # task -> view -> which items belong to it, packed like verdicts
+}  # fmt: skip
+"""Field -> type; a list holds entries of one form; ``?`` marks what may be absent. Further fields
+are allowed."""
 
 
 def results_path(
@@ -43,14 +83,7 @@ def write_results(path: Path | str, results: dict[str, Any]) -> Path:
 def read_results(path: Path | str) -> dict[str, Any]:
     """Read and check a results file, complete or not. Raises SoupError."""
     path = Path(path)
-    again = f"run `lorasoups reproduce --profile {path.parent.name}`"
-    if not path.exists():
-        raise SoupError(f"no results file: {path}; {again} first")
-    try:
-        results = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        what = f"results file cannot be read ({error}): {path}"
-        raise SoupError(f"{what}; delete it and {again}") from error
+    results = read_json(path, f"run `lorasoups reproduce --profile {path.parent.name}`")
     return validate(results, path.name)
 
 
@@ -142,3 +175,93 @@ def git_state(root: Path) -> dict[str, Any] | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return {"commit": commit, "dirty": bool(changes)}
+
+
+def validate(results: Any, where: str = "results") -> dict[str, Any]:
+    """Check the content of a results file (parsed JSON); returns it.
+
+    Besides fields and types: rows agree with themselves and with the verdicts. ``where`` is what
+    errors call the file. Raises SoupError, naming the field, such as ``rows[3].ci``.
+    """
+    _check(results, FORM, where)
+    if results["schema"] != SCHEMA:
+        _fail(f"schema {results['schema']}, this version reads {SCHEMA}", where, "schema")
+    for index, row in enumerate(results["rows"]):
+        _check_row(row, where, f"rows[{index}]")
+    _check_items(results, where)
+    if results["complete"] and not results["rows"]:
+        _fail("marked complete without rows", where, "complete")
+    return results
+
+
+def _fail(what: str, where: str, path: str) -> NoReturn:
+    raise SoupError(f"{what}: {where}, field {path}; make the file again or correct its writer")
+
+
+def _check(value: Any, form: Any, where: str, path: str = "") -> None:
+    """Refuse a value that is not of a form: a type, or a list or mapping of forms."""
+    kind = type(form) if isinstance(form, dict | list) else form
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind not in (bool, object)):
+        names = "a JSON object" if kind is dict else getattr(kind, "__name__", kind)
+        _fail(f"{type(value).__name__} instead of {names}", where, path or "(top level)")
+    if isinstance(value, float) and not math.isfinite(value):
+        _fail("not a finite number (write null)", where, path)
+    if isinstance(form, list):
+        for index, entry in enumerate(value):
+            _check(entry, form[0], where, f"{path}[{index}]")
+    elif isinstance(form, dict):
+        fields = dict.fromkeys(value, form[EACH]) if EACH in form else form
+        for field, inner in fields.items():
+            name = field.removesuffix("?")
+            if name in value:
+                _check(value[name], inner, where, f"{path}.{name}".lstrip("."))
+            elif name == field:
+                _fail("missing field", where, f"{path}.{name}".lstrip("."))
+
+
+def _check_row(row: Mapping[str, Any], where: str, path: str) -> None:
+    n, correct, ci, accuracy = row["n"], row["correct"], row["ci"], row["accuracy"]
+    if n <= 0 or not 0 <= correct <= n:
+        _fail(f"{correct} correct of {n}", where, f"{path}.correct")
+    if abs(accuracy - correct / n) > 1e-6:
+        _fail(f"accuracy {accuracy} is not {correct}/{n}", where, f"{path}.accuracy")
+    if len(ci) != 2 or not ci[0] - 1e-6 <= accuracy <= ci[1] + 1e-6:
+        _fail("no interval [lo, hi] around the accuracy", where, f"{path}.ci")
+    if row["outcomes"] and sum(row["outcomes"].values()) != n:
+        _fail(f"outcome counts do not sum to n = {n}", where, f"{path}.outcomes")
+
+
+def _check_items(results: Mapping[str, Any], where: str) -> None:
+    rows = {
+        (row["task"], row["method"], str(row["seed"])): row
+        for row in results["rows"]
+        if row["view"] == "all"
+    }
+    methods = [(t, m, seeds) for t, by in results["items"].items() for m, seeds in by.items()]
+    for task, method, seeds in methods:
+        for seed, text in seeds.items():
+            path, row = f"items.{task}.{method}.{seed}", rows.get((task, method, seed))
+            if row is None:
+                _fail("verdicts without a row of view 'all'", where, path)
+            try:
+                ones = int(unpack_verdicts(text, row["n"]).sum())
+            except SoupError as error:
+                _fail(str(error).split(";")[0], where, path)
+            if ones != row["correct"]:
+                _fail(f"{ones} verdicts, {row['correct']} correct in its row", where, path)
+
+
+def pack_verdicts(verdicts: Sequence[bool] | np.ndarray) -> str:
+    """Right or wrong per problem as hex: 8 per byte, the first problem in the highest bit."""
+    return np.packbits(np.asarray(verdicts, dtype=bool)).tobytes().hex()
+
+
+def unpack_verdicts(text: str, n: int) -> np.ndarray:
+    """The inverse of `pack_verdicts`: bool array of shape [n]. Raises SoupError."""
+    try:
+        packed = np.frombuffer(bytes.fromhex(text), dtype=np.uint8)
+    except (ValueError, TypeError):
+        raise SoupError(f"no hex string of verdicts: {text!r:.20}; make the file again") from None
+    if len(packed) != math.ceil(n / 8) or np.unpackbits(packed)[n:].any():
+        raise SoupError(f"{len(packed)} bytes of verdicts for {n} problems; make the file again")
+    return np.unpackbits(packed, count=n).astype(bool)

@@ -106,7 +106,7 @@ def test_unreadable_unended_and_misplaced_files_are_noticed(project):
     write_results((project / PATH).with_name("length.json"), GOOD | {"experiment": "rank"})
     changed(project, lambda r: r.update(complete=False))
     told = "\n".join(failed(project))
-    assert "FAIL rank: complete, and of the schema: results file cannot be read" in told
+    assert "FAIL rank: complete, and of the schema: not valid JSON" in told
     assert "FAIL length: complete, and of the schema: it says that it is rank" in told
     assert "FAIL hard_math: complete, and of the schema: a run that has not ended" in told
 

@@ -9,7 +9,7 @@ import pytest
 
 from lorasoups.errors import SoupError
 from lorasoups.results import file as R
-from lorasoups.results.schema import FORM
+from lorasoups.results.file import FORM
 
 
 def row(method="cat", seed=0, correct=3, n=4, **more):
@@ -179,7 +179,7 @@ def test_items_of_a_wrong_shape_are_refused(good):
 def test_experiments_have_files_of_their_own(good, tmp_path):
     R.write_results(R.results_path("smoke", "rank", tmp_path), good | {"experiment": "rank"})
     assert R.load_results("smoke", "rank", tmp_path)["experiment"] == "rank"
-    with pytest.raises(SoupError, match=r"no results file.*smoke.hard_math\.json"):
+    with pytest.raises(SoupError, match=r"missing file.*smoke.hard_math\.json"):
         R.load_results("smoke", root=tmp_path)
 
 
@@ -199,15 +199,15 @@ def test_incomplete_file_can_be_read_but_not_loaded(good, tmp_path):
 
 
 def test_missing_and_unreadable_files_are_told_with_the_way_out(tmp_path):
-    with pytest.raises(SoupError, match="no results file.*reproduce --profile smoke"):
+    with pytest.raises(SoupError, match="missing file.*reproduce --profile smoke"):
         R.load_results("smoke", root=tmp_path)
     path = R.results_path("smoke", root=tmp_path)
     path.parent.mkdir(parents=True)
     path.write_text('{"schema": 1, "prof')
-    with pytest.raises(SoupError, match="cannot be read"):
+    with pytest.raises(SoupError, match="not valid JSON.*reproduce --profile smoke"):
         R.load_results("smoke", root=tmp_path)
     path.write_text("[]")
-    with pytest.raises(SoupError, match="instead of a JSON object"):
+    with pytest.raises(SoupError, match="not a JSON object"):
         R.load_results("smoke", root=tmp_path)
 
 

@@ -266,7 +266,7 @@ def test_cell_that_is_skipped_is_no_success(project):
 @pytest.mark.parametrize(
     "cell, told",
     [
-        ("1", "no results file"),
+        ("1", "missing file: .*hard_math"),
         (results_cell(complete=False), "not complete"),
         (results_cell(seed=None), "results of 0 seeds, 1 were asked for"),
     ],
@@ -282,7 +282,7 @@ def test_every_study_needs_a_results_file_of_its_own(project):
     add(project, "05_hard", results_cell())
     add(project, "08_manual", "1")
     assert list(run(project, only="02")) == ["02_soups"]
-    with pytest.raises(SoupError, match=r"no results file: .*manual_qa\.json"):
+    with pytest.raises(SoupError, match=r"missing file: .*manual_qa\.json"):
         run(project)
 
 
