@@ -19,7 +19,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAn
 
 from lorasoups.errors import SoupError
 from lorasoups.files import read_json, sha256_file
-from lorasoups.models.devices import pick_device
+from lorasoups.lora.lora import pick_device
 from lorasoups.models.hub_errors import explain_hub_error
 
 DTYPES = ("float32", "bfloat16", "float16", "auto")

@@ -14,13 +14,10 @@ from types import SimpleNamespace
 
 import psutil
 import torch
+from torch.utils.benchmark import Timer
 
 from lorasoups.errors import SoupError
 from lorasoups.files import read_json, write_json_atomic
-from lorasoups.lora.lora import pick_device
-
-__all__ = ["cpu_name", "device_name", "fast_bf16", "native_bf16", "peak_memory", "pick_device",
-           "seconds"]  # fmt: skip
 
 
 def native_bf16(device: str) -> bool:
@@ -52,15 +49,10 @@ def fast_bf16(device: str) -> bool:
 
 
 def _matmul_seconds(dtype: torch.dtype, size: int = 512, budget: float = 0.1) -> float:
-    """Seconds of the fastest square matmul within a budget of seconds, one warm-up before."""
-    a = torch.ones(size, size, dtype=dtype)
-    a @ a
-    best, until = float("inf"), time.perf_counter() + budget
-    while time.perf_counter() < until:
-        started = time.perf_counter()
-        a @ a
-        best = min(best, time.perf_counter() - started)
-    return best
+    """Seconds of a square matmul, the least within a budget of seconds."""
+    factor, threads = torch.ones(size, size, dtype=dtype), torch.get_num_threads()
+    timer = Timer("a @ a", globals={"a": factor}, num_threads=threads)
+    return min(timer.blocked_autorange(min_run_time=budget).times)
 
 
 def seconds(run: Callable[[], object], device: str) -> float:

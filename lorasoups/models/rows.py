@@ -52,9 +52,15 @@ def _chat(messages: Any, tokenizer: Any, where: str) -> dict:
         raise SoupError(f"the last message is not the assistant's: {where}; end with an answer")
     if not getattr(tokenizer, "chat_template", None):
         raise SoupError(f"the base has no chat template: {where}; give prompt and answer")
-    how = {"tokenize": False, "add_generation_prompt": True}
-    prompt = tokenizer.apply_chat_template(turns[:-1], **how)
-    if tokenizer.bos_token and prompt.startswith(tokenizer.bos_token):
-        begins = tokenizer(prompt).input_ids[:2] == [tokenizer.bos_token_id] * 2
-        prompt = prompt.removeprefix(tokenizer.bos_token) if begins else prompt
-    return {"prompt": prompt, "answer": turns[-1]["content"]}
+    return {"prompt": chat_prompt(tokenizer, turns[:-1]), "answer": turns[-1]["content"]}
+
+
+def chat_prompt(tokenizer: Any, turns: list[dict]) -> str:
+    """Turns in the tokenizer's chat template, up to where the answer begins.
+
+    A begin token that the tokenizer adds itself is not written twice.
+    """
+    text = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
+    begin = tokenizer.bos_token
+    doubled = begin and tokenizer(text).input_ids[:2] == [tokenizer.bos_token_id] * 2
+    return text.removeprefix(begin) if doubled else text

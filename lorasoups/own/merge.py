@@ -11,9 +11,8 @@ from lorasoups.files import new_file
 from lorasoups.learning.alphas import Alphas
 from lorasoups.lora import merging, serving
 from lorasoups.lora.adapters import CONFIG, check_target, load_lora, save_lora
-from lorasoups.lora.lora import LoRA
+from lorasoups.lora.lora import LoRA, pick_device
 from lorasoups.models.base import base_config
-from lorasoups.models.devices import pick_device
 from lorasoups.models.fetch import folder_of
 from lorasoups.models.into_base import merge_into_base
 from lorasoups.own.gguf_lora import write_gguf

@@ -128,7 +128,7 @@ def _environment(hub_mirror: str = "", device: str = "auto") -> None:
     if device == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     elif device != "auto":
-        from lorasoups.models.devices import pick_device
+        from lorasoups.lora.lora import pick_device
 
         pick_device(device)  # refuses what is not here
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from lorasoups.errors import SoupError
+from lorasoups.lora.lora import pick_device
 from lorasoups.models import devices
 
 
@@ -47,13 +48,13 @@ def test_measuring_takes_little_time():
 def test_auto_is_the_gpu_where_there_is_one(monkeypatch):
     for there, name in ((False, "cpu"), (True, "cuda")):
         monkeypatch.setattr(torch.cuda, "is_available", lambda there=there: there)
-        assert devices.pick_device("auto") == name
-    assert devices.pick_device("cuda:0") == "cuda:0"
+        assert pick_device("auto") == name
+    assert pick_device("cuda:0") == "cuda:0"
 
 
 def test_a_device_that_is_not_there_is_one_clear_line(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(SoupError, match="no GPU"):
-        devices.pick_device("cuda")
+        pick_device("cuda")
     with pytest.raises(SoupError, match="unknown device"):
-        devices.pick_device("warp")
+        pick_device("warp")

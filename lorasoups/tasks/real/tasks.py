@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 
 from lorasoups.errors import SoupError
+from lorasoups.models.rows import chat_prompt
 from lorasoups.tasks.real import hub
 from lorasoups.tasks.real.prepare import PREPARE
 from lorasoups.tasks.real.sets import DataSet, Task, catalogue, fill
@@ -59,10 +60,9 @@ def items(task: str, split: str, max_words: int | None = None) -> tuple[list[dic
 def render(tokenizer, question: str, template: str = "same", split: str = "test") -> str:
     """The prompt for a question, up to where the answer begins; "" for plain text.
 
-    Made by the tokenizer's chat template (a single user turn), or a plain template if it has none;
-    a begin token that the tokenizer adds itself is not written twice. ``template`` is a name of
-    ``[templates]`` in ``sets.toml``; ``released`` has one text for training and one for the test.
-    Raises SoupError: no such template.
+    Made by the tokenizer's chat template (a single user turn), or a plain template if it has none.
+    ``template`` is a name of ``[templates]`` in ``sets.toml``; ``released`` has one text for
+    training and one for the test. Raises SoupError: no such template.
     """
     templates = catalogue().templates
     if template not in templates:
@@ -73,11 +73,7 @@ def render(tokenizer, question: str, template: str = "same", split: str = "test"
         return text.replace("{question}", question)
     if not getattr(tokenizer, "chat_template", None):
         return f"### Instruction:\n{question}\n\n### Response:\n"
-    turns = [{"role": "user", "content": question}]
-    text = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
-    begin = tokenizer.bos_token
-    doubled = begin and tokenizer(text).input_ids[:2] == [tokenizer.bos_token_id] * 2
-    return text.removeprefix(begin) if doubled else text
+    return chat_prompt(tokenizer, [{"role": "user", "content": question}])
 
 
 def _available(data: DataSet) -> bool:
