@@ -1,13 +1,14 @@
 """Reports on LoRAs and on their soup for people: HTML pages, and a model card."""
 
 import base64
-import html
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import seaborn
+from jinja2 import Environment, FileSystemLoader, select_autoescape
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -21,10 +22,10 @@ from transformers import AutoModelForCausalLM
 
 base = AutoModelForCausalLM.from_pretrained({base})
 model = PeftModel.from_pretrained(base, "PATH OF THIS FOLDER")"""
-CSS = ("body{font:16px/1.5 sans-serif;max-width:52em;margin:2em auto;padding:0 1em}"
-       "table{border-collapse:collapse}td,th{padding:.2em .8em;border-bottom:1px solid #ccc;"
-       "text-align:right}td:first-child,th:first-child{text-align:left}img{max-width:100%}"
-       "pre{background:#f4f4f4;padding:1em;white-space:pre-wrap}")  # fmt: skip
+TEMPLATES = Environment(
+    loader=FileSystemLoader(Path(__file__).parent), trim_blocks=True, keep_trailing_newline=True,
+    autoescape=select_autoescape(),
+)  # fmt: skip
 
 
 def _load(report: Mapping[str, Any]) -> str:
@@ -60,57 +61,34 @@ def text(report: Mapping[str, Any]) -> str:
 
 def card(report: Mapping[str, Any]) -> str:
     """The folder's README.md."""
-    data = "; ".join(f"{d['name']} ({d['train']} rows, {d['held_out']} held out)"
-                     for d in report["data"])  # fmt: skip
-    front = f"base_model: {report['base']}\n" if "/" in report["base"] else ""
-    return (
-        f"---\n{front}library_name: peft\ntags: [lora-soups, lora, model-merging]\n---\n\n"
-        f"# A soup of {' and '.join(report['adapters'])}\n\n"
-        f"CAT (learnable concatenation, arXiv 2410.13025) on {report['base']}: the LoRAs are "
-        f"frozen, one weight per module and LoRA is learned. Rank {report['rank']}, scale 1.\n\n"
-        f"Data: {data}.\n\nHeld-out loss, nats per token, with 95 % intervals over rows:\n\n"
-        f"{markdown(table(report))}\n\n{' '.join([*report['notes'], report['verdict']])}\n\n"
-        f"```python\n{_load(report)}\n```\n"
-    )
+    shown = {"table": markdown(table(report)), "told": _load(report)}
+    return TEMPLATES.get_template("card.md").render(title=_title(report), report=report, **shown)
 
 
 def page(report: Mapping[str, Any]) -> str:
     """One self-contained HTML page: table, verdict, alphas by layer and module, loss by rank."""
     with pd.option_context("display.max_colwidth", None):  # names are shown whole
-        shown = table(report).to_html(index=False, border=0)
-    return _page(
-        f"A soup of {' and '.join(report['adapters'])}",
-        f"<p>Base: {html.escape(report['base'])}. Held-out loss in nats per token; in brackets "
-        f"95 % intervals over rows, of this one fit.</p>{shown}"
-        f"<p>{html.escape(' '.join(report['notes']))}</p>"
-        f"<p><b>{html.escape(report['verdict'])}</b></p><h2>The learned alphas</h2>"
-        f"{_image(_alphas(report), 'alphas by layer and module')}<h2>What a lower rank costs</h2>"
-        f"{_image(_ranks(report), 'held-out loss by rank')}<h2>Load it</h2>"
-        f"<pre>{html.escape(_load(report))}</pre>",
-    )
+        shown = {"table": table(report).to_html(index=False, border=0), "told": _load(report)}
+    shown |= {"alphas": _image(_alphas(report)), "ranks": _image(_ranks(report))}
+    return TEMPLATES.get_template("page.html").render(title=_title(report), report=report, **shown)
 
 
 def compared_page(compared: Mapping[str, Any], names: Sequence[str], told: str) -> str:
     """One self-contained HTML page of `interference`: what ``inspect`` says, and every module."""
-    body = f"<pre>{html.escape(told)}</pre>"
-    for pair in compared["pairs"]:
-        one, other = (html.escape(names[pair[at]]) for at in ("i", "j"))
-        body += f"<h2>{one} and {other}, module by module</h2>"
-        body += _image(_modules(pair), "cosine and norm ratio of the deltas by layer and module")
-    return _page(f"{', '.join(names)}: do they get in each other's way?", body)
+    title = f"{', '.join(names)}: do they get in each other's way?"
+    pairs = [(f"{names[pair['i']]} and {names[pair['j']]}", _image(_modules(pair)))
+             for pair in compared["pairs"]]  # fmt: skip
+    return TEMPLATES.get_template("page.html").render(title=title, told=told, pairs=pairs)
 
 
-def _page(title: str, body: str) -> str:
-    title = html.escape(title)
-    return (
-        f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title>"
-        f"<style>{CSS}</style><h1>{title}</h1>{body}</html>\n"
-    )
+def _title(report: Mapping[str, Any]) -> str:
+    return f"A soup of {' and '.join(report['adapters'])}"
 
 
-def _image(figure: Figure, alt: str) -> str:
+def _image(figure: Figure) -> str:
+    """A figure as the address of an image."""
     data = base64.b64encode(style.render(figure, "png", 100)).decode()
-    return f'<img alt="{alt}" src="data:image/png;base64,{data}">'
+    return f"data:image/png;base64,{data}"
 
 
 def _alphas(report: Mapping[str, Any]) -> Figure:
