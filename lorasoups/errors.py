@@ -5,6 +5,11 @@ class SoupError(ValueError):
     """Bad input or a broken environment: one line on what is wrong, where, and what to do."""
 
 
+def one_line(error: BaseException, most: int = 200) -> str:
+    """Its message in one line of at most so many characters; its type where it has none."""
+    return (" ".join(str(error).split()) or type(error).__name__)[:most]
+
+
 class DiskError(SoupError, OSError):
     """A file or folder that cannot be read or written."""
 

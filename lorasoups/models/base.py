@@ -17,7 +17,7 @@ from huggingface_hub import snapshot_download
 from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
-from lorasoups.errors import SoupError
+from lorasoups.errors import SoupError, one_line
 from lorasoups.files import read_json, sha256_file
 from lorasoups.lora.lora import pick_device
 from lorasoups.models.hub_errors import explain_hub_error
@@ -33,7 +33,7 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(?:@[\w./-]+)?")
 _FROM_HUB = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja"]
 _IN_SUBFOLDERS = ["*/*"]  # exports in other formats
 _EXTRAS = {"bitsandbytes": "four_bit", "gguf": "gguf", "xllamacpp": "llama_cpp",
-           "openvino": "openvino", "openvino_genai": "openvino"}  # fmt: skip
+           "openvino": "openvino", "openvino_genai": "openvino", "submitit": "sweep"}  # fmt: skip
 _LOCAL = {"trust_remote_code": False, "local_files_only": True}
 _LLAMA_1 = "yahma/llama-7b-hf (Llama 1, the paper's)"
 # gated models of this project's profiles -> what may be used without a licence form
@@ -83,7 +83,7 @@ def load_base(
         tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=gguf, **_LOCAL)
     except Exception as error:
         cure = "put tokenizer.json and tokenizer_config.json beside the weights"
-        raise _refusal(f"the tokenizer does not load ({_line(error)})", spec, cure) from error
+        raise _refusal(f"the tokenizer does not load ({one_line(error)})", spec, cure) from error
     if end is not None:  # transformers 5.17 takes SmolLM2's <|im_start|> for it
         tokenizer.eos_token = tokenizer.convert_ids_to_tokens(end)
     model = _model(folder, gguf, spec, dtype, attn_implementation, four_bit)
@@ -112,16 +112,11 @@ def base_config(spec: str | Path) -> Any:
         return AutoConfig.from_pretrained(place, **how)
     except Exception as error:
         cure = "give a folder, a GGUF file or a Hub id"
-        raise _refusal(f"no config ({_line(error)})", spec, cure) from error
+        raise _refusal(f"no config ({one_line(error)})", spec, cure) from error
 
 
 def _refusal(what: str, spec: str | Path, cure: str) -> SoupError:
     return SoupError(f"{what}: base model {spec}; {cure}")
-
-
-def _line(error: BaseException) -> str:
-    """A message in one line of at most 160 characters."""
-    return (" ".join(str(error).split()) or type(error).__name__)[:160]
 
 
 def optional(package: str, what: str) -> Any:
@@ -205,7 +200,8 @@ def _files(folder: Path) -> list[Path]:
             with safe_open(file, framework="pt") as tensors:
                 tensors.keys()
         except (SafetensorError, OSError) as error:
-            raise SoupError(f"damaged weights ({_line(error)}): {file}; copy it again") from error
+            what = f"damaged weights ({one_line(error)})"
+            raise SoupError(f"{what}: {file}; copy it again") from error
     beside = [folder / name for name in _BESIDE_WEIGHTS if (folder / name).is_file()]
     return sorted([*weights, *beside])
 
@@ -227,7 +223,8 @@ def _gguf_facts(path: Path) -> tuple[str | None, int | None]:
         end = reader.get_field(gguf.Keys.Tokenizer.EOS_ID)
         end_id = None if end is None else int(end.contents())
     except Exception as error:  # the reader checks little: a damaged file fails anywhere
-        raise SoupError(f"not a sound GGUF file ({_line(error)}): {path}; copy it again") from error
+        what = f"not a sound GGUF file ({one_line(error)})"
+        raise SoupError(f"{what}: {path}; copy it again") from error
     quantised = [(n, kind) for kind, n in kinds.items() if kind not in ("F32", "F16", "BF16")]
     return (max(quantised)[1] if quantised else None), end_id
 
@@ -255,7 +252,7 @@ def _model(
         )
     except Exception as error:  # safetensors, transformers and gguf each have their own
         cure = "check its files; its architecture must be one of transformers, no foreign code runs"
-        raise _refusal(f"the model does not load ({_line(error)})", spec, cure) from error
+        raise _refusal(f"the model does not load ({one_line(error)})", spec, cure) from error
     lost = sorted(loading["missing_keys"]) + [str(m[0]) for m in loading["mismatched_keys"]]
     if lost:
         what = f"{len(lost)} weights are missing or of another shape, e.g. {lost[0]}"

@@ -63,9 +63,9 @@ def folder_of(place: str) -> str:
     if Path(place).is_dir() or not re.fullmatch(r"[\w.-]+/[\w.-]+(@.+)?", place):
         return place
     name, _, revision = place.partition("@")
-    files = ["adapter_config.json", "adapter_model.safetensors"]
+    wanted = {"revision": revision or None, "allow_patterns": [CONFIG, WEIGHTS]}
     try:
-        return snapshot_download(name, revision=revision or None, allow_patterns=files)
+        return snapshot_download(name, **wanted)
     except Exception as error:
-        what, instead = f"LoRA {place}", "give the folder of a PEFT adapter"
-        raise explain_hub_error(error, what, instead) from error
+        instead = "give the folder of a PEFT adapter"
+        raise explain_hub_error(error, f"LoRA {place}", instead) from error

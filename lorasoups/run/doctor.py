@@ -30,15 +30,14 @@ from lorasoups.study.run import Experiment, jobs_of, open_experiment
 from lorasoups.tasks.real.sets import catalogue
 
 SHAPES: dict[str, dict[str, Any]] = {
-    "llama-7b": {"hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32,
-                 "num_attention_heads": 32, "vocab_size": 32000, "max_position_embeddings": 2048},
+    "llama-7b": {},
     "smollm2-135m": {"hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30,
                      "num_attention_heads": 9, "num_key_value_heads": 3, "vocab_size": 49152,
                      "max_position_embeddings": 8192, "tie_word_embeddings": True},
     "tiny": {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
              "num_attention_heads": 2, "vocab_size": 128, "max_position_embeddings": 512},
 }  # fmt: skip
-"""Name -> fields of `LlamaConfig`."""
+"""Name -> fields of `LlamaConfig` that are not its own defaults, which are Llama 7B's."""
 CURES = {"skill step": "--checkpointing or --four-bit", "problem": "--eval-batch"}
 STEPS = 3  # that are timed, after one that is not
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from lorasoups.errors import SoupError
 from lorasoups.files import ensure_folder
+from lorasoups.models.base import optional
 from lorasoups.paths import Folders
 from lorasoups.study.run import adapted_profile, evaluated, jobs_of, open_experiment, run_study
 
@@ -82,10 +83,7 @@ def _executor(engine: str, minutes: int, gpus: int, jobs: int, partition: str | 
         raise SoupError("no sbatch here: --engine slurm; start it on a login node, or use local")
     if gpus and engine != "slurm":
         raise SoupError(f"only Slurm gives out GPUs: --gpus {gpus}; set CUDA_VISIBLE_DEVICES")
-    try:
-        import submitit
-    except ModuleNotFoundError:
-        raise SoupError("submitit is missing: sweep; pip install 'lorasoups[sweep]'") from None
+    submitit = optional("submitit", "sweep")
     logs = ensure_folder(Folders(out=out).cache.with_name("sweep"))
     executor = submitit.AutoExecutor(logs, cluster=engine)
     how = {"name": "lorasoups", "timeout_min": minutes}

@@ -19,7 +19,7 @@ from typing import Any
 
 import pydantic_monty as monty
 
-from lorasoups.errors import SoupError
+from lorasoups.errors import SoupError, one_line
 
 Number = int | float | bool | Decimal | str
 STATUSES = (
@@ -74,7 +74,7 @@ def run_programs(
         ).__enter__()  # fmt: skip
     except Exception as error:
         raise SoupError(
-            f"the sandbox does not start: pydantic-monty, {_line(error)}; "
+            f"the sandbox does not start: pydantic-monty, {one_line(error)}; "
             "reinstall it: pip install --force-reinstall 'pydantic-monty==1.4.*'"
         ) from error
     with pool:
@@ -113,7 +113,7 @@ def _run(pool: monty.Monty, source: str | None, limits: Limits) -> Outcome:
             if error.timed_out:
                 return Outcome("timeout", detail=f"worker killed after {limits.seconds:g} s")
             died = error
-    return Outcome("exception", detail=f"the worker died {_ATTEMPTS} times: {_line(died)}")
+    return Outcome("exception", detail=f"the worker died {_ATTEMPTS} times: {one_line(died)}")
 
 
 def _session(pool: monty.Monty, source: str, limits: Limits) -> Outcome:
@@ -128,10 +128,11 @@ def _session(pool: monty.Monty, source: str, limits: Limits) -> Outcome:
         except monty.MontyCrashedError:
             raise
         except monty.MontySyntaxError as error:
-            return Outcome("syntax", detail=_line(error))
+            return Outcome("syntax", detail=one_line(error))
         except monty.MontyRuntimeError as error:
             called = defined and len(error.traceback()) <= 1
-            detail = re.sub(r"(limit exceeded):.*", r"\1", _line(error))  # how far differs by run
+            # how far a limit was exceeded differs by run
+            detail = re.sub(r"(limit exceeded):.*", r"\1", one_line(error))
             return Outcome(_status(error, called), detail=detail)
     return _outcome(value)
 
@@ -189,8 +190,3 @@ def _beyond_monty(cause: BaseException, text: str) -> bool:
     if match := _NO_MEMBER.search(text):
         return match[1].partition(".")[0] in sys.stdlib_module_names
     return False
-
-
-def _line(error: BaseException) -> str:
-    """The message in one line, cut at 200 characters."""
-    return " ".join(str(error).split())[:200]
