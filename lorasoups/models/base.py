@@ -73,7 +73,9 @@ def load_base(
         files, (quantisation, end) = [path], _gguf_facts(path)
     else:
         kind, name, revision, folder = _find(spec)
-        files, quantisation = _files(folder), _quantisation(folder)
+        files = _files(folder)
+        stored = read_json(folder / "config.json", "copy it again").get("quantization_config") or {}
+        quantisation = str(stored.get("quant_method", "unknown")) if stored else None
     if four_bit:
         if gguf or quantisation:
             cure = "4-bit loading needs plain safetensors, leave it out or take the original model"
@@ -204,12 +206,6 @@ def _files(folder: Path) -> list[Path]:
             raise SoupError(f"{what}: {file}; copy it again") from error
     beside = [folder / name for name in _BESIDE_WEIGHTS if (folder / name).is_file()]
     return sorted([*weights, *beside])
-
-
-def _quantisation(folder: Path) -> str | None:
-    """The method that a folder's config names (``bitsandbytes``, ``gptq``, ...)."""
-    stored = read_json(folder / "config.json", "copy it again").get("quantization_config")
-    return str(stored.get("quant_method", "unknown")) if isinstance(stored, dict) else None
 
 
 def _gguf_facts(path: Path) -> tuple[str | None, int | None]:

@@ -41,14 +41,12 @@ def interference(loras: Sequence[LoRA], seed: int = 0) -> dict:
     """Compare every pair of LoRAs, per module and in total.
 
     Returns ``{modules, pairs, norms, stable_ranks}``: ``pairs`` has, for LoRAs i < j, ``{i, j,
-    total, by_module}``; ``total`` and each module's entry give ``cosine`` of the deltas,
-    ``norm_ratio`` (of j's delta to i's), ``energy`` (of their sum, over the energies of the two: 1
-    where they are orthogonal, 2 where equal), ``columns`` and ``rows`` (mean squared cosine of the
-    principal angles between the column and the row spaces, 0 to 1) and ``sign_conflict`` (share of
-    a sample of entries in which the signs differ). ``norms`` (Frobenius) and ``stable_ranks``
-    (squared Frobenius over squared spectral norm) are per LoRA and module. In total, the first
-    three are of all modules together, the others means over modules. Modules of one LoRA alone do
-    not count in a pair. Raises SoupError for fewer than two LoRAs, none in common, or a zero delta.
+    total, by_module}``; ``total`` and each module's entry give the numbers of `MEANS` (overlaps are
+    mean squared cosines of the principal angles between two spaces). ``norms`` (Frobenius) and
+    ``stable_ranks`` (squared Frobenius over squared spectral norm) are per LoRA and module. In
+    total, the first three are of all modules together, the others means over modules. Modules of
+    one LoRA alone do not count in a pair. Raises SoupError for fewer than two LoRAs, none in
+    common, or a zero delta.
     """
     if len(loras) < 2:
         raise SoupError(f"{len(loras)} LoRA: nothing to compare; give two or more")

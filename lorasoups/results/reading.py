@@ -113,7 +113,7 @@ def estimate(
     lo, hi = min(row["ci"][0] for row in of_seeds), max(row["ci"][1] for row in of_seeds)
     packed = results["items"].get(task, {}).get(method, {})
     if view == "all" and len(of_seeds) > 1 and len(packed) == len(of_seeds):
-        verdicts = np.stack([unpack_verdicts(text, n) for text in packed.values()])
+        verdicts = matrix(results, task, method)
         if verdicts.any() and not verdicts.all():
             found = stats.contrast(verdicts.astype(float))
             lo, hi = max(0.0, found.lo), min(1.0, found.hi)

@@ -48,17 +48,9 @@ Make = Callable[[Path, Path], None]
 def canonical_json(value: Any) -> str:
     """One spelling per JSON value. Refuses all else, paths too: their content determines things."""
     try:
-        return json.dumps(_plain(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
     except (TypeError, ValueError) as error:
         raise SoupError(f"cannot name an artifact ({error}): inputs; give plain values") from error
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        if any(not isinstance(key, str) for key in value):  # json would turn them into strings
-            raise TypeError(f"keys {list(value)[:3]} are not all strings")
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def digest(value: Any) -> str:

@@ -47,8 +47,11 @@ class RealTasks:
                 break
             prompt = tasks.render(self.tokenizer, item["question"], self.template, split)
             item = {**item, "prompt": prompt, **more}
-            if split == "test" or self._fits(item):
-                chosen.append(item)
+            if split != "test":
+                [row] = encode_all(self.tokenizer, [item], self.max_length + 1)
+                if len(row["input_ids"]) > self.max_length:
+                    continue
+            chosen.append(item)
         if not chosen:
             raise SoupError(
                 f"no example of at most {self.max_length} tokens: {task}, {split}; "
@@ -85,7 +88,3 @@ class RealTasks:
         keys = ("repo", "config", "split", "stand_in_for")
         self._files |= {tuple(info[key] or "" for key in keys): info for info in files}
         return items
-
-    def _fits(self, item: dict) -> bool:
-        (row,) = encode_all(self.tokenizer, [item], self.max_length + 1)
-        return len(row["input_ids"]) <= self.max_length
