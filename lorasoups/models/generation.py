@@ -70,17 +70,10 @@ def generate(
 ) -> list[str]:
     """Greedy continuations of ``prompts``, in their order, without special tokens.
 
-    Prompts are sorted by length. Several processes share the batches, which are those of one
-    process, and all get the same list.
-
-    Args:
-        model: causal LM that keeps keys and values of every token; put into eval mode.
-        tokenizer: its tokenizer, with a pad token.
-        prompts: texts.
-        max_new_tokens: limit per prompt.
-        batch_size: prompts that are continued together; it bounds the memory.
-
-    Raises SoupError for a model with another kind of memory (state space, linear attention).
+    Prompts are sorted by length; ``batch_size`` of them are continued together, which bounds the
+    memory. Several processes share the batches, which are those of one process, and all get the
+    same list. The model is put into eval mode. Raises SoupError for one that does not keep keys and
+    values of every token (state space, linear attention).
     """
     model.eval()
     prompt_ids = tokenizer(list(prompts)).input_ids if prompts else []

@@ -11,16 +11,7 @@ import torch
 
 from lorasoups.models.devices import cpu_name
 from lorasoups.models.processes import is_main
-from lorasoups.results import stats
-from lorasoups.results.file import (
-    SCHEMA,
-    pack_verdicts,
-    provenance,
-    read_results,
-    results_path,
-    with_earlier_seeds,
-    write_results,
-)  # fmt: skip
+from lorasoups.results import file, stats
 from lorasoups.study.sources import WORLDS
 from lorasoups.study.stages import Stages
 from lorasoups.study.store import MANIFEST, digest
@@ -71,9 +62,9 @@ class Collector:
         stages = self.stages
         items: dict[str, dict] = {}
         for (test, method), seeds in self._right.items():
-            packed = {str(seed): pack_verdicts(right) for seed, right in sorted(seeds.items())}
+            packed = {str(seed): file.pack_verdicts(right) for seed, right in sorted(seeds.items())}
             items.setdefault(test, {})[method] = packed
-        made_by = provenance(
+        made_by = file.provenance(
             device=torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
             cpu=cpu_name(),
             threads=torch.get_num_threads(),
@@ -83,24 +74,24 @@ class Collector:
         )
         config = stages.config() | {"labels": self.labels, "groups": self.groups} | config
         results = {
-            "schema": SCHEMA, "experiment": self.name, "profile": stages.profile.name,
+            "schema": file.SCHEMA, "experiment": self.name, "profile": stages.profile.name,
             "created": datetime.now(UTC).isoformat(timespec="seconds"), "complete": True,
             "provenance": made_by, "config": config,
             "rows": self.rows, "items": items, "views": self._views(items),
             "floors": floors(stages.items(stages.profile.target)),
             "alphas": [], "curves": [], "sweep": [], "skills": [], **self._artifacts(),
         } | fields  # fmt: skip
-        path = results_path(results["profile"], self.name, stages.folders.base)
+        path = file.results_path(results["profile"], self.name, stages.folders.base)
         if stages.seeds[0] > 0 and path.exists():
-            results = with_earlier_seeds(results, read_results(path), path.name)
+            results = file.with_earlier_seeds(results, file.read_results(path), path.name)
         if is_main():
-            write_results(path, results)
+            file.write_results(path, results)
         return results
 
     def _views(self, tasks) -> dict[str, dict[str, str]]:
         """Which items the parts of a test are: packed masks by task and view, without ``all``."""
         return {
-            task: {view: pack_verdicts(mask) for view, mask in views.items() if view != "all"}
+            task: {view: file.pack_verdicts(mask) for view, mask in views.items() if view != "all"}
             for task in tasks
             if len(views := self.stages.views(task)) > 1
         }
