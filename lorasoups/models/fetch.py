@@ -13,7 +13,7 @@ from lorasoups.files import read_json
 from lorasoups.lora.adapters import CONFIG, WEIGHTS, load_lora
 from lorasoups.lora.lora import LoRA
 from lorasoups.models.generation import linear_layer
-from lorasoups.models.hub_errors import explain_hub_error
+from lorasoups.models.hub_errors import hub_errors
 
 ENERGY = 0.999  # of an adapter of another kind, that its LoRA keeps
 
@@ -64,8 +64,5 @@ def folder_of(place: str) -> str:
         return place
     name, _, revision = place.partition("@")
     wanted = {"revision": revision or None, "allow_patterns": [CONFIG, WEIGHTS]}
-    try:
+    with hub_errors(f"LoRA {place}", "give the folder of a PEFT adapter"):
         return snapshot_download(name, **wanted)
-    except Exception as error:
-        instead = "give the folder of a PEFT adapter"
-        raise explain_hub_error(error, f"LoRA {place}", instead) from error

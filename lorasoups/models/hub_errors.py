@@ -1,6 +1,8 @@
 """What went wrong with the Hub, in one line with a way out."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from lorasoups.errors import SoupError
 
@@ -21,30 +23,34 @@ _REASONS = {
 _NETWORK = {"LocalEntryNotFoundError", "TransportError", "ConnectionError", "TimeoutError"}
 
 
-def explain_hub_error(error: BaseException, what: str, instead: str) -> SoupError:
-    """Turn an error of huggingface_hub, datasets or the network into one clear line to raise.
+@contextmanager
+def hub_errors(what: str, instead: str) -> Iterator[None]:
+    """Turn an error of huggingface_hub, datasets or the network into a SoupError of one line.
 
-    error: what was raised, with its causes; tokens in it are blanked. what: what was asked for,
-    e.g. ``"model org/name"``. instead: the way that needs no Hub.
+    what: what is asked for, e.g. ``"model org/name"``. instead: the way that needs no Hub.
     """
+    try:
+        yield
+    except Exception as error:
+        reason, cure = _explain(error)
+        raise SoupError(f"Hugging Face Hub, {reason}: {what}; {cure}, or {instead}") from error
+
+
+def _explain(error: BaseException) -> tuple[str, str]:
+    """Reason and cure, from an error or its causes; tokens are blanked."""
     chain, link = [], error
     while link is not None and link not in chain:
         chain.append(link)
         link = link.__cause__ or link.__context__
-    reason, cure = _explain(chain)
-    return SoupError(f"Hugging Face Hub, {reason}: {what}; {cure}, or {instead}")
-
-
-def _explain(chain: list[BaseException]) -> tuple[str, str]:
     names = {cls.__name__ for e in chain for cls in type(e).__mro__}
     for name, reason in _REASONS.items():
         if name in names:
             return reason
-    for error in chain:
-        if status := getattr(getattr(error, "response", None), "status_code", None):
+    for link in chain:
+        if status := getattr(getattr(link, "response", None), "status_code", None):
             return f"it answered {status}", "try again later"
     if names & _NETWORK:
         return _UNREACHABLE
-    text = str(chain[0]).strip() or type(chain[0]).__name__
+    text = str(error).strip() or type(error).__name__
     line = _SECRET.sub("[token]", text.splitlines()[0])[:160]
     return f"failed ({line})", "check the name and the network"

@@ -11,7 +11,7 @@ from huggingface_hub import ModelCard, ModelCardData
 from lorasoups.errors import SoupError
 from lorasoups.files import read_json, write_text_atomic
 from lorasoups.lora.adapters import CONFIG, PROVENANCE
-from lorasoups.models.hub_errors import explain_hub_error
+from lorasoups.models.hub_errors import hub_errors
 from lorasoups.report.tables import markdown, short
 from lorasoups.results.file import read_results
 
@@ -39,14 +39,11 @@ def push(
     if dry_run:
         return card
     write_text_atomic(folder / "README.md", card)
-    try:
+    with hub_errors(f"push to {repo}", "look at it with --dry-run"):
         api = huggingface_hub.HfApi()
         api.create_repo(repo, private=private, exist_ok=True)
         sent = {"repo_id": repo, "folder_path": folder, "allow_patterns": UPLOADED}
         return str(api.upload_folder(**sent, commit_message="A LoRA soup"))
-    except Exception as error:
-        advice = "look at it with --dry-run"
-        raise explain_hub_error(error, f"push to {repo}", advice) from error
 
 
 def model_card(

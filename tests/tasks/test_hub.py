@@ -11,7 +11,7 @@ from huggingface_hub import errors
 from mirrors import CODE, GSM8K, sha256, write_split
 
 from lorasoups.errors import SoupError
-from lorasoups.models.hub_errors import explain_hub_error
+from lorasoups.models.hub_errors import hub_errors
 from lorasoups.tasks.real.hub import MIRROR_VARIABLE, load_split
 
 ROWS = [{"question": f"How many is {i}?\u2028", "answer": f"#### {i}"} for i in range(5)]
@@ -168,16 +168,16 @@ class TransportError(Exception):
     ],
 )
 def test_what_is_wrong_with_the_hub_is_told_in_one_line(error, told, cure):
-    line = str(explain_hub_error(error, "model a/b", "take a folder"))
     told = f"Hugging Face Hub, .*{told}.*: model a/b; .*{cure}.*, or take a folder"
-    assert re.fullmatch(told, line)
+    with pytest.raises(SoupError) as caught, hub_errors("model a/b", "take a folder"):
+        raise error
+    assert re.fullmatch(told, str(caught.value))
 
 
 def test_the_cause_behind_an_error_counts():
-    try:
+    told = pytest.raises(SoupError, match="access is gated")
+    with told, hub_errors("model a/b", "take a folder"):
         try:
             raise hub_error(errors.GatedRepoError)
         except errors.HfHubHTTPError as gated:
             raise errors.LocalEntryNotFoundError("not in the cache") from gated
-    except errors.LocalEntryNotFoundError as error:
-        assert "access is gated" in str(explain_hub_error(error, "model a/b", "take a folder"))

@@ -18,7 +18,7 @@ from pathlib import Path
 import datasets
 
 from lorasoups.errors import SoupError
-from lorasoups.models.hub_errors import explain_hub_error
+from lorasoups.models.hub_errors import hub_errors
 
 MIRROR_VARIABLE = "LORASOUPS_HUB_MIRROR"
 MANUAL_VARIABLE = "LORASOUPS_MANUAL"
@@ -120,11 +120,8 @@ def _manifest_entry(path: Path, name: str) -> dict:
 
 
 def _from_hub(repo: str, config: str, split: str) -> tuple[list[dict], dict]:
-    try:
+    with hub_errors(f"dataset {repo}, {config}/{split}", MIRROR_OPTION):
         loaded = datasets.load_dataset(repo, config, split=split)
-    except Exception as error:
-        what = f"dataset {repo}, {config}/{split}"
-        raise explain_hub_error(error, what, MIRROR_OPTION) from error
     # file names carry the commit: hf://datasets/<repo>@<commit>/...
     commits = re.findall(r"@([0-9a-f]{40})/", " ".join(loaded.info.download_checksums or {}))
     revision, licence = commits[0] if commits else None, loaded.info.license or None
