@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from lorasoups.files import write_text_atomic
-from lorasoups.own.interference import MEANS, cross_activation, interference
+from lorasoups.learning.interference import MEANS, cross_activation, interference
 from lorasoups.results.file import find, load_results
 from lorasoups.study.profile import STUDIES, load_profile
 from lorasoups.study.run import Experiment

@@ -1,4 +1,5 @@
-"""``lorasoups merge``: adapter folders into a soup: an adapter, a GGUF file or a full model."""
+"""``lorasoups merge``: adapter folders into a soup (an adapter, a GGUF file or a full model); and
+``inspect``: how they get along."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,16 +10,19 @@ from safetensors.torch import save_file
 from lorasoups.errors import SoupError
 from lorasoups.files import new_file
 from lorasoups.learning.alphas import Alphas
+from lorasoups.learning.interference import cross_activation, interference
 from lorasoups.lora import merging, serving
 from lorasoups.lora.adapters import CONFIG, check_target, load_lora, save_lora
 from lorasoups.lora.lora import LoRA, pick_device
-from lorasoups.models.base import base_config
+from lorasoups.models.base import base_config, load_base
 from lorasoups.models.fetch import folder_of
 from lorasoups.models.into_base import merge_into_base
 from lorasoups.own.gguf_lora import write_gguf
+from lorasoups.own.rows import read_data
 from lorasoups.own.verify import VERIFIED, verify
 
 FORMATS = ("peft", "gguf", "kohya")
+ROWS = 50  # of each skill: what cross-activation is measured on
 
 
 def merge_folders(
@@ -88,3 +92,20 @@ def write_kohya(lora: LoRA, path: Path) -> None:
         tensors[f"{key}.alpha"] = torch.tensor(float(factors.rank))
     with new_file(path) as temporary:
         save_file(tensors, temporary)
+
+
+def compare_folders(folders: Sequence[str], base: str = "", data: Sequence[str] = ()) -> dict:
+    """`interference` of PEFT folders; with their base and a file of rows for each, also
+    `cross_activation`, on the first `ROWS` rows."""
+    if bool(base) != bool(data) or (data and len(data) != len(folders)):
+        raise SoupError(
+            f"{len(data)} data files for {len(folders)} adapters: inspect; give --base, and --data "
+            "one file for each adapter, or neither"
+        )
+    loras = [load_lora(folder_of(folder)) for folder in folders]
+    compared = interference(loras)
+    if base:
+        model, tokenizer, _ = load_base(base)
+        rows = [read_data(one, tokenizer).train[:ROWS] for one in data]
+        compared["cross_activation"] = cross_activation(model, loras, rows)
+    return compared

@@ -286,11 +286,13 @@ def inspect(
 ) -> None:
     """Compare LoRAs by their factors: do they get in each other's way?"""
     from lorasoups.files import write_text_atomic
-    from lorasoups.own import interference, page
+    from lorasoups.learning import interference
+    from lorasoups.own import page
+    from lorasoups.own.merge import compare_folders
 
     if out and not out.endswith(".html"):
         raise SoupError(f"not a name of a page: --out {out}; give one that ends in .html")
-    compared = interference.of_folders(adapters, base, data.split(",") if data else ())
+    compared = compare_folders(adapters, base, data.split(",") if data else ())
     told = interference.text(compared, adapters)
     if out:
         write_text_atomic(out, page.compared_page(compared, adapters, told))
@@ -352,7 +354,7 @@ def push(
 @with_real_options
 def sweep(
     profile: Profile = "mini",
-    studies: Annotated[str, Option(metavar="STUDY...", help="composed tasks")] = "hard_math",
+    studies: Annotated[str, Option(metavar="STUDY...", help="names or patterns")] = "hard_math",
     seeds: Seeds = 1,
     engine: Annotated[str, Option(help="local, slurm, or debug (in turn, with pdb)")] = "local",
     jobs: Annotated[int, Option(metavar="N", help="at a time")] = 1,

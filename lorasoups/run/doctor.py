@@ -93,13 +93,12 @@ def work(experiment: Experiment) -> dict[str, int]:
     alpha_steps = math.ceil(a.epochs * alpha_rows / a.batch_size)
     whole, longest = sum(steps.values()), max(steps.values())
     skill_steps = sum(
-        alpha_steps if isinstance(m, table.Fresh) else whole if isinstance(m, table.DataMix)
+        alpha_steps if m.name == table.FRESH else whole if isinstance(m, table.DataMix)
         else longest if isinstance(m, table.Target) else steps.get(m.name, 0)
         for m in methods if m.name not in p.adapters
     )  # fmt: skip
-    gates = sum(
-        isinstance(m, table.Cat | table.XLora | table.RandomLoras) for m in methods
-    )  # or sets of alphas
+    gates = sum(isinstance(m, table.Cat | table.XLora) or m.name == table.RANDOM
+                for m in methods)  # or sets of alphas  # fmt: skip
     searches = sum(p.budget if isinstance(m, table.LoraHub) else 12
                    for m in methods if isinstance(m, table.LoraHub | table.TunedSum))  # fmt: skip
     learned = seeds * gates + len(a.grid) - 1

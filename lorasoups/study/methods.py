@@ -27,6 +27,7 @@ from lorasoups.results.reading import CAT, CEILING, CONTROLS, MIX, SEARCH, SKILL
 from lorasoups.study.profile import Profile
 from lorasoups.study.stages import ChangedModel, Skill, Stages
 
+FRESH, RANDOM = "fresh", "random_loras"
 WEIGHTS = [0.1 * i for i in range(3, 16)]  # of the sum that is chosen by accuracy
 
 
@@ -86,11 +87,14 @@ class Target(Trained):
         return stages.target_lora(seed)
 
 
-class Fresh(Method):
-    """A new LoRA on exactly the data that the alphas are learned on."""
+@dataclass(frozen=True)
+class Made(Method):
+    """An adapter that a function of the stages and the seed makes."""
+
+    make: Callable[[Stages, int], LoRA] = lambda stages, seed: merge(stages.loras(seed))
 
     def adapter(self, stages: Stages, seed: int) -> LoRA:
-        return stages.fresh_lora(seed).lora
+        return self.make(stages, seed)
 
 
 @dataclass(frozen=True)
@@ -103,86 +107,60 @@ class Cat(Method):
         return merge(stages.loras(seed), "cat", weights=stages.alphas(seed, self.preset))
 
 
-@dataclass(frozen=True)
-class ChangedCat(Cat):
-    """CAT with its alphas changed: what their pattern over the modules is worth."""
+def _changed(change: Callable[[torch.Tensor, int], torch.Tensor]) -> Callable:
+    """CAT with its alphas [modules, k] changed: what their pattern over the modules is worth."""
 
-    change: Callable[[torch.Tensor, int], torch.Tensor] = lambda alphas, seed: alphas
+    def make(stages: Stages, seed: int) -> LoRA:
+        learned = stages.alphas(seed)
+        changed = change(torch.stack(list(learned.values())), seed).tolist()
+        return merge(stages.loras(seed), "cat", weights=dict(zip(learned, changed, strict=True)))
 
-    def adapter(self, stages: Stages, seed: int) -> LoRA:
-        learned = stages.alphas(seed, self.preset)
-        changed = self.change(torch.stack(list(learned.values())), seed)
-        weights = dict(zip(learned, changed.tolist(), strict=True))
-        return merge(stages.loras(seed), "cat", weights=weights)
+    return make
 
 
-def at_mean(alphas: torch.Tensor, seed: int = 0) -> torch.Tensor:
-    """Alphas [modules, k]: each LoRA's mean in every module."""
-    return alphas.mean(0).expand_as(alphas)
-
-
-def mean_one(alphas: torch.Tensor, seed: int = 0) -> torch.Tensor:
-    """Alphas [modules, k] over each LoRA's mean."""
-    return alphas / alphas.mean(0)
-
-
-def shuffled(alphas: torch.Tensor, seed: int) -> torch.Tensor:
-    """Alphas [modules, k] of other modules, drawn by the seed."""
+def _shuffled(alphas: torch.Tensor, seed: int) -> torch.Tensor:
     return alphas[torch.randperm(len(alphas), generator=torch.Generator().manual_seed(seed))]
 
 
-class Anchored(Method):
+CHANGES = {
+    "mean": ("CAT's mean in every module", lambda alphas, seed: alphas.mean(0).expand_as(alphas)),
+    "one": ("CAT, rescaled to mean 1", lambda alphas, seed: alphas / alphas.mean(0)),
+    "shuffled": ("CAT, modules shuffled", _shuffled),
+}
+
+
+def _fresh(stages: Stages, seed: int) -> LoRA:
+    return stages.fresh_lora(seed).lora
+
+
+def _anchored(stages: Stages, seed: int) -> LoRA:
     """CAT's alphas moved towards 1 as far as every skill allows (see `learning.one_number`)."""
+    loras, learned, rows = stages.loras(seed), stages.alphas(seed), stages.rows_by_skill(seed)
+    inputs = stages.soup_inputs(loras, rows, seed) | {"alphas": learned.content()["weights"]}
 
-    def adapter(self, stages: Stages, seed: int) -> LoRA:
-        loras, learned, rows = stages.loras(seed), stages.alphas(seed), stages.rows_by_skill(seed)
-        inputs = stages.soup_inputs(loras, rows, seed) | {"alphas": learned.content()["weights"]}
+    def make(folder: Path, scratch: Path) -> None:
+        weights, share = anchored(stages.source.model, loras, learned, rows)
+        write_json_atomic(folder / "anchored.json", {"weights": weights, "share": share})
 
-        def make(folder: Path, scratch: Path) -> None:
-            weights, share = anchored(stages.source.model, loras, learned, rows)
-            write_json_atomic(folder / "anchored.json", {"weights": weights, "share": share})
-
-        folder = stages.build("anchored", inputs, make)
-        found = json.loads((folder / "anchored.json").read_text())
-        return merge(loras, "cat", weights=found["weights"])
+    found = json.loads((stages.build("anchored", inputs, make) / "anchored.json").read_text())
+    return merge(loras, "cat", weights=found["weights"])
 
 
-class RegMean(Method):
-    """A closed form on the alphas' rows (see `learning.regmean`)."""
-
-    def adapter(self, stages: Stages, seed: int) -> LoRA:
-        return regmean(stages.source.model, stages.loras(seed), stages.rows_by_skill(seed))
-
-
-class Nan(Method):
+def _nan(stages: Stages, seed: int) -> LoRA:
     """Weights inverse to the deltas' norms, module by module (NAN, arXiv 2505.16148)."""
-
-    def adapter(self, stages: Stages, seed: int) -> LoRA:
-        loras, weights = stages.loras(seed), {}
-        for name in module_names(loras):
-            norms = [x.delta(name).norm() if name in x.modules else torch.inf for x in loras]
-            inverse = 1 / torch.tensor(norms)
-            weights[name] = (inverse / inverse.sum()).tolist()
-        return merge(loras, "cat", weights=weights)
+    loras, weights = stages.loras(seed), {}
+    for name in module_names(loras):
+        norms = [x.delta(name).norm() if name in x.modules else torch.inf for x in loras]
+        inverse = 1 / torch.tensor(norms)
+        weights[name] = (inverse / inverse.sum()).tolist()
+    return merge(loras, "cat", weights=weights)
 
 
-class RandomCat(Method):
-    """CAT with random alphas."""
-
-    def adapter(self, stages: Stages, seed: int) -> LoRA:
-        loras = stages.loras(seed)
-        return merge(loras, "cat", weights=random_alphas(loras, seed))
-
-
-class RandomLoras(Method):
+def _random_loras(stages: Stages, seed: int) -> LoRA:
     """CAT over random LoRAs of the skills' shapes and norms (see `learning.random_loras`)."""
-
-    def adapter(self, stages: Stages, seed: int) -> LoRA:
-        real = stages.loras(seed)
-        loras = [gaussian_like(lora, 100 * seed + i) for i, lora in enumerate(real)]
-        options = stages.preset_options("ours")
-        learned, _ = stages.learn(loras, stages.alpha_rows(seed), options, seed)
-        return merge(loras, "cat", weights=learned)
+    loras = [gaussian_like(lora, 100 * seed + i) for i, lora in enumerate(stages.loras(seed))]
+    learned, _ = stages.learn(loras, stages.alpha_rows(seed), stages.preset_options("ours"), seed)
+    return merge(loras, "cat", weights=learned)
 
 
 @dataclass(frozen=True)
@@ -213,24 +191,29 @@ class TunedSum(Method):
         return merge(loras, "cat", weights=[weight] * len(loras))
 
 
-class SumByAccuracy(Method):
+def _sum_by_accuracy(stages: Stages, seed: int) -> LoRA:
     """The exact sum with the weight of `WEIGHTS` that solves most of the skills' own problems."""
-
-    def adapter(self, stages: Stages, seed: int) -> LoRA:
-        loras, p = stages.loras(seed), stages.profile
-        which = {"split": "validation", "n": p.alphas.n_held_out // len(p.skills)}
-        sums = [merge(loras, "cat", weights=[weight] * len(loras)) for weight in WEIGHTS]
-        return max(sums, key=lambda soup: sum(
-            stages.solved(soup, p.test_of(skill), **which) for skill in p.skills))  # fmt: skip
+    loras, p = stages.loras(seed), stages.profile
+    which = {"split": "validation", "n": p.alphas.n_held_out // len(p.skills)}
+    sums = [merge(loras, "cat", weights=[weight] * len(loras)) for weight in WEIGHTS]
+    return max(sums, key=lambda soup: sum(
+        stages.solved(soup, p.test_of(skill), **which) for skill in p.skills))  # fmt: skip
 
 
-class OracleCat(Method):
+def _oracle_cat(stages: Stages, seed: int) -> LoRA:
     """CAT with alphas learned on problems of the target: a ceiling, for no method may see it."""
+    loras, rows = stages.loras(seed), stages.target_rows(len(stages.alpha_rows(seed)))
+    learned, _ = stages.learn(loras, rows, stages.preset_options("ours"), seed)
+    return merge(loras, "cat", weights=learned)
 
-    def adapter(self, stages: Stages, seed: int) -> LoRA:
-        loras, rows = stages.loras(seed), stages.target_rows(len(stages.alpha_rows(seed)))
-        learned, _ = stages.learn(loras, rows, stages.preset_options("ours"), seed)
-        return merge(loras, "cat", weights=learned)
+
+def _random_cat(stages: Stages, seed: int) -> LoRA:
+    loras = stages.loras(seed)
+    return merge(loras, "cat", weights=random_alphas(loras, seed))
+
+
+def _regmean(stages: Stages, seed: int) -> LoRA:
+    return regmean(stages.source.model, stages.loras(seed), stages.rows_by_skill(seed))
 
 
 def random_alphas(loras: Sequence[LoRA], seed: int) -> dict[str, list[float]]:
@@ -331,34 +314,31 @@ def methods_for(skills: Sequence[str]) -> dict[str, Method]:
         DataMix("data_mix_2r", "DATA-MIX (rank k r)", MIX),
         DataMix("data_mix_warm", "DATA-MIX from the average (rank k r)", MIX),
         Target("target", "LoRA trained on the target", CEILING, main=True),
-        Fresh("fresh", "new LoRA on the alpha data", CONTROLS, main=True),
+        Made(FRESH, "new LoRA on the alpha data", CONTROLS, main=True, make=_fresh),
         Cat("cat", "CAT (learned alphas)", CAT, main=True),
         Cat("cat_global", "CAT, one alpha per LoRA", CONTROLS, main=True, preset="global"),
-        ChangedCat("cat_mean", "CAT's mean in every module", CONTROLS, change=at_mean),
-        ChangedCat("cat_one", "CAT, rescaled to mean 1", CONTROLS, change=mean_one),
-        ChangedCat("cat_shuffled", "CAT, modules shuffled", CONTROLS, change=shuffled),
+        *(Made(f"cat_{name}", label, CONTROLS, make=_changed(change))
+          for name, (label, change) in CHANGES.items()),
         Cat("cat_softmax", "CAT, softmax", CONTROLS, preset="softmax"),
         Cat("cat_lr0", "CAT, lr = 0", CONTROLS, preset="lr0"),
-        RandomCat("cat_random", "CAT, random alphas", CONTROLS),
+        Made("cat_random", "CAT, random alphas", CONTROLS, make=_random_cat),
         Cat("released", "CAT, released schedule", CONTROLS, main=True, preset="released"),
-        RandomLoras("random_loras", "CAT over random LoRAs", CONTROLS),
+        Made(RANDOM, "CAT over random LoRAs", CONTROLS, make=_random_loras),
         TunedSum("tuned_sum", "sum, one tuned weight", SEARCH, main=True),
-        SumByAccuracy("sum_by_accuracy", "sum, weight by accuracy", SEARCH),
-        *(
-            TunedSum(f"tuned_{m}", f"{m}, tuned weight", SEARCH, of=f"{m}@delta/w1")
-            for m in ("ties", "dare_ties", "knots")
-        ),
-        Anchored("anchored", "CAT, anchored at 1", SEARCH, main=True),
-        RegMean("regmean", "RegMean", SEARCH),
-        Nan("nan", "NAN (inverse norms)", SEARCH),
+        Made("sum_by_accuracy", "sum, weight by accuracy", SEARCH, make=_sum_by_accuracy),
+        *(TunedSum(f"tuned_{m}", f"{m}, tuned weight", SEARCH, of=f"{m}@delta/w1")
+          for m in ("ties", "dare_ties", "knots")),
+        Made("anchored", "CAT, anchored at 1", SEARCH, main=True, make=_anchored),
+        Made("regmean", "RegMean", SEARCH, make=_regmean),
+        Made("nan", "NAN (inverse norms)", SEARCH, make=_nan),
         LoraHub("lorahub@delta", "LoraHub (delta)", SEARCH),
         LoraHub("lorahub_target", "LoraHub, 5 target problems", CEILING, few=5),
         TunedSum("oracle_sum", "sum, weight from the target", CEILING, oracle=True),
-        OracleCat("oracle_cat", "CAT on the target", CEILING),
+        Made("oracle_cat", "CAT on the target", CEILING, make=_oracle_cat),
         LoraHub("lorahub@factors", "LoraHub (factors, as released)", SEARCH, on="factors"),
         XLora("xlora", "X-LoRA (mixture of experts)", SEARCH),
         *_static(),
-    ]
+    ]  # fmt: skip
     return {method.name: method for method in table}
 
 

@@ -197,6 +197,11 @@ def load_profile(name_or_path: str | Path, study: str = "hard_math", **overrides
     return replace(profile, **{"by_skill": by_skill} | overrides)
 
 
+def study_names(name_or_path: str | Path) -> list[str]:
+    """Every study of a profile and of those it extends; `load_profile` reads one."""
+    return _resolve(_find(name_or_path), "")[1]
+
+
 def _find(name_or_path: str | Path) -> Path:
     if str(name_or_path) in SHIPPED:
         return FOLDER / f"{name_or_path}.toml"

@@ -8,9 +8,10 @@ import torch
 from tqdm import tqdm
 
 from lorasoups.errors import SoupError
+from lorasoups.learning.interference import cross_activation, interference
 from lorasoups.lora.lora import LoRA
 from lorasoups.results.file import results_path
-from lorasoups.study.collect import Collector
+from lorasoups.study.collect import CAT, Collector
 from lorasoups.study.methods import Cat, Method, Trained, methods_for, methods_of
 from lorasoups.study.profile import ALL_ITEMS, Profile, load_profile
 from lorasoups.study.stages import Stages
@@ -43,6 +44,8 @@ def run_study(experiment: Experiment, progress: bool = True) -> dict:
     hidden = not progress or bool(os.environ.get("TQDM_DISABLE"))
     for method, task, seed in tqdm(jobs, desc="evaluate", disable=hidden, mininterval=10):
         verdicts, extra = evaluated(experiment, method, task, seed)
+        if method.name == CAT and task == profile.target and extra and not profile.real:
+            extra |= predictors(experiment, seed)
         collector.add(task, method.name, seed, verdicts, label=method.label, group=method.group,
                       on=method.on, weight=method.weight, extra=extra)  # fmt: skip
     fields = _alphas(experiment) | {"sweep": _grid(experiment), "skills": _skills(experiment)}
@@ -50,6 +53,15 @@ def run_study(experiment: Experiment, progress: bool = True) -> dict:
     if shared := experiment.source.tasks.decontamination(n_train, profile.n_test):
         fields["decontamination"] = shared
     return collector.write(**fields)
+
+
+def predictors(experiment: Experiment, seed: int) -> dict[str, float]:
+    """What may tell a soup's fate without its target: how its first two LoRAs get along."""
+    loras, rows = experiment.loras(seed)[:2], experiment.rows_by_skill(seed)[:2]
+    total = interference(loras)["pairs"][0]["total"]
+    (_, first), (second, _) = cross_activation(experiment.source.model, loras, rows)
+    return {"cosine": total["cosine"], "norm_ratio": total["norm_ratio"],
+            "loudest": max(first, second)}  # fmt: skip
 
 
 def evaluated(

@@ -8,13 +8,17 @@ import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from fnmatch import filter
 from pathlib import Path
 from typing import Any
+
+from tqdm import tqdm
 
 from lorasoups.errors import SoupError
 from lorasoups.files import ensure_folder
 from lorasoups.models.base import optional
 from lorasoups.paths import Folders
+from lorasoups.study.profile import study_names
 from lorasoups.study.run import adapted_profile, evaluated, jobs_of, open_experiment, run_study
 
 KILLED = "killed before its end, often for lack of memory (lower --jobs) or time (raise --time)"
@@ -53,7 +57,8 @@ def sweep(
 ) -> list[Failure]:  # fmt: skip
     """Run studies x seeds as jobs; returns what failed (its study gets no results file).
 
-    ``engine`` is ``local``, ``slurm`` or ``debug`` (here, in turn). At most ``jobs`` run at a time,
+    ``studies`` are names or `fnmatch` patterns; ``engine`` is ``local``, ``slurm`` or ``debug``
+    (here, in turn). At most ``jobs`` run at a time,
     each for ``minutes``; on Slurm in a ``partition``, with ``gpus`` each. Results, store and logs
     go to ``out``. ``options`` are those of `Profile.adapted`; all but ``methods`` need a real base.
     Raises SoupError: unknown profile, study, method or engine; bad numbers; no Slurm here.
@@ -61,8 +66,9 @@ def sweep(
     if seeds < 1 or jobs < 1:
         raise SoupError(f"nothing to run: --seeds {seeds}, --jobs {jobs}; give at least 1 of both")
     options = {name: value for name, value in options.items() if value not in (None, False)}
-    last = []
-    for study in dict.fromkeys(studies):
+    last, known = [], study_names(profile)
+    chosen = [name for pattern in studies for name in filter(known, pattern) or [pattern]]
+    for study in dict.fromkeys(chosen):
         real = adapted_profile(profile, study, **options).real
         if not real and (odd := options.keys() - {"methods"}):
             option = odd.pop().replace("_", "-")
@@ -96,14 +102,15 @@ def _executor(engine: str, minutes: int, gpus: int, jobs: int, partition: str | 
 
 def _run(executor: Any, queue: list[Job], at_once: int) -> list[Failure]:
     """Run jobs, so many together, and wait for all. Ctrl-C cancels them; finished stages stay."""
-    failures = []
+    failures, bar = [], tqdm(total=len(queue), desc="jobs", disable=len(queue) < 2)
     while queue:
         jobs, queue = queue[:at_once], queue[at_once:]
         handles = executor.map_array(run_job, jobs)
         try:
             for job, handle in zip(jobs, handles, strict=True):
                 why = _error(handle)
-                print(f"  {'FAILED' if why else 'done'} {job.name}", flush=True)
+                bar.write(f"  {'FAILED' if why else 'done'} {job.name}")
+                bar.update()
                 failures += [Failure(job, why, Path(handle.paths.stderr))] if why else []
         except BaseException:
             for handle in handles:

@@ -11,6 +11,7 @@ from lorasoups.errors import SoupError
 from lorasoups.learning.xlora import Gate, XLora, mixed, train_xlora
 from lorasoups.lora.adapters import save_lora
 from lorasoups.lora.lora import LoRA
+from lorasoups.models import generation
 from lorasoups.models.batching import heldout_loss
 from lorasoups.models.generation import folded
 
@@ -63,6 +64,17 @@ def greedy(model, **options):
         input_ids=TOKENS, attention_mask=PADDED, max_new_tokens=12, do_sample=False,
         pad_token_id=0, eos_token_id=None, **options,
     )  # fmt: skip
+
+
+def test_a_shared_beginning_is_read_once_with_the_same_texts(monkeypatch):
+    begun = [3, 5, 7, 11, 2, 8, 9, 4]
+    prompts = [begun + rest for rest in ([6], [6, 12], [20, 1, 9])]
+    told = []
+    with mixed(sharp_llama(), strong(), random_gate()) as model, torch.no_grad():
+        for least in (4, 1000):
+            monkeypatch.setattr(generation, "SHARED_FROM", least)
+            told.append(generation._continued(model, prompts, 12))
+    assert told[0] == told[1]
 
 
 @pytest.mark.parametrize("gate", GATES, ids=["plain", "layerwise", "deep"])

@@ -12,14 +12,9 @@ import torch
 from torch import Tensor
 
 from lorasoups.errors import SoupError
-from lorasoups.lora.adapters import load_lora
 from lorasoups.lora.lora import Factors, LoRA, module_names
-from lorasoups.models.base import load_base
-from lorasoups.models.fetch import folder_of
 from lorasoups.models.generation import linear_layer
-from lorasoups.own.rows import read_data
 
-ROWS = 50  # of each skill: what cross-activation is measured on
 SAMPLE = 4096  # entries of a delta whose signs are compared
 MEANS = {
     "cosine": "of the deltas: 0 where they are orthogonal",
@@ -112,23 +107,6 @@ def cross_activation(
         for hook in hooks:
             hook.remove()
     return found
-
-
-def of_folders(folders: Sequence[str], base: str = "", data: Sequence[str] = ()) -> dict:
-    """`interference` of PEFT folders; with their base and a file of rows for each, also
-    `cross_activation`, on the first `ROWS` rows."""
-    if bool(base) != bool(data) or (data and len(data) != len(folders)):
-        raise SoupError(
-            f"{len(data)} data files for {len(folders)} adapters: inspect; give --base, and --data "
-            "one file for each adapter, or neither"
-        )
-    loras = [load_lora(folder_of(folder)) for folder in folders]
-    compared = interference(loras)
-    if base:
-        model, tokenizer, _ = load_base(base)
-        rows = [read_data(one, tokenizer).train[:ROWS] for one in data]
-        compared["cross_activation"] = cross_activation(model, loras, rows)
-    return compared
 
 
 def _parts(factors: Factors) -> tuple[dict[str, Tensor], float, float]:

@@ -5,8 +5,8 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from lorasoups.errors import SoupError
+from lorasoups.learning.interference import cross_activation, interference, text
 from lorasoups.lora.lora import Factors, LoRA
-from lorasoups.own.interference import cross_activation, interference, text
 
 
 def lora(seed, rank=3, shapes=((10, 8), (6, 12))):
