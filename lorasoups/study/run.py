@@ -112,8 +112,13 @@ def _alphas(experiment: Experiment) -> dict[str, list[dict]]:
 
 
 def _grid(experiment: Experiment) -> list[dict]:
-    """The grid, and what each point solves of the target - looked at after the choice was made."""
+    """The grid, and what each point solves of the target - looked at after the choice was made.
+
+    It is seed 0's; a run without that seed leaves what the results have of it.
+    """
     target = experiment.profile.target
+    if 0 not in experiment.seeds:
+        return []
     return [entry | {"target_accuracy": experiment.solved(experiment.grid_soup(entry), target)}
             for entry in experiment.grid]  # fmt: skip
 

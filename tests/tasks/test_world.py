@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from random import Random
 
 import mini_corpus as corpus
@@ -182,11 +183,11 @@ def test_pretraining_batches_are_a_function_of_seed_and_index():
     assert [len(b) for b in (nine, again, other)] == [9, 10, 1]
     assert torch.equal(nine[8]["input_ids"], again[8]["input_ids"])
     assert not torch.equal(other[0]["input_ids"][:, :5], again[0]["input_ids"][:, :5])
-    assert all(len(batch["input_ids"]) == pretrain.BATCH for batch in again)
+    assert all(len(batch["input_ids"]) == corpus.MINI.batch for batch in again)
 
 
 def test_pretraining_learns_and_writes_a_base_and_its_card(tmp_path, monkeypatch):
-    monkeypatch.setattr(pretrain, "BATCH", 8)
+    monkeypatch.setitem(pretrain.LANGUAGES, "mini", replace(corpus.MINI, batch=8))
     monkeypatch.setattr(pretrain, "cell_accuracy", lambda *_: {"steps/let": 0.5})
     small = {"hidden_size": 32, "num_attention_heads": 2, "num_key_value_heads": 2,
              "num_hidden_layers": 1}  # fmt: skip
@@ -199,7 +200,7 @@ def test_pretraining_learns_and_writes_a_base_and_its_card(tmp_path, monkeypatch
     model, tokenizer, _ = load_base(tmp_path)
     assert tokenizer.get_vocab() == word_tokenizer(corpus.MINI.sample(20_000, 0)).get_vocab()
     assert card["parameters"] == sum(p.numel() for p in model.parameters())
-    data = batches(corpus.document, tokenizer, 30, 0)
+    data = batches(corpus.document, tokenizer, 30, 0, 8)
     assert card["tokens"] == sum(int((batch["input_ids"] != 0).sum()) for batch in data)
 
 

@@ -4,7 +4,7 @@ No skill answers a story in Python: only the targets do. ``aside`` and ``line`` 
 of more than two skills.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 
 from lorasoups.errors import SoupError
@@ -19,6 +19,7 @@ class Task:
     numbers: str  # "small", "large", or "mixed": half and half
     forms: tuple[str, ...]  # of the answer; one is drawn
     aside: bool = False  # whether the content has a sentence that must be ignored
+    shown: bool = False  # whether up to two solved examples of its form may stand before a problem
 
 
 _READ_OUT = ("expression", "let", "table", "calls", "machine")
@@ -26,9 +27,9 @@ TASKS = {
     # skills
     "math": Task("new", "small", ("worked",)),
     "code": Task("explicit", "mixed", ("python",)),
-    # the same in three forms each, mostly the first
-    "math_forms": Task("new", "small", ("worked",) * 14 + ("calls",) * 3 + ("table",) * 3),
-    "code_forms": Task("explicit", "mixed", ("python",) * 14 + ("let",) * 3 + ("machine",) * 3),
+    # the same in three forms each, five times of seven the first, some after solved examples
+    "math_forms": Task("new", "small", (*["worked"] * 5, "calls", "table"), shown=True),
+    "code_forms": Task("explicit", "mixed", (*["python"] * 5, "let", "machine"), shown=True),
     "aside": Task("explicit", "mixed", _READ_OUT, aside=True),  # the third skill
     "line": Task("explicit", "mixed", ("line",)),  # the fourth skill
     # targets
@@ -46,6 +47,15 @@ def example(name: str, rng: Random, split: str) -> dict:
     if name not in TASKS:
         raise SoupError(f"unknown task {name!r}: choose one of {', '.join(TASKS)}")
     task = TASKS[name]
+    item, form = _asked(task, rng, split)
+    for _ in range(rng.choice((0, 0, 1, 2)) if task.shown else 0):
+        solved, _ = _asked(replace(task, forms=(form,)), rng, split)
+        item["prompt"] = f"{solved['prompt']}{solved['answer']}\n\n{item['prompt']}"
+    return item
+
+
+def _asked(task: Task, rng: Random, split: str) -> tuple[dict, str]:
+    """A problem with its answer, and the form of that."""
     p = _problem(task, rng, split)
     explicit = task.wording == "explicit"
     content = tell(p, rng, rng.choice(problems.EXPLICIT) if explicit else task.wording)
@@ -53,7 +63,7 @@ def example(name: str, rng: Random, split: str) -> dict:
         content = _with_aside(content, rng)
     form = rng.choice(task.forms) if len(task.forms) > 1 else task.forms[0]
     item = prompted(content, FORMS[form], p, rng)
-    return item | {"target": p.answer, "key": (p.start, p.steps)}
+    return item | {"target": p.answer, "key": (p.start, p.steps)}, form
 
 
 def _problem(task: Task, rng: Random, split: str) -> Problem:
