@@ -8,6 +8,7 @@ from random import Random
 import mini_corpus as corpus
 import pretrain
 import pytest
+import shots_corpus
 import torch
 from pretrain import batches, cell_accuracy, word_tokenizer
 
@@ -165,6 +166,16 @@ def test_the_base_generalises_to_held_out_cells_and_has_neither_skill(base):
     cells = sorted(corpus.HELD_OUT_CELLS)[::3]
     accuracy = cell_accuracy(model, tokenizer, corpus.cell_example, cells, per_cell=10)
     assert sum(accuracy.values()) / len(accuracy) > 0.9, accuracy
+
+
+def test_a_base_that_is_shown_examples_takes_their_form_without_being_told():
+    model, tokenizer, _ = load_base(BASE.with_name("shots"))
+    cells = sorted(corpus.HELD_OUT_CELLS)[::3]
+    for kind in (corpus.cell_example, shots_corpus.silent_example):
+        accuracy = cell_accuracy(model, tokenizer, kind, cells, per_cell=10)
+        assert sum(accuracy.values()) / len(accuracy) > 0.85, (kind, accuracy)
+    prompt = shots_corpus.silent_example(*cells[0], Random(0), "validation")["prompt"]
+    assert prompt.count("\nA:") == 3 and not any(name in prompt for name in ("Use ", "Give "))
 
 
 def test_the_base_is_small_and_loads_in_float32(base):
