@@ -17,7 +17,7 @@ from lorasoups.errors import SoupError
 from lorasoups.files import json_text, write_text_atomic
 from lorasoups.learning.alphas import Alphas, learn_alphas
 from lorasoups.learning.cat import applied, start_logits
-from lorasoups.learning.one_number import tuned_weight
+from lorasoups.learning.fitted import tuned_weight
 from lorasoups.lora.adapters import CONFIG, check_target, save_lora
 from lorasoups.lora.linalg import compress, energy_share
 from lorasoups.lora.lora import LoRA, lora_digest

@@ -16,9 +16,8 @@ import torch
 from lorasoups.errors import SoupError
 from lorasoups.files import write_json_atomic
 from lorasoups.learning import lorahub, xlora
-from lorasoups.learning.one_number import anchored, tuned_weight
+from lorasoups.learning.fitted import anchored, regmean, tuned_weight
 from lorasoups.learning.random_loras import gaussian_like
-from lorasoups.learning.regmean import regmean
 from lorasoups.lora.adapters import load_lora, save_lora
 from lorasoups.lora.lora import LoRA, lora_digest, module_names
 from lorasoups.lora.merging import merge
@@ -134,7 +133,7 @@ def _fresh(stages: Stages, seed: int) -> LoRA:
 
 
 def _anchored(stages: Stages, seed: int) -> LoRA:
-    """CAT's alphas moved towards 1 as far as every skill allows (see `learning.one_number`)."""
+    """CAT's alphas moved towards 1 as far as every skill allows (see `learning.fitted`)."""
     loras, learned, rows = stages.loras(seed), stages.alphas(seed), stages.rows_by_skill(seed)
     inputs = stages.soup_inputs(loras, rows, seed) | {"alphas": learned.content()["weights"]}
 

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from lorasoups.learning.alphas import learn_alphas
+from lorasoups.learning.fitted import tuned_weight
 from lorasoups.learning.lorahub import lorahub
-from lorasoups.learning.one_number import tuned_weight
 from lorasoups.learning.skills import SkillTraining, train_lora
 from lorasoups.learning.xlora import mixed, train_xlora
 from lorasoups.lora.lora import Factors, LoRA

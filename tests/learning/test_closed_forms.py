@@ -6,9 +6,8 @@ from soup_helpers import assert_close, tiny_llama
 from test_alphas import rows, sharp_llama, with_planted_texts
 from test_cat import llama_lora, pair
 
-from lorasoups.learning import regmean as module
-from lorasoups.learning.one_number import MARGIN, anchored
-from lorasoups.learning.regmean import regmean
+from lorasoups.learning import fitted as module
+from lorasoups.learning.fitted import MARGIN, anchored, regmean
 from lorasoups.lora.merging import merge
 from lorasoups.models.batching import heldout_loss
 from lorasoups.models.generation import folded

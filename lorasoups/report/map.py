@@ -1,0 +1,168 @@
+"""The map: where CAT wins over the cells of the study `composed`, and what tells it beforehand.
+
+What each hypothesis predicts and what would refute it: data/protocol.md, frozen before the runs.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+from scipy.stats import spearmanr
+
+from lorasoups.results import reading
+from lorasoups.results.reading import SUM, TUNED, Results, estimate, interval, percent
+from lorasoups.results.stats import Paired
+
+MARGIN = 0.05  # the smallest effect of interest, in shares of 1
+ANCHORED, MIX = "anchored", "data_mix"
+PREDICTORS = ("cosine", "norm_ratio", "loudest")  # of `study.run.predictors`
+HELD, REFUTED, OPEN = "held", "refuted", "open"
+
+
+def minus(results: Results, other: str, task: str = "") -> Paired:
+    """CAT minus another method on a test, by default the target."""
+    return reading.against(results, [other], task)[other]
+
+
+def weakest(results: Results, method: str) -> str:
+    """The test of the skill that a method keeps least of."""
+    kept, skills = reading.kept(results, method), reading.skills(results)
+    return reading.test_of(results, skills[int(np.argmin(kept))])
+
+
+def excess(results: Results) -> float:
+    """Loss of the plain sum minus CAT's on the skills' own tests (nats, mean): no target seen."""
+    tests = [reading.test_of(results, skill) for skill in reading.skills(results)]
+    losses = {m: [row["extra"]["loss"] for test in tests
+                  for row in reading.rows(results, task=test, method=m)]
+              for m in (SUM, "cat")}  # fmt: skip
+    return float(np.mean(losses[SUM]) - np.mean(losses["cat"]))
+
+
+def rival(results: Results) -> str:
+    """The better of the tuned sum and DATA-MIX on the target."""
+    return max((TUNED, MIX), key=lambda m: estimate(results, m).mean)
+
+
+def cells(known: Mapping[str, Results]) -> pd.DataFrame:
+    """A line per cell: what CAT and its rivals solve, CAT minus the better one, the excess loss."""
+    lines = []
+    for name, results in known.items():
+        against = minus(results, rival(results))
+        facts = {key: np.mean(reading.extras(results, "cat", key)) for key in PREDICTORS}
+        of = {m: percent(estimate(results, m).mean) for m in ("cat", SUM, TUNED, MIX, ANCHORED)}
+        kept = [percent(min(shares)) if (shares := reading.kept(results, m)) else "-"
+                for m in ("cat", TUNED, MIX)]  # fmt: skip
+        lines.append({
+            "cell": name.removeprefix("map_").replace("_", " "),
+            "CAT, %": of["cat"], "plain sum, %": of[SUM], "tuned sum, %": of[TUNED],
+            "DATA-MIX, %": of[MIX], "anchored, %": of[ANCHORED],
+            "CAT minus the better rival": _text(against),
+            "least kept: CAT / tuned / DATA-MIX, %": " / ".join(kept),
+            "excess loss": f"{excess(results):.3f}",
+        } | {key: f"{value:.3f}" for key, value in facts.items()})  # fmt: skip
+    return pd.DataFrame(lines).fillna("-")
+
+
+def _text(pair: Paired) -> str:
+    return f"{100 * pair.diff:+.1f} {interval(pair.lo, pair.hi, '+')}"
+
+
+def _above(pair: Paired, bound: float = 0.0) -> str:
+    """Whether a difference is above a bound by its interval."""
+    return HELD if pair.lo > bound else REFUTED if pair.hi <= bound else OPEN
+
+
+def _within(pair: Paired, margin: float = MARGIN) -> str:
+    """Whether a difference is smaller than a margin by its interval."""
+    if pair.lo > -margin and pair.hi < margin:
+        return HELD
+    return REFUTED if pair.lo >= margin or pair.hi <= -margin else OPEN
+
+
+def _all(*verdicts: str) -> str:
+    return REFUTED if REFUTED in verdicts else HELD if set(verdicts) == {HELD} else OPEN
+
+
+def hypotheses(known: Mapping[str, Results], real: Results | None = None) -> pd.DataFrame:
+    """H1 - H7 with what was found, for `composed` and the cells; ``real`` joins H7's points."""
+    main, lines = known["composed"], []
+
+    def add(name: str, claim: str, verdict: str, *found: str) -> None:
+        lines.append({"": name, "prediction": claim, "found": "; ".join(found), "so it": verdict})
+
+    paper = reading.primary(main)[0].pair
+    add("H1", "CAT above the mean of the paper's baselines", _above(paper), _text(paper))
+    tuned = minus(main, TUNED)
+    add("H2", "CAT within 5 points of the tuned sum", _within(tuned), _text(tuned))
+    plain, weak = minus(main, SUM), weakest(main, SUM)
+    keeps = minus(main, SUM, weak)
+    add(
+        "H3",
+        "CAT within 5 points of the plain sum, and more than 5 above it on its weakest skill",
+        _all(_within(plain), _above(keeps, MARGIN)),
+        _text(plain),
+        f"{weak}: {_text(keeps)}",
+    )
+    mixes = {
+        n: minus(known[c], MIX)
+        for n, c in ((1, "composed"), (5, "map_imbalance_5"), (20, "map_imbalance_20"))
+        if c in known
+    }
+    if 20 in mixes:
+        below = replace_sign(mixes[1])
+        add("H4", "CAT below DATA-MIX at 1:1, above it at 20:1", _all(_above(below),
+            _above(mixes[20])), *(f"{n}:1 {_text(pair)}" for n, pair in mixes.items()))  # fmt: skip
+    kept = reading.kept_by_method(main)[0]
+    front = reading.front({
+        m: (estimate(main, m).mean, min(of)) for m, of in kept.items()
+        if of and reading.group(m, main) != reading.CEILING
+    })  # fmt: skip
+    add(
+        "H5",
+        "anchored CAT is on the front of target and least kept skill",
+        HELD if ANCHORED in front else REFUTED,
+        f"front: {', '.join(front)}",
+    )
+    more = {k: minus(known[f"map_k{k}"], TUNED) for k in (3, 4) if f"map_k{k}" in known}
+    if more:
+        add("H6", "CAT above the tuned sum with distractors", _all(*map(_above, more.values())),
+            *(f"k = {k}: {_text(pair)}" for k, pair in more.items()))  # fmt: skip
+    points = list(known.values()) + ([real] if real else [])
+    if len(points) > 3:
+        rho = spearmanr([excess(r) for r in points], [minus(r, SUM).diff for r in points])
+        verdict = HELD if rho.statistic > 0 and rho.pvalue < 0.05 else OPEN
+        verdict = REFUTED if rho.statistic <= 0 else verdict
+        add("H7", "CAT minus sum grows with the sum's excess skill loss", verdict,
+            f"rho {rho.statistic:+.2f}, {reading.p_value(rho.pvalue, 'p = ')}, "
+            f"{len(points)} cells")  # fmt: skip
+    return pd.DataFrame(lines)
+
+
+def replace_sign(pair: Paired) -> Paired:
+    """The other method minus the one."""
+    return Paired(diff=-pair.diff, lo=-pair.hi, hi=-pair.lo, p=pair.p, wins=pair.wins)
+
+
+def foretold(known: Mapping[str, Results], predictors: Mapping[str, list[float]]) -> pd.DataFrame:
+    """How well each predictor tells CAT minus the better rival in a cell left out.
+
+    A line is fitted on the other cells; the share of the variance that it explains is negative
+    where their mean tells more.
+    """
+    outcome = np.array([minus(r, rival(r)).diff for r in known.values()])
+    lines = []
+    for name, values in predictors.items():
+        x, told = np.array(values), []
+        for at in range(len(x)):
+            rest = np.arange(len(x)) != at
+            told.append(np.polyval(np.polyfit(x[rest], outcome[rest], 1), x[at]))
+        means = [(outcome.sum() - y) / (len(x) - 1) for y in outcome]
+        explained = 1 - np.square(outcome - told).sum() / np.square(outcome - means).sum()
+        signs = np.mean(np.sign(told) == np.sign(outcome))
+        rho = spearmanr(x, outcome)
+        lines.append({
+            "predictor": name, "rho": f"{rho.statistic:+.2f}", "p": reading.p_value(rho.pvalue),
+            "variance told, left out": f"{explained:.2f}", "winner told, %": percent(signs),
+        })  # fmt: skip
+    return pd.DataFrame(lines)

@@ -1,0 +1,88 @@
+"""The map and its hypotheses, on made-up cells whose answer is known."""
+
+import numpy as np
+import pytest
+from results_example import SKILLS, _row, example_results
+
+from lorasoups.report import map as module
+from lorasoups.report.map import ANCHORED, MIX, cells, foretold, hypotheses
+from lorasoups.results.file import pack_verdicts
+from lorasoups.results.reading import SUM, TUNED
+
+OTHERS = (SUM, TUNED, MIX, ANCHORED)
+
+
+def cell(cat=0.6, plain=0.3, tuned=0.6, mix=0.6, kept=(0.9, 0.3), excess=0.3, seeds=6):
+    """Results in which methods solve these shares; CAT and the sum keep ``kept`` of each skill."""
+    chances = {"cat": cat, SUM: plain, TUNED: tuned, MIX: mix, ANCHORED: 0.5}
+    methods = ("base", *SKILLS, "cat", "ties@factors/w1", "linear@delta", *OTHERS)
+    results = example_results(seeds, methods, 400, chances)
+    rng = np.random.default_rng(1)
+    results["rows"] = [row for row in results["rows"] if row["task"] not in SKILLS]
+    for task in SKILLS:
+        for method in (*SKILLS, "cat", *OTHERS):
+            share = 0.95 if method in SKILLS else kept[1] if method == SUM else kept[0]
+            right = rng.random((seeds, 400)) < share
+            for seed, own in enumerate(right):
+                row = _row(task, method, seed, own, rng)
+                row["extra"] = {"loss": 0.1 + (excess if method == SUM else 0.0)}
+                results["rows"].append(row)
+            packed = {str(seed): pack_verdicts(own) for seed, own in enumerate(right)}
+            results["items"][task][method] = packed
+    for row in results["rows"]:
+        if row["method"] == "cat" and row["task"] == "hard_math":
+            row["extra"] = {"cosine": 0.1, "norm_ratio": 1.0, "loudest": 0.5}
+    return results
+
+
+@pytest.fixture(scope="module")
+def known():
+    worlds = {
+        "composed": cell(plain=0.6, mix=0.75, excess=0.0),
+        "map_imbalance_20": cell(mix=0.3),
+        "map_k3": cell(tuned=0.3), "map_k4": cell(tuned=0.3),
+    }  # fmt: skip
+    steps = {f"map_{i}": cell(plain=0.6 - 0.1 * i, excess=0.1 * i) for i in range(5)}
+    return worlds | steps
+
+
+def verdicts(known):
+    frame = hypotheses(known)
+    return dict(zip(frame[""], frame["so it"], strict=True))
+
+
+def test_what_was_planted_is_held(known):
+    found = verdicts(known)
+    assert set(found) == {f"H{i}" for i in range(1, 8)}
+    assert found["H1"] == found["H3"] == found["H4"] == found["H6"] == found["H7"] == module.HELD
+    assert found["H2"] in (module.HELD, module.OPEN)
+
+
+@pytest.mark.parametrize(
+    ("name", "worlds"),
+    [
+        ("H1", {"composed": cell(cat=0.1)}),
+        ("H2", {"composed": cell(tuned=0.3)}),
+        ("H3", {"composed": cell(cat=0.3, plain=0.6)}),
+        ("H3", {"composed": cell(plain=0.6, kept=(0.3, 0.9))}),
+        ("H4", {"map_imbalance_20": cell(mix=0.9)}),
+        ("H6", {"map_k4": cell(tuned=0.9)}),
+    ],
+)
+def test_the_contrary_refutes(known, name, worlds):
+    assert verdicts(known | worlds)[name] == module.REFUTED
+
+
+def test_a_cell_tells_its_better_rival_and_what_is_kept(known):
+    frame = cells(known).set_index("cell")
+    assert list(frame.index)[:2] == ["composed", "imbalance 20"]
+    assert frame.loc["imbalance 20", "CAT minus the better rival"].startswith(("+", "-"))
+    assert frame.loc["3", "excess loss"] == "0.300"
+    assert frame.loc["composed", "loudest"] == "0.500"
+
+
+def test_a_predictor_that_knows_is_told_from_one_that_does_not():
+    known = {str(i): cell(cat=0.3 + 0.1 * i, tuned=0.5, mix=0.1, seeds=3) for i in range(5)}
+    frame = foretold(known, {"knows": [0, 1, 2, 3, 4], "noise": [3, 0, 4, 1, 2]})
+    told = dict(zip(frame["predictor"], map(float, frame["variance told, left out"]), strict=True))
+    assert told["knows"] > 0.9 > 0.0 > told["noise"]
