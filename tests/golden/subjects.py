@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from lorasoups.learning.alphas import learn_alphas
-from lorasoups.learning.fitted import tuned_weight
+from lorasoups.learning.fitted import anchored, tuned_weight
 from lorasoups.learning.lorahub import lorahub
 from lorasoups.learning.skills import SkillTraining, train_lora
 from lorasoups.learning.xlora import mixed, train_xlora
@@ -180,6 +180,15 @@ def tuned():
     return {"weight": weight, "tried": tried}
 
 
+def nearest_to_one():
+    """How far alphas go towards 1 before a skill is lost."""
+    (model, _), loras, rows = mini(), mini_loras(), mini_rows()
+    alphas = {name: torch.tensor([2.0, 0.0]) for name in merge(loras, "cat").modules}
+    half = len(rows) // 2
+    weights, share = anchored(model, loras, alphas, [rows[:half], rows[half:]])
+    return {"share": share, "first": next(iter(weights.values()))}
+
+
 def loss():
     """Held-out loss under an adapter."""
     model, _ = mini()
@@ -323,13 +332,17 @@ def world():
 
 SUBJECTS = {
     f.__name__: f
-    for f in (merges, alphas, skill, xlora, hub, tuned, loss, generation, scoring, statistics,
-              tables, estimates, world)
+    for f in (merges, alphas, skill, xlora, hub, tuned, nearest_to_one, loss, generation, scoring,
+              statistics, tables, estimates, world)
 }  # fmt: skip
-TOLERANCE = dict.fromkeys(("alphas", "skill", "xlora"), 1e-4) | {"hub": 2e-3, "tuned": 2e-3}
+TOLERANCE = dict.fromkeys(("alphas", "skill", "xlora"), 1e-4) | {
+    "hub": 2e-3,
+    "tuned": 2e-3,
+    "nearest_to_one": 0.02,
+}
 """Largest difference that another processor may make; 1e-6 for all that are not named. LoraHub's
 search amplifies rounding: 1e-6 in a loss moves the weights that are tried next."""
 STAGES = {"merges": "merge", "alphas": "alphas", "skill": "skill", "xlora": "xlora",
-          "hub": "lorahub", "tuned": "tuned", "loss": "loss", "generation": "evaluate",
-          "scoring": "evaluate"}  # fmt: skip
+          "hub": "lorahub", "tuned": "tuned", "nearest_to_one": "anchored", "loss": "loss",
+          "generation": "evaluate", "scoring": "evaluate"}  # fmt: skip
 """Subject -> the stage whose version its recorded values belong to."""

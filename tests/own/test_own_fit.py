@@ -149,7 +149,7 @@ def test_an_interrupted_fit_goes_on(place, tmp_path, monkeypatch):
 
 
 def test_as_many_rows_are_evaluated_as_the_time_was_told_for(place, base, monkeypatch):
-    from lorasoups.learning import tuned_sum
+    from lorasoups.learning import fitted
     from lorasoups.own import fit as module
 
     def counted(function):
@@ -163,7 +163,7 @@ def test_as_many_rows_are_evaluated_as_the_time_was_told_for(place, base, monkey
     for where, name in (
         (module, "row_losses"),
         (module, "heldout_loss"),
-        (tuned_sum, "heldout_loss"),
+        (fitted, "heldout_loss"),
     ):
         monkeypatch.setattr(where, name, counted(getattr(where, name)))
     loras = [load_lora(place / name) for name in ("math", "code")]
