@@ -18,7 +18,7 @@ from lorasoups.run.notebooks import (
 )
 
 FOLDER = Path(__file__).resolve().parent.parent.parent / "notebooks"
-NOTEBOOKS = sorted(p for p in FOLDER.glob("*.ipynb") if not p.stem.endswith(".failed"))
+NOTEBOOKS = sorted(p for p in FOLDER.glob("[0-9]*.ipynb") if not p.stem.endswith(".failed"))
 COMMON = {"profile": "mini", "seeds": 1, "out": "runs/local", "force": False, "train": False}
 MAX_LINES, MAX_BYTES = 15, 500_000
 MACHINE_PATH = re.compile(r"(?<![\w.:/~-])/(work|tmp|home|root|Users|opt|var)/\S*")
