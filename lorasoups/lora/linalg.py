@@ -6,6 +6,7 @@ decomposed. Decompositions run in float64, results are float32.
 """
 
 import math
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -72,14 +73,21 @@ def _around_top(
     factors: Factors, rank: int, extra: int = 16, rounds: int = 6
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The same for the ``rank + extra`` leading directions of the delta alone."""
-    delta, generator = factors.delta().double(), torch.Generator().manual_seed(0)
+    parts = [factors.delta()] if isinstance(factors, Dense) else [factors.A, factors.B]
+    forth = [part.double() for part in parts]  # in the order of application
+    back = [part.T for part in reversed(forth)]
+
+    def product(parts: list[Tensor], x: Tensor) -> Tensor:
+        return reduce(lambda product, part: part @ product, parts, x)
+
+    generator = torch.Generator().manual_seed(0)
     width = min(rank + extra, factors.rank)
     start = torch.randn(factors.shape[1], width, generator=generator, dtype=torch.float64)
-    left = torch.linalg.qr(delta @ start.to(factors.device))[0]
+    left = torch.linalg.qr(product(forth, start.to(factors.device)))[0]
     for _ in range(rounds):
-        right = torch.linalg.qr(delta.T @ left)[0]
-        left = torch.linalg.qr(delta @ right)[0]
-    Q, R = torch.linalg.qr(delta.T @ left)
+        right = torch.linalg.qr(product(back, left))[0]
+        left = torch.linalg.qr(product(forth, right))[0]
+    Q, R = torch.linalg.qr(product(back, left))
     return left, R.T, Q.T
 
 

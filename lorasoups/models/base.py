@@ -74,8 +74,9 @@ def load_base(
     else:
         kind, name, revision, folder = _find(spec)
         files = _files(folder)
-        stored = read_json(folder / "config.json", "copy it again").get("quantization_config") or {}
-        quantisation = str(stored.get("quant_method", "unknown")) if stored else None
+        stored = read_json(folder / "config.json", "copy it again").get("quantization_config")
+        named = isinstance(stored, dict)
+        quantisation = str(stored.get("quant_method", "unknown")) if named else None
     if four_bit:
         if gguf or quantisation:
             cure = "4-bit loading needs plain safetensors, leave it out or take the original model"

@@ -32,13 +32,8 @@ VERSIONS = {"skill": 1, "alphas": 1, "merge": 1, "lorahub": 1, "xlora": 1, "tune
 it): older artifacts are then built again."""
 MANIFEST, SCHEMA = "MANIFEST.json", 1
 LIBRARIES = ("torch", "transformers", "peft", "safetensors")
-ALONE = (
-    "merge",
-    "lorahub",
-    "tuned",
-    "anchored",
-    "loss",
-)  # stages that rank 0 builds while the others wait
+# stages that rank 0 builds while the others wait
+ALONE = ("merge", "lorahub", "tuned", "anchored", "loss")
 HASHED_BYTES = 2**20  # larger files are checked by their size alone when they are reused
 SEEN_WITHIN_S = 90.0  # network file systems may remember for a minute that a file was not there
 
@@ -48,9 +43,17 @@ Make = Callable[[Path, Path], None]
 def canonical_json(value: Any) -> str:
     """One spelling per JSON value. Refuses all else, paths too: their content determines things."""
     try:
-        return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return json.dumps(_plain(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
     except (TypeError, ValueError) as error:
         raise SoupError(f"cannot name an artifact ({error}): inputs; give plain values") from error
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        if any(not isinstance(key, str) for key in value):  # json would turn them into strings
+            raise TypeError(f"keys {list(value)[:3]} are not all strings")
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def digest(value: Any) -> str:

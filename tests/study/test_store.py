@@ -73,7 +73,7 @@ def test_a_raised_version_makes_another_artifact(store, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "value", [float("nan"), float("inf"), Path("x"), {1, 2}, torch.ones(1), b"x"]
+    "value", [float("nan"), float("inf"), Path("x"), {1, 2}, {1: 2}, torch.ones(1), b"x"]
 )
 def test_inputs_that_are_no_plain_values_are_refused(value):
     with pytest.raises(SoupError, match="cannot name an artifact"):

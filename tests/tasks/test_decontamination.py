@@ -3,8 +3,10 @@
 import json
 import time
 
+import pytest
 from mirrors import real_mirror
 
+from lorasoups.errors import SoupError
 from lorasoups.tasks.real import tasks as real_tasks
 from lorasoups.tasks.real.decontamination import report, words
 from lorasoups.tasks.real.hub import MIRROR_VARIABLE
@@ -90,6 +92,13 @@ def test_the_report_is_plain_and_covers_every_pair():
         ("a", "t"), ("b", "t"), ("a", "u"), ("b", "u"),
     ]  # fmt: skip
     assert json.loads(json.dumps(found)) == found
+
+
+def test_bad_input_is_refused():
+    with pytest.raises(SoupError, match="n-grams of 0 words"):
+        one([item("a")], [item("b")], n=0)
+    with pytest.raises(SoupError, match="no items to compare: b"):
+        one([item("a")], [])
 
 
 # --- the real data, where a mirror is -----------------------------------------------------------

@@ -12,6 +12,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 
+from lorasoups.errors import SoupError
+
 N = 8
 COMMON, COMMON_AT_LEAST = 0.01, 5
 NEAR = 0.5
@@ -55,8 +57,13 @@ def report(train: Sets, test: Sets, n: int = N) -> dict:
     ``numbers_masked``: ``items`` (test items with a shared n-gram), ``share`` (of all),
     ``specific`` (items that share more than the test's ``formulas``), ``near`` (items that share at
     least half of their specific n-grams), ``formulas`` and ``same_question`` (items whose whole
-    question is a training row's).
+    question is a training row's). Raises SoupError for n below 1, or a set without items.
     """
+    if n < 1:
+        raise SoupError(f"n-grams of {n} words: decontamination; give at least 1")
+    for name, items in [*train.items(), *test.items()]:
+        if not items:
+            raise SoupError(f"no items to compare: {name}; leave it out")
     pairs = []
     for (test_name, tested), (train_name, trained) in product(test.items(), train.items()):
         too_short = sum(len(words(_asked(item))) < n for item in tested)
