@@ -13,7 +13,7 @@ from torch import Tensor
 from lorasoups.errors import SoupError
 from lorasoups.learning.cat import applied
 from lorasoups.lora.linalg import concatenate
-from lorasoups.lora.lora import Factors, LoRA, module_names
+from lorasoups.lora.lora import Factors, LoRA
 from lorasoups.lora.merging import merge
 from lorasoups.models.batching import heldout_loss
 from lorasoups.models.generation import linear_layer
@@ -95,10 +95,10 @@ def regmean(model, loras: Sequence[LoRA], rows: Sequence[Sequence[dict]]) -> LoR
     (encoded, a list per LoRA) with LoRA i in place; entries off the diagonal count `KEPT`. This
     is the closed form of the paper's equation 2, for deltas. The model comes back unchanged.
     """
-    grams = [_grams(model, lora, of_skill, module_names(list(loras)))
-             for lora, of_skill in zip(loras, rows, strict=True)]  # fmt: skip
+    shapes = {name: f.shape for lora in loras for name, f in lora.modules.items()}
+    grams = [_grams(model, *pair, shapes) for pair in zip(loras, rows, strict=True)]
     modules = {}
-    for name in module_names(list(loras)):
+    for name in sorted(shapes):
         total, parts = sum(of[name] for of in grams), []
         for lora, of in zip(loras, grams, strict=True):
             if name in lora.modules:
@@ -109,7 +109,7 @@ def regmean(model, loras: Sequence[LoRA], rows: Sequence[Sequence[dict]]) -> LoR
     return LoRA(modules, loras[0].base_model, {"method": "regmean"})
 
 
-def _grams(model, lora: LoRA, rows: Sequence[dict], names: Sequence[str]) -> dict[str, Tensor]:
+def _grams(model, lora: LoRA, rows: Sequence[dict], shapes: Mapping) -> dict[str, Tensor]:
     grams: dict[str, Tensor] = {}
 
     def watch(name: str):
@@ -119,9 +119,8 @@ def _grams(model, lora: LoRA, rows: Sequence[dict], names: Sequence[str]) -> dic
 
         return add
 
-    shapes = {name: model.get_submodule(name).weight.shape for name in names}
-    hooks = [linear_layer(model, name, tuple(shapes[name])).register_forward_pre_hook(watch(name))
-             for name in names]  # fmt: skip
+    hooks = [linear_layer(model, name, shape).register_forward_pre_hook(watch(name))
+             for name, shape in shapes.items()]  # fmt: skip
     try:
         with applied(model, lora) as soup:
             for row in rows:

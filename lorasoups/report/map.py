@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import spearmanr
 
-from lorasoups.results import reading
+from lorasoups.results import reading, stats
 from lorasoups.results.reading import SUM, TUNED, Results, estimate, interval, percent
 from lorasoups.results.stats import Paired
 
@@ -19,9 +19,9 @@ PREDICTORS = ("cosine", "norm_ratio", "loudest")  # of `study.run.predictors`
 HELD, REFUTED, OPEN = "held", "refuted", "open"
 
 
-def minus(results: Results, other: str, task: str = "") -> Paired:
-    """CAT minus another method on a test, by default the target."""
-    return reading.against(results, [other], task)[other]
+def minus(results: Results, other: str, task: str = "", method: str = "cat") -> Paired:
+    """CAT, or ``method``, minus another one on a test, by default the target."""
+    return stats.paired(*reading.pair(results, task or reading.target(results), method, other))
 
 
 def weakest(results: Results, method: str) -> str:
@@ -110,7 +110,7 @@ def hypotheses(known: Mapping[str, Results], real: Results | None = None) -> pd.
         if c in known
     }
     if 20 in mixes:
-        below = replace_sign(mixes[1])
+        below = minus(main, "cat", method=MIX)
         add("H4", "CAT below DATA-MIX at 1:1, above it at 20:1", _all(_above(below),
             _above(mixes[20])), *(f"{n}:1 {_text(pair)}" for n, pair in mixes.items()))  # fmt: skip
     kept = reading.kept_by_method(main)[0]
@@ -137,11 +137,6 @@ def hypotheses(known: Mapping[str, Results], real: Results | None = None) -> pd.
             f"rho {rho.statistic:+.2f}, {reading.p_value(rho.pvalue, 'p = ')}, "
             f"{len(points)} cells")  # fmt: skip
     return pd.DataFrame(lines)
-
-
-def replace_sign(pair: Paired) -> Paired:
-    """The other method minus the one."""
-    return Paired(diff=-pair.diff, lo=-pair.hi, hi=-pair.lo, p=pair.p, wins=pair.wins)
 
 
 def foretold(known: Mapping[str, Results], predictors: Mapping[str, list[float]]) -> pd.DataFrame:

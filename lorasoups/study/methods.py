@@ -19,6 +19,7 @@ from lorasoups.learning import lorahub, xlora
 from lorasoups.learning.fitted import anchored, regmean, tuned_weight
 from lorasoups.learning.random_loras import gaussian_like
 from lorasoups.lora.adapters import load_lora, save_lora
+from lorasoups.lora.linalg import frobenius
 from lorasoups.lora.lora import LoRA, lora_digest, module_names
 from lorasoups.lora.merging import merge
 from lorasoups.lora.methods import METHODS
@@ -88,12 +89,12 @@ class Target(Trained):
 
 @dataclass(frozen=True)
 class Made(Method):
-    """An adapter that a function of the stages and the seed makes."""
+    """An adapter that a function of the stages and the seed makes, once for all its tests."""
 
     make: Callable[[Stages, int], LoRA] = lambda stages, seed: merge(stages.loras(seed))
 
     def adapter(self, stages: Stages, seed: int) -> LoRA:
-        return self.make(stages, seed)
+        return stages.latest((self.name, seed), partial(self.make, stages, seed))
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,7 @@ def _nan(stages: Stages, seed: int) -> LoRA:
     """Weights inverse to the deltas' norms, module by module (NAN, arXiv 2505.16148)."""
     loras, weights = stages.loras(seed), {}
     for name in module_names(loras):
-        norms = [x.delta(name).norm() if name in x.modules else torch.inf for x in loras]
+        norms = [frobenius(x[name]) if name in x.modules else torch.inf for x in loras]
         inverse = 1 / torch.tensor(norms)
         weights[name] = (inverse / inverse.sum()).tolist()
     return merge(loras, "cat", weights=weights)
@@ -174,12 +175,9 @@ class TunedSum(Method):
 
     def adapter(self, stages: Stages, seed: int) -> LoRA:
         loras, rows = stages.loras(seed), stages.alpha_rows(seed)
-        loras = (
-            [methods_for(stages.profile.skills)[self.of].adapter(stages, seed)]
-            if self.of
-            else loras
-        )
         rows = stages.target_rows(len(rows)) if self.oracle else rows
+        if self.of:
+            loras = [methods_for(stages.profile.skills)[self.of].adapter(stages, seed)]
 
         def make(folder: Path, scratch: Path) -> None:
             weight, tried = tuned_weight(stages.source.model, loras, rows)
@@ -348,7 +346,8 @@ def methods_of(profile: Profile) -> list[Method]:
         if not matching(known, pattern):
             choice = f"choose of {', '.join(known)}"
             raise SoupError(f"unknown method {pattern!r}: {where}; {choice}")
-    return [method for name, method in known.items() if profile.evaluates(name)]
+    return [m for name, m in known.items()
+            if profile.evaluates(name) and (profile.ceiling or m.group != CEILING)]  # fmt: skip
 
 
 def _static() -> list[Method]:

@@ -68,7 +68,7 @@ class Profile:
     extras: tuple[str, ...] = ()  # further tests, for the main methods only
     all_on_skills: bool = False  # every method takes the skills' tests; else the main ones do
     n_loss: int = 0  # test problems of each task whose gold answers' loss is measured
-    ceiling: bool = False  # a LoRA is trained on the target itself, as a row (never for a soup)
+    ceiling: bool = False  # rows that see the target, such as a LoRA trained on it (not for soups)
     demonstrations: int = 0  # solved validation problems in front of each problem of the target
     alphas: AlphaTraining = AlphaTraining()
     max_new_tokens: int = 90
@@ -110,9 +110,6 @@ class Profile:
         """Whether a method of the table is evaluated, by its name."""
         if method in ("base", "cat", *self.skills):
             return True
-        sees_target = fnmatchcase(method, "*target") or method.startswith("oracle_")
-        if sees_target and not self.ceiling:  # most targets have no training problems
-            return False
         named = not self.methods or any(fnmatchcase(method, p) for p in self.methods)
         return named and not any(fnmatchcase(method, p) for p in self.leave_out)
 

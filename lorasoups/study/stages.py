@@ -101,11 +101,9 @@ class Stages:
 
     def loras(self, seed: int) -> list[LoRA]:
         """The skills' LoRAs (two or more), in the order of CAT's alphas, each in its strength."""
-        scales, names = self.profile.rescale, self.profile.skills
-        loras = [self.skill(name, seed).lora for name in names]
-        return [
-            x.scaled(scales[n]) if n in scales else x for x, n in zip(loras, names, strict=True)
-        ]
+        scales = self.profile.rescale
+        loras = {name: self.skill(name, seed).lora for name in self.profile.skills}
+        return [x.scaled(scales[name]) if name in scales else x for name, x in loras.items()]
 
     def skill(self, name: str, seed: int) -> Skill:
         """The LoRA of one skill: trained, or loaded where the profile says from where."""
@@ -293,13 +291,13 @@ class Stages:
         Demonstrations are the first validation problems; of that split the ones after are given.
         """
         shown = self.profile.demonstrations if task == self.profile.target else 0
-        skipped = 20 * shown if split == "validation" else 0
-        n = n or self.profile.n_test[task]
+        n, looked_at = n or self.profile.n_test[task], 20 * shown
+        skipped = looked_at if split == "validation" else 0
         items = self.source.items(task, split, n + skipped)[skipped:]
         if not shown:
             return items
         solved: dict[str | None, list[str]] = {}
-        for item in self.source.items(task, "validation", 20 * shown):
+        for item in self.source.items(task, "validation", looked_at):
             solved.setdefault(item.get("view"), []).append(item["prompt"] + item["answer"] + "\n\n")
         texts = {view: "".join(examples[:shown]) for view, examples in solved.items()}
         return [item | {"prompt": texts[item.get("view")] + item["prompt"]} for item in items]

@@ -8,7 +8,7 @@ import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from fnmatch import filter
+from fnmatch import filter as matching
 from pathlib import Path
 from typing import Any
 
@@ -58,16 +58,16 @@ def sweep(
     """Run studies x seeds as jobs; returns what failed (its study gets no results file).
 
     ``studies`` are names or `fnmatch` patterns; ``engine`` is ``local``, ``slurm`` or ``debug``
-    (here, in turn). At most ``jobs`` run at a time,
-    each for ``minutes``; on Slurm in a ``partition``, with ``gpus`` each. Results, store and logs
-    go to ``out``. ``options`` are those of `Profile.adapted`; all but ``methods`` need a real base.
+    (here, in turn). At most ``jobs`` run at a time, each for ``minutes``; on Slurm in a
+    ``partition``, with ``gpus`` each. Results, store and logs go to ``out``. ``options`` are those
+    of `Profile.adapted`; all but ``methods`` need a real base.
     Raises SoupError: unknown profile, study, method or engine; bad numbers; no Slurm here.
     """
     if seeds < 1 or jobs < 1:
         raise SoupError(f"nothing to run: --seeds {seeds}, --jobs {jobs}; give at least 1 of both")
     options = {name: value for name, value in options.items() if value not in (None, False)}
     last, known = [], study_names(profile)
-    chosen = [name for pattern in studies for name in filter(known, pattern) or [pattern]]
+    chosen = [name for pattern in studies for name in matching(known, pattern) or [pattern]]
     for study in dict.fromkeys(chosen):
         real = adapted_profile(profile, study, **options).real
         if not real and (odd := options.keys() - {"methods"}):
