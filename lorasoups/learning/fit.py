@@ -1,8 +1,9 @@
 """The training loop of everything small on a frozen base: LoRA factors, alphas, a gate.
 
 transformers' Trainer with AdamW, and checkpoints of what is trained: on a CPU, a run that is killed
-and goes on ends bit for bit where it would have ended. Under ``accelerate launch`` every process
-takes a share of each batch's rows: several take the steps of one.
+and goes on ends bit for bit where it would have ended (compiled layers: to rounding). Under
+``accelerate launch`` every process takes a share of each batch's rows: several take the steps of
+one.
 """
 
 import hashlib

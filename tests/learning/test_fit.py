@@ -3,18 +3,21 @@
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+import torch._inductor.compile_fx
 from killed import STEPS, rows, train
 from soup_helpers import tiny_llama
 from test_cat import pair
 
 from lorasoups.errors import Diverged, SoupError
 from lorasoups.learning import fit as fit_module
+from lorasoups.learning import skills
 from lorasoups.learning.alphas import learn_alphas
 from lorasoups.learning.fit import newest_checkpoint, progress_bar, share
 from lorasoups.learning.skills import SkillTraining, train_lora
@@ -103,6 +106,34 @@ def test_a_loss_that_is_not_finite_stops_with_its_step_and_leaves_the_model_alon
     with pytest.raises(Diverged, match="loss is nan at step 1: .*; lower lr"):
         run(model)
     assert {name: type(module) for name, module in model.named_modules()} == modules
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("g++"), reason="compiles C++")
+@pytest.mark.parametrize("broken", [False, True], ids=["compiled", "what-fails-runs-as-it-is"])
+def test_compiled_layers_train_the_same_lora_and_leave_the_model_alone(monkeypatch, broken):
+    def trained(compile_from: float) -> list[torch.Tensor]:
+        monkeypatch.setattr(skills, "COMPILE_FROM", compile_from)
+        model = tiny_llama()
+        config = SkillTraining(r=2, steps=3, batch_size=2, bf16=False)
+        lora, _ = train_lora(model, rows(), config, 0)
+        assert all(layer._compiled_call_impl is None for layer in model.model.layers)
+        return [factor for m in lora.modules.values() for factor in (m.A, m.B)]
+
+    def compile_fx(*args, **kwargs):
+        calls.append(True)
+        if broken:
+            raise RuntimeError("no compiler today")
+        return original(*args, **kwargs)
+
+    calls, original = [], torch._inductor.compile_fx.compile_fx
+    monkeypatch.setattr(torch._inductor.compile_fx, "compile_fx", compile_fx)
+    torch._dynamo.reset()
+    expected = trained(1e9)
+    assert not calls
+    for ours, theirs in zip(trained(0), expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)  # float32
+    assert calls
 
 
 def test_fsdp_is_refused(monkeypatch):
