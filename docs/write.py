@@ -10,6 +10,7 @@ from lorasoups.errors import SoupError
 from lorasoups.files import write_text_atomic
 from lorasoups.paths import Folders
 from lorasoups.report import sentences
+from lorasoups.report.map import cells, foretold, hypotheses
 from lorasoups.report.tables import (
     AVERAGE,
     LORAHUB,
@@ -24,6 +25,8 @@ from lorasoups.results import reading
 from lorasoups.results.file import read_results
 from lorasoups.results.reading import SUM, Results, estimate, interval, label, percent
 from lorasoups.study.profile import STUDIES
+
+All = Mapping[str, Known]  # profile -> experiment -> results
 
 
 def ten_rows(results: Results) -> pd.DataFrame:
@@ -59,11 +62,24 @@ def _headline(results: reading.Results) -> list[str]:
     return [_intro(results), markdown(ten_rows(results)), sentences.primary(results)]
 
 
-def _headline_block(mini: Known) -> list[str]:
-    return _headline(mini["hard_math"])
+def _headline_block(known: All) -> list[str]:
+    return _headline(known["mini"]["hard_math"])
 
 
-def _results_block(mini: Known) -> list[str]:
+def _composed_block(known: All) -> list[str]:
+    return _headline(known["mini"]["composed"])
+
+
+def _map_block(known: All) -> list[str]:
+    mini = known["mini"]
+    map_ = {name: mini[name] for name in ("composed", *sorted(n for n in mini if n[:4] == "map_"))}
+    tables = [hypotheses(map_, known.get("small", {}).get("reading_form")), cells(map_)]
+    tables += [foretold(map_)] if len(map_) > 3 else []
+    return [sentences.all_sentences(mini["composed"]), *map(markdown, tables)]
+
+
+def _results_block(known: All) -> list[str]:
+    mini = known["mini"]
     results, present = mini["hard_math"], [name for name in STUDIES if name in mini]
     return [
         "### All studies",
@@ -77,30 +93,33 @@ def _results_block(mini: Known) -> list[str]:
     ]
 
 
-def _real_block(small: Known) -> list[str]:
-    results = small["hard_math"]
+def _real_block(known: All) -> list[str]:
+    results = known["small"]["hard_math"]
     config = results["config"]
     device = results["provenance"]["device"]
     note = f"{config['base']}, {device}. {config['note'] or 'Whole profile'}."
     return [note, markdown(tasks(results))]
 
 
-def _form_block(small: Known) -> list[str]:
-    return _headline(small["reading_form"])
+def _form_block(known: All) -> list[str]:
+    return _headline(known["small"]["reading_form"])
 
 
-def _form_results_block(small: Known) -> list[str]:
-    results = small["reading_form"]
+def _form_results_block(known: All) -> list[str]:
+    results = known["small"]["reading_form"]
     return [_intro(results), markdown(short(results)), sentences.all_sentences(results)]
 
 
 INTRO = {
     "hard_math": "Hard math, {n} problems, {seeds}; intervals are over new seeds and new problems.",
     "reading_form": "Reading in an unknown form, SmolLM2-135M, {n} problems, {seeds}.",
+    "composed": "Hard math after two solved examples, three forms a skill; {n} problems, {seeds}.",
 }
 BLOCKS = {
     ("README.md", "real headline"): ("small", "reading_form", _form_block),
     ("README.md", "headline"): ("mini", "hard_math", _headline_block),
+    ("docs/results.md", "composed"): ("mini", "composed", _composed_block),
+    ("docs/results.md", "map"): ("mini", "composed", _map_block),
     ("docs/results.md", "results"): ("mini", "hard_math", _results_block),
     ("docs/results.md", "form results"): ("small", "reading_form", _form_results_block),
     ("docs/results.md", "real results"): ("small", "hard_math", _real_block),
@@ -108,7 +127,7 @@ BLOCKS = {
 """File and name of a block -> the profile it tells of, the study it needs, and its writer."""
 
 
-def with_blocks(project: Path, known: Mapping[str, Known], page: str) -> str:
+def with_blocks(project: Path, known: All, page: str) -> str:
     """The text of a page with today's results in its blocks; one without results stays as it is.
 
     A block lies between ``<!-- name: ... -->`` and ``<!-- end of name -->``; ``known``: profile ->
@@ -122,7 +141,7 @@ def with_blocks(project: Path, known: Mapping[str, Known], page: str) -> str:
         if not marks:
             missing = f"<!-- {name}: --> and <!-- end of {name} -->"
             raise SoupError(f"no marks {missing}: {page}; add them")
-        block = "\n\n".join(write(known[profile]))
+        block = "\n\n".join(write(known))
         text = f"{text[: marks.start(1)]}{block}\n{text[marks.end(1) :]}"
     return text
 

@@ -3,13 +3,14 @@
 What each hypothesis predicts and what would refute it: data/protocol.md, frozen before the runs.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 from scipy.stats import spearmanr
 
 from lorasoups.results import reading, stats
+from lorasoups.results.file import read_results, results_path
 from lorasoups.results.reading import SUM, TUNED, Results, estimate, interval, percent
 from lorasoups.results.stats import Paired
 
@@ -17,6 +18,13 @@ MARGIN = 0.05  # the smallest effect of interest, in shares of 1
 ANCHORED, MIX = "anchored", "data_mix"
 PREDICTORS = ("cosine", "norm_ratio", "loudest")  # of `study.run.predictors`
 HELD, REFUTED, OPEN = "held", "refuted", "open"
+
+
+def known_cells(profile: str = "mini") -> dict[str, Results]:
+    """The committed results of `composed` and, after it, of the cells that have been run."""
+    folder = results_path(profile).parent
+    paths = [folder / "composed.json", *sorted(folder.glob("map_*.json"))]
+    return {path.stem: read_results(path) for path in paths if path.exists()}
 
 
 def minus(results: Results, other: str, task: str = "", method: str = "cat") -> Paired:
@@ -139,12 +147,18 @@ def hypotheses(known: Mapping[str, Results], real: Results | None = None) -> pd.
     return pd.DataFrame(lines)
 
 
-def foretold(known: Mapping[str, Results], predictors: Mapping[str, list[float]]) -> pd.DataFrame:
+def foretold(
+    known: Mapping[str, Results], predictors: Mapping[str, Sequence[float]] | None = None
+) -> pd.DataFrame:
     """How well each predictor tells CAT minus the better rival in a cell left out.
 
     A line is fitted on the other cells; the share of the variance that it explains is negative
-    where their mean tells more.
+    where their mean tells more. ``predictors``: name -> a value per cell; default those of `cells`.
     """
+    predictors = predictors or {"excess loss": [excess(r) for r in known.values()]} | {
+        key: [float(np.mean(reading.extras(r, "cat", key))) for r in known.values()]
+        for key in PREDICTORS
+    }
     outcome = np.array([minus(r, rival(r)).diff for r in known.values()])
     lines = []
     for name, values in predictors.items():

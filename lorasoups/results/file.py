@@ -109,7 +109,8 @@ def with_earlier_seeds(
     """
     one, other = ({k: v for k, v in r["config"].items() if k not in _MAY_DIFFER}
                   for r in (results, earlier))  # fmt: skip
-    if odd := [k for k in one.keys() | other.keys() if one.get(k) != other.get(k)]:
+    # a setting that is younger than the earlier results stands empty in today's
+    if odd := [k for k in one.keys() | other.keys() if (one.get(k) or 0) != (other.get(k) or 0)]:
         what = f"{min(odd)} is not what the seeds that are there were made with: {where}"
         raise SoupError(f"{what}; begin at seed 0, or give --out another folder")
     seeds = set(results["config"]["seeds"])
