@@ -90,25 +90,27 @@ def test_every_static_merge_of_a_7b_pair(benchmark, figure, missed, quick):
             print(f"\n{method}@{on}: {own['seconds']:.1f} s, {own['peak'] / 1e9:.2f} GB", end="")
 
     benchmark.pedantic(all_routes, rounds=1, iterations=1)
-    slowest = max(found, key=lambda name: found[name]["seconds"])
-    shown = ", ".join(
-        f"{name} {own['seconds']:.1f} s {own['peak'] / 1e9:.1f} GB" for name, own in found.items()
-    )
     cuts = {f"{method}@{on}": cut for method, on, cut in ROUTES}
-    whole = {name: own for name, own in found.items() if cuts[name] == 1}
-    largest = max(whole, key=lambda name: whole[name]["peak"])
-    note = f"{slowest}; all: {shown} (ties, dare, prune on delta: 1 layer measured, seconds x 32)"
-    slow = [name for name, own in found.items() if missed("merge_seconds", own["seconds"])]
-    for name in slow if not quick else ():
-        method, on = name.split("@")
-        layers = LAYERS // max(cuts[name], 8)
-        rows = in_child(MERGE, method, on, str(layers), "profile")["profile"]
-        total = sum(seconds for seconds, _ in rows)
-        told = ", ".join(f"{call} {100 * seconds / total:.0f} %" for seconds, call in rows)
-        note += f"; time of {name}: {told}"
-    routes = {name: {k: own[k] for k in ("seconds", "peak")} for name, own in found.items()}
-    figure("merge_seconds", found[slowest]["seconds"], note=note, routes=routes)
-    figure("merge_memory", whole[largest]["peak"] / 1e9, note=f"{largest}, all 32 layers")
+    largest = max(found, key=lambda name: found[name]["peak"])
+    for title, pruned in (("merge_seconds", False), ("prune_seconds", True)):
+        own = {name: of for name, of in found.items() if (cuts[name] > 1) == pruned}
+        if not own:
+            continue
+        slowest = max(own, key=lambda name: own[name]["seconds"])
+        shown = ", ".join(
+            f"{name} {of['seconds']:.1f} s {of['peak'] / 1e9:.1f} GB" for name, of in own.items()
+        )
+        note = f"{slowest}; all: {shown}" + ", 1 layer, seconds x 32" * pruned
+        slow = [name for name, of in own.items() if missed(title, of["seconds"])]
+        for name in slow if not quick else ():
+            method, on = name.split("@")
+            rows = in_child(MERGE, method, on, str(LAYERS // max(cuts[name], 8)), "profile")
+            total = sum(seconds for seconds, _ in rows["profile"])
+            told = (f"{call} {100 * seconds / total:.0f} %" for seconds, call in rows["profile"])
+            note += f"; time of {name}: {', '.join(told)}"
+        routes = {name: {k: of[k] for k in ("seconds", "peak")} for name, of in own.items()}
+        figure(title, own[slowest]["seconds"], note=note, routes=routes)
+    figure("merge_memory", found[largest]["peak"] / 1e9, note=largest)
 
 
 def test_svd_against_pefts(benchmark, figure, quick, device):

@@ -41,17 +41,17 @@ class Goal:
 
 
 GOALS = {
-    "alpha_step": Goal("alpha step / forward + backward of the frozen base", 1.15, False),
+    "alpha_step": Goal("alpha step / forward + backward of the frozen base", 1.1, False),
     "alpha_steps": Goal("alpha steps to the loss that `released` ends at / its steps", 0.1, False),
     "soup_generation": Goal("merged-soup generation / base generation, tokens/s", 0.98, True),
-    "evaluation": Goal("evaluation, problems/s / one prompt at a time", 20, True, cpu=4),
+    "evaluation": Goal("evaluation, problems/s / one prompt at a time", 20, True, cpu=6),
     "svd_time": Goal("PEFT's svd / ours, seconds", 50, True),
     "svd_memory": Goal("peak memory of our svd / PEFT's", 0.1, False),
-    "merge_seconds": Goal("slowest static merge of a 7B pair", 10, False, unit="s"),
-    "merge_memory": Goal(
-        "largest peak of a 7B merge, pruning of deltas apart", 4, False, unit="GB"
-    ),
+    "merge_seconds": Goal("slowest 7B merge, pruning of deltas apart", 5, False, unit="s"),
+    "prune_seconds": Goal("slowest pruning of a 7B pair's deltas", 60, False, unit="s"),
+    "merge_memory": Goal("largest peak of a 7B merge", 6, False, unit="GB"),
     "training": Goal("LoRA training tokens/s / default Trainer + PEFT", 1.5, True, cpu=4),
+    "training_135m": Goal("the same on SmolLM2-135M's shape", 1.8, True),
     "mfu": Goal("LoRA step of 7B shape / measured matmul peak", 0.5, True),
 }
 """Name -> figure."""
