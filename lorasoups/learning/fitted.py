@@ -12,13 +12,15 @@ from torch import Tensor
 
 from lorasoups.errors import SoupError
 from lorasoups.learning.cat import applied
+from lorasoups.learning.fit import compiled_layers
 from lorasoups.lora.linalg import concatenate
 from lorasoups.lora.lora import Factors, LoRA
 from lorasoups.lora.merging import merge
-from lorasoups.models.batching import heldout_loss
+from lorasoups.models.batching import count_tokens, heldout_loss
 from lorasoups.models.generation import linear_layer
 
 LARGEST, CLOSE = 2.0, 0.02  # weights are searched up to here, to within so much
+TRIED = 10  # weights that this takes, about
 MARGIN = 0.05  # of CAT's loss on a skill: so much more counts as nearly as good
 HALVINGS = 6
 KEPT = 0.9  # off the diagonal of a Gram matrix, as in the paper (RegMean)
@@ -49,7 +51,8 @@ def tuned_weight(
         tried.append({"weight": float(weight), "loss": loss})
         return loss
 
-    minimize_scalar(loss_at, bounds=(0, LARGEST), method="bounded", options={"xatol": close})
+    with compiled_layers(model, TRIED * count_tokens(rows)):
+        minimize_scalar(loss_at, bounds=(0, LARGEST), method="bounded", options={"xatol": close})
     return min(tried, key=lambda entry: entry["loss"])["weight"], tried
 
 
@@ -73,18 +76,20 @@ def anchored(
         with applied(model, merge(loras, "cat", weights=at(share))) as soup:
             return [heldout_loss(soup, list(of_skill)) for of_skill in rows]
 
-    most = [(1 + MARGIN) * loss for loss in losses(0.0)]
+    tokens = sum(map(count_tokens, rows))
+    with compiled_layers(model, (HALVINGS + 2) * tokens):
+        most = [(1 + MARGIN) * loss for loss in losses(0.0)]
 
-    def keeps(share: float) -> bool:
-        return all(loss <= bound for loss, bound in zip(losses(share), most, strict=True))
+        def keeps(share: float) -> bool:
+            return all(loss <= bound for loss, bound in zip(losses(share), most, strict=True))
 
-    if keeps(1.0):
-        return at(1.0), 1.0
-    kept, lost = 0.0, 1.0
-    for _ in range(HALVINGS):
-        middle = (kept + lost) / 2
-        kept, lost = (middle, lost) if keeps(middle) else (kept, middle)
-    return at(kept), kept
+        if keeps(1.0):
+            return at(1.0), 1.0
+        kept, lost = 0.0, 1.0
+        for _ in range(HALVINGS):
+            middle = (kept + lost) / 2
+            kept, lost = (middle, lost) if keeps(middle) else (kept, middle)
+        return at(kept), kept
 
 
 @torch.no_grad()

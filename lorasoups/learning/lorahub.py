@@ -12,9 +12,10 @@ from dataclasses import dataclass
 
 from lorasoups.errors import Diverged, SoupError
 from lorasoups.learning.cat import applied
+from lorasoups.learning.fit import compiled_layers
 from lorasoups.lora.lora import Factors, LoRA, module_names
 from lorasoups.lora.merging import merge
-from lorasoups.models.batching import heldout_loss
+from lorasoups.models.batching import count_tokens, heldout_loss
 
 BUDGET_PER_LORA = 50
 """Up to here NGOpt is COBYLA; beyond, nevergrad 1.0.12 takes a model that numpy >= 2.4 breaks."""
@@ -63,7 +64,8 @@ def lorahub(
         history.append({"step": step, "loss": loss, "objective": value, "weights": weights})
         return value
 
-    _search(objective, len(loras), budget, seed, bound)
+    with compiled_layers(model, budget * count_tokens(rows)):
+        _search(objective, len(loras), budget, seed, bound)
     best = min(history, key=lambda entry: entry["objective"])
     merged = _merged(loras, best["weights"], on)
     options = {"budget": budget, "seed": seed, "regularisation": regularisation, "bound": bound}

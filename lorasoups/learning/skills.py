@@ -1,28 +1,21 @@
 """Train one skill LoRA on a frozen base with PEFT."""
 
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import PreTrainedModel
-from transformers.modeling_layers import GradientCheckpointingLayer
 
 from lorasoups.errors import SoupError
 from lorasoups.learning import LLAMA_PROJECTIONS, SkillTraining
-from lorasoups.learning.fit import fit, wants_bf16
+from lorasoups.learning.fit import compiled_layers, fit, wants_bf16
 from lorasoups.lora.adapters import from_peft
 from lorasoups.lora.lora import LoRA
 from lorasoups.models.batching import LengthBatches
 
 __all__ = ["LLAMA_PROJECTIONS", "SkillTraining", "train_lora"]
 LOGGED = 40  # losses in a skill's log: means over so many equal parts of its training
-# Tokens x layers x hidden size from which compiled layers pay: they save about 0.1 us for each, and
-# compiling takes a minute once and 10 s when torch has it in its cache.
-COMPILE_FROM = 5e8
 
 
 def train_lora(
@@ -73,29 +66,6 @@ def train_lora(
         "loss": means[-1], "losses": means, "seconds": trained.seconds, "tokens": batches.tokens,
         "tokens_per_s": batches.tokens / trained.seconds,
     }  # fmt: skip
-
-
-@contextmanager
-def compiled_layers(model: PreTrainedModel, tokens: int) -> Iterator[None]:
-    """The layers of ``model`` as compiled code while it is trained on so many ``tokens``.
-
-    On a CPU the compiler fuses element-wise work, which is most of a small model's training. On a
-    GPU, for a short training and without a C++ compiler the layers stay as they are, and so does
-    each that torch cannot compile.
-    """
-    layers = [m for m in model.modules() if isinstance(m, GradientCheckpointingLayer)]
-    work = tokens * len(layers) * model.get_input_embeddings().embedding_dim
-    compiler = shutil.which("g++") or shutil.which("clang++")
-    if model.device.type != "cpu" or work < COMPILE_FROM or not compiler:
-        layers = []
-    for layer in layers:
-        layer.compile(dynamic=True)
-    try:
-        with torch._dynamo.config.patch(suppress_errors=True):
-            yield
-    finally:
-        for layer in layers:
-            layer._compiled_call_impl = None
 
 
 @torch.no_grad()

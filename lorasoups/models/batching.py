@@ -1,7 +1,7 @@
 """Token ids of examples, and batches of them: padded on the right, no attention mask needed."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -72,13 +72,18 @@ class LengthBatches(torch.utils.data.Dataset):
                 epoch += [chunk[i : i + batch_size] for i in range(0, len(chunk), batch_size)]
             self.batches += rng.sample(epoch, len(epoch))
         del self.batches[steps:]
-        self.tokens = sum(_length(row) for batch in self.batches for row in batch)
+        self.tokens = sum(map(count_tokens, self.batches))
 
     def __len__(self) -> int:
         return len(self.batches)
 
     def __getitem__(self, i: int) -> dict[str, torch.Tensor]:
         return self.collate(self.batches[i])
+
+
+def count_tokens(rows: Iterable[dict]) -> int:
+    """Tokens of encoded rows, without padding."""
+    return sum(map(_length, rows))
 
 
 def _length(row: dict) -> int:
@@ -155,7 +160,7 @@ def row_losses(model, rows: list[dict], batch_size: int = 25) -> Tensor:
 
 
 @torch.no_grad()
-def heldout_loss(model, rows: list[dict], batch_size: int = 100) -> float:
+def heldout_loss(model, rows: list[dict], batch_size: int = 25) -> float:
     """Mean cross-entropy per labelled token (nats) of ``rows``, in the model's own precision.
 
     rows: dicts of ``input_ids`` and ``labels`` (-100: not asked), batched by length. The model is

@@ -63,6 +63,7 @@ def cells(known: Mapping[str, Results]) -> pd.DataFrame:
                 for m in ("cat", TUNED, MIX)]  # fmt: skip
         lines.append({
             "cell": name.removeprefix("map_").replace("_", " "),
+            "seeds": len(estimate(results, "cat").per_seed),
             "CAT, %": of["cat"], "plain sum, %": of[SUM], "tuned sum, %": of[TUNED],
             "DATA-MIX, %": of[MIX], "anchored, %": of[ANCHORED],
             "CAT minus the better rival": _text(against),

@@ -10,7 +10,7 @@ from harness import hot_spots, in_turn
 from peft import LoraConfig, get_peft_model
 from transformers import DataCollatorForSeq2Seq, PrinterCallback, Trainer, TrainingArguments
 
-from lorasoups.learning import skills
+from lorasoups.learning import fit
 from lorasoups.learning.fit import wants_bf16
 from lorasoups.learning.skills import LLAMA_PROJECTIONS, SkillTraining, train_lora
 from lorasoups.models.base import load_base
@@ -99,7 +99,7 @@ def keep(figure, missed, quick, name: str, found: dict) -> None:
 def test_training_against_a_default_run(benchmark, figure, missed, quick, device, monkeypatch):
     """On a GPU both train the same bfloat16 base of SmolLM2-135M's shape: what remains is padding
     and the mask. On a CPU they train the mini base, the default in its own float32."""
-    monkeypatch.setattr(skills, "COMPILE_FROM", 1e12 if quick else 0)
+    monkeypatch.setattr(fit, "COMPILE_FROM", 1e12 if quick else 0)
     model, tokenizer, _ = load_base(
         Folders().data / "mini", attn_implementation="eager" if device == "cpu" else None
     )
@@ -123,7 +123,7 @@ def test_training_of_135m(benchmark, figure, missed, quick, device, monkeypatch)
     """SmolLM2-135M's shape on a CPU, rows as long as GSM8K's; both in float32 or as "auto" says."""
     if device == "cuda":
         pytest.skip("on a GPU the figure above has this shape")
-    monkeypatch.setattr(skills, "COMPILE_FROM", 1e12 if quick else 0)
+    monkeypatch.setattr(fit, "COMPILE_FROM", 1e12 if quick else 0)
     model = random_base("tiny" if quick else "smollm2-135m", device, "float32")
     tokenizer = load_base(Folders().data / "mini")[1]  # it only pads
     rows = mixed_rows(100, 64 if quick else 256, model.config.vocab_size)

@@ -17,9 +17,9 @@ from test_cat import pair
 
 from lorasoups.errors import Diverged, SoupError
 from lorasoups.learning import fit as fit_module
-from lorasoups.learning import skills
 from lorasoups.learning.alphas import learn_alphas
 from lorasoups.learning.fit import newest_checkpoint, progress_bar, share
+from lorasoups.learning.fitted import tuned_weight
 from lorasoups.learning.skills import SkillTraining, train_lora
 from lorasoups.learning.xlora import train_xlora
 from lorasoups.models import processes
@@ -113,12 +113,14 @@ def test_a_loss_that_is_not_finite_stops_with_its_step_and_leaves_the_model_alon
 @pytest.mark.parametrize("broken", [False, True], ids=["compiled", "what-fails-runs-as-it-is"])
 def test_compiled_layers_train_the_same_lora_and_leave_the_model_alone(monkeypatch, broken):
     def trained(compile_from: float) -> list[torch.Tensor]:
-        monkeypatch.setattr(skills, "COMPILE_FROM", compile_from)
+        monkeypatch.setattr(fit_module, "COMPILE_FROM", compile_from)
         model = tiny_llama()
         config = SkillTraining(r=2, steps=3, batch_size=2, bf16=False)
         lora, _ = train_lora(model, rows(), config, 0)
+        tried = tuned_weight(model, pair(), rows())[1]  # the soup changes while code stays
         assert all(layer._compiled_call_impl is None for layer in model.model.layers)
-        return [factor for m in lora.modules.values() for factor in (m.A, m.B)]
+        factors = [factor for m in lora.modules.values() for factor in (m.A, m.B)]
+        return [*factors, torch.tensor([list(each.values()) for each in tried[:4]])]
 
     def compile_fx(*args, **kwargs):
         calls.append(True)
