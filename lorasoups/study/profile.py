@@ -69,6 +69,7 @@ class Profile:
     all_on_skills: bool = False  # every method takes the skills' tests; else the main ones do
     n_loss: int = 0  # test problems of each task whose gold answers' loss is measured
     ceiling: bool = False  # rows that see the target, such as a LoRA trained on it (not for soups)
+    taught: str = ""  # the task that the ceiling's LoRA is trained on; empty: the target
     demonstrations: int = 0  # solved validation problems in front of each problem of the target
     alphas: AlphaTraining = AlphaTraining()
     max_new_tokens: int = 90

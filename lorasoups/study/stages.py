@@ -136,7 +136,7 @@ class Stages:
         """A LoRA trained on the target itself, as long as the longest skill: the ceiling."""
         p = self.profile
         config = max((self._config(skill) for skill in p.skills), key=lambda config: config.steps)
-        return self._trained("target", self.encoded(p.target, seed), config, seed)
+        return self._trained("target", self.encoded(p.taught or p.target, seed), config, seed)
 
     def fresh_lora(self, seed: int) -> Skill:
         """A new LoRA on exactly the alphas' rows, batches and steps (see arXiv 2602.12323)."""

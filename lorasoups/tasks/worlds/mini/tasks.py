@@ -34,6 +34,7 @@ TASKS = {
     "line": Task("explicit", "mixed", ("line",)),  # the fourth skill
     # targets
     "hard_math": Task("new", "large", ("python",)),
+    "hard_math_shown": Task("new", "large", ("python",), shown=True),  # to train a ceiling on
     "hard_math_easy": Task("known", "large", ("python",)),
     "hard_math_unseen": Task("unseen", "large", ("python",)),
     "hard_math_aside": Task("new", "large", ("python",), aside=True),
