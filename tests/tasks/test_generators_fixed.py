@@ -18,6 +18,7 @@ ITEMS = {
     "mini/hard_math": "5576959a 52175f40 262626ed",
     "mini/hard_math_easy": "00e5fe2f a5746220 d18878c5",
     "mini/hard_math_unseen": "3a79f1e2 f9c5e897 f6842595",
+    "mini/hard_math_shown": "2d35dbea a4e0a1d2 cd7eb904",
     "mini/math_forms": "e43fe1b6 d2f93616 7fac15e6",
     "mini/code_forms": "be6de7ca 11919b43 5d7abe00",
     "mini/aside": "aaa66cbd beb03951 f2c9d09b",
