@@ -123,7 +123,7 @@ def compiled_layers(model: nn.Module, tokens: int) -> Iterator[None]:
     for layer in layers:
         layer.compile(dynamic=True)
     try:
-        with torch._dynamo.config.patch(suppress_errors=True):
+        with torch._dynamo.config.patch(suppress_errors=True, recompile_limit=32):
             yield
     finally:
         for layer in layers:
