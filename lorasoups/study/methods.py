@@ -4,19 +4,20 @@ A new merge method comes in by itself, from `lora.methods`.
 """
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from fnmatch import filter as matching
 from functools import partial
 from itertools import product
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 
 from lorasoups.errors import SoupError
 from lorasoups.files import write_json_atomic
 from lorasoups.learning import lorahub, xlora
-from lorasoups.learning.fitted import anchored, regmean, tuned_weight
+from lorasoups.learning.fitted import HALVINGS, anchored, regmean, tuned_weight
 from lorasoups.learning.random_loras import gaussian_like
 from lorasoups.lora.adapters import load_lora, save_lora
 from lorasoups.lora.linalg import frobenius
@@ -27,7 +28,6 @@ from lorasoups.results.reading import CAT, CEILING, CONTROLS, MIX, SEARCH, SKILL
 from lorasoups.study.profile import Profile
 from lorasoups.study.stages import ChangedModel, Skill, Stages
 
-FRESH, RANDOM = "fresh", "random_loras"
 WEIGHTS = [0.1 * i for i in range(3, 16)]  # of the sum that is chosen by accuracy
 
 
@@ -41,6 +41,8 @@ class Method:
     main: bool = False  # also evaluated on the skills' own tests and on the profile's extras
     on: str = "delta"  # recorded with its rows: what a merge works on
     weight: float | None = None  # recorded too: the weight of every LoRA
+    # what one seed of it takes besides answers, at most (see `run.doctor.work`)
+    costs: ClassVar[Mapping[str, int]] = {}
 
     def adapter(self, stages: Stages, seed: int) -> LoRA | None:
         """The adapter; None is the base alone."""
@@ -76,12 +78,16 @@ class Trained(Method):
 class DataMix(Trained):
     """One LoRA on the data of all skills."""
 
+    costs = {"skills": 1}
+
     def trained(self, stages: Stages, seed: int) -> Skill:
         return stages.data_mix(self.name, seed)
 
 
 class Target(Trained):
     """A LoRA trained on the target itself: what a soup is measured against, never part of one."""
+
+    costs = {"skills": 1}
 
     def trained(self, stages: Stages, seed: int) -> Skill:
         return stages.target_lora(seed)
@@ -92,6 +98,7 @@ class Made(Method):
     """An adapter that a function of the stages and the seed makes, once for all its tests."""
 
     make: Callable[[Stages, int], LoRA] = lambda stages, seed: merge(stages.loras(seed))
+    costs: Mapping[str, int] = field(default_factory=dict)
 
     def adapter(self, stages: Stages, seed: int) -> LoRA:
         return stages.latest((self.name, seed), partial(self.make, stages, seed))
@@ -102,6 +109,7 @@ class Cat(Method):
     """CAT with learned alphas; ``preset`` says how they are learned (see `Stages.alphas`)."""
 
     preset: str = "ours"
+    costs: ClassVar = {"alphas": 1}
 
     def adapter(self, stages: Stages, seed: int) -> LoRA:
         return merge(stages.loras(seed), "cat", weights=stages.alphas(seed, self.preset))
@@ -172,6 +180,7 @@ class TunedSum(Method):
 
     of: str = ""
     oracle: bool = False
+    costs: ClassVar = {"passes": 12}
 
     def adapter(self, stages: Stages, seed: int) -> LoRA:
         loras, rows = stages.loras(seed), stages.alpha_rows(seed)
@@ -258,6 +267,7 @@ class LoraHub(Method):
     """One weight per LoRA, found without gradients; on CAT's rows, or ``few`` target problems."""
 
     few: int = 0
+    costs: ClassVar = {"searches": 1}
 
     def adapter(self, stages: Stages, seed: int) -> LoRA:
         return load_lora(self._search(stages, seed) / "adapter")
@@ -282,6 +292,8 @@ class LoraHub(Method):
 
 class XLora(Method):
     """A mixture of the skills' LoRAs, token by token, by a trained gate."""
+
+    costs = {"alphas": 1}
 
     def model(self, stages: Stages, seed: int) -> tuple[str, ChangedModel]:
         model, loras, folder = stages.source.model, stages.loras(seed), self._gate(stages, seed)
@@ -311,7 +323,8 @@ def methods_for(skills: Sequence[str]) -> dict[str, Method]:
         DataMix("data_mix_2r", "DATA-MIX (rank k r)", MIX),
         DataMix("data_mix_warm", "DATA-MIX from the average (rank k r)", MIX),
         Target("target", "LoRA trained on the target", CEILING, main=True),
-        Made(FRESH, "new LoRA on the alpha data", CONTROLS, main=True, make=_fresh),
+        Made("fresh", "new LoRA on the alpha data", CONTROLS, main=True, make=_fresh,
+             costs={"fresh": 1}),
         Cat("cat", "CAT (learned alphas)", CAT, main=True),
         Cat("cat_global", "CAT, one alpha per LoRA", CONTROLS, main=True, preset="global"),
         *(Made(f"cat_{name}", label, CONTROLS, make=_changed(change))
@@ -320,18 +333,21 @@ def methods_for(skills: Sequence[str]) -> dict[str, Method]:
         Cat("cat_lr0", "CAT, lr = 0", CONTROLS, preset="lr0"),
         Made("cat_random", "CAT, random alphas", CONTROLS, make=_random_cat),
         Cat("released", "CAT, released schedule", CONTROLS, main=True, preset="released"),
-        Made(RANDOM, "CAT over random LoRAs", CONTROLS, make=_random_loras),
+        Made("random_loras", "CAT over random LoRAs", CONTROLS, make=_random_loras,
+             costs={"alphas": 1}),
         TunedSum("tuned_sum", "sum, one tuned weight", SEARCH, main=True),
-        Made("sum_by_accuracy", "sum, weight by accuracy", SEARCH, make=_sum_by_accuracy),
+        Made("sum_by_accuracy", "sum, weight by accuracy", SEARCH, make=_sum_by_accuracy,
+             costs={"validations": len(WEIGHTS)}),
         *(TunedSum(f"tuned_{m}", f"{m}, tuned weight", SEARCH, of=f"{m}@delta/w1")
           for m in ("ties", "dare_ties", "knots")),
-        Made("anchored", "CAT, anchored at 1", SEARCH, main=True, make=_anchored),
-        Made("regmean", "RegMean", SEARCH, make=_regmean),
+        Made("anchored", "CAT, anchored at 1", SEARCH, main=True, make=_anchored,
+             costs={"passes": HALVINGS + 2}),
+        Made("regmean", "RegMean", SEARCH, make=_regmean, costs={"passes": 1}),
         Made("nan", "NAN (inverse norms)", SEARCH, make=_nan),
         LoraHub("lorahub@delta", "LoraHub (delta)", SEARCH),
         LoraHub("lorahub_target", "LoraHub, 5 target problems", CEILING, few=5),
         TunedSum("oracle_sum", "sum, weight from the target", CEILING, oracle=True),
-        Made("oracle_cat", "CAT on the target", CEILING, make=_oracle_cat),
+        Made("oracle_cat", "CAT on the target", CEILING, make=_oracle_cat, costs={"alphas": 1}),
         LoraHub("lorahub@factors", "LoraHub (factors, as released)", SEARCH, on="factors"),
         XLora("xlora", "X-LoRA (mixture of experts)", SEARCH),
         *_static(),
