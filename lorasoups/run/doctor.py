@@ -85,11 +85,12 @@ def random_lora(model: Any, targets: tuple[str, ...], rank: int, seed: int) -> L
 
 
 def work(experiment: Experiment) -> dict[str, int]:
-    """Stage -> how often it is done, at most: as the profile's methods declare (``costs``)."""
+    """Stage -> how often it is done, at most: as the profile's methods declare (``cost``)."""
     p, a, seeds = experiment.profile, experiment.profile.alphas, len(experiment.seeds)
     jobs, costs = jobs_of(p), Counter()
     for method in methods_of(p):
-        costs.update(method.costs)
+        unit, times = method.cost
+        costs[unit] += times
     steps, alpha_rows = {}, 0
     for skill in p.skills:
         n, config = _rows(p, skill, "train", p.n_train), p.training_of(skill)
