@@ -51,11 +51,6 @@ class XLora:
     history: list[dict] = field(default_factory=list)  # `fit.Fit`'s, and ``scaling_mean`` [k]
     seconds: float = 0.0
 
-    @property
-    def parameters(self) -> int:
-        """How many numbers were trained."""
-        return sum(tensor.numel() for tensor in self.tensors.values())
-
     def save(self, folder: str | Path) -> Path:
         """Write ``xlora.safetensors`` into ``folder``; everything but the tensors is metadata."""
         notes = {"gate": asdict(self.gate), "history": self.history, "seconds": self.seconds}

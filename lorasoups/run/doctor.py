@@ -8,6 +8,7 @@ Seconds per step are multiplied by the steps of the run.
 import math
 import shutil
 from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
 from copy import deepcopy
 from dataclasses import replace
@@ -131,22 +132,16 @@ def measure(model: Any, p: Profile, rows: list[dict], device: str) -> dict[str, 
     pair = [random_lora(model, config.target_modules, config.r, seed) for seed in (0, 1)]
     prompt = max(1, sum(row["labels"].count(-100) for row in rows) // len(rows))
     ids = torch.randint(3, model.config.vocab_size, (p.eval_batch, prompt), device=device)
-
-    def train(n: int) -> None:
-        train_lora(model, rows, replace(config, steps=n), 0, progress=False)
-
-    def learn(n: int) -> None:
-        batch = p.alphas.batch_size
-        learn_alphas(model, pair, rows, max_steps=n, batch_size=batch, progress=False)
-
-    def decode(n: int) -> None:
-        model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=False,
-                       pad_token_id=0, max_new_tokens=n, min_new_tokens=n)  # fmt: skip
-
-    def evaluate(n: int) -> None:
-        heldout_loss(model, rows[:n])
-
-    stages = {"skill step": train, "alpha step": learn, "problem": decode, "held-out row": evaluate}
+    batch, quiet = p.alphas.batch_size, {"progress": False}
+    greedy = {"attention_mask": torch.ones_like(ids), "do_sample": False, "pad_token_id": 0}
+    stages: dict[str, Callable[[int], Any]] = {  # n steps of each
+        "skill step": lambda n: train_lora(model, rows, replace(config, steps=n), 0, **quiet),
+        "alpha step": lambda n: learn_alphas(
+            model, pair, rows, batch_size=batch, max_steps=n, **quiet
+        ),
+        "problem": lambda n: model.generate(ids, max_new_tokens=n, min_new_tokens=n, **greedy),
+        "held-out row": lambda n: heldout_loss(model, rows[:n]),
+    }
     measured = {}
     for stage, run in stages.items():
         run(1)  # loads what the first call loads
@@ -160,7 +155,7 @@ def measure(model: Any, p: Profile, rows: list[dict], device: str) -> dict[str, 
             peak.bytes += cache * p.eval_batch * p.max_new_tokens * model.dtype.itemsize
         measured[stage] = {"seconds": each, "bytes": peak.bytes}
     with FlopCounterMode(display=False) as counter:
-        train(1)
+        stages["skill step"](1)
     measured["skill step"]["flops"] = counter.get_total_flops()
     modules = pair[0].modules
     largest = max(modules, key=lambda name: sum(modules[name].shape))  # as if all were like it
@@ -254,12 +249,12 @@ def base_place(base: str, project: Path) -> Path | None:
 def text(report: dict) -> str:
     """The report as lines for people."""
     machine, base = report["machine"], report["base"]
-    memory, disk = _gb(machine["memory_bytes"]), _gb(machine["disk_free_bytes"])
-    here = "here" if base["here"] else "not here"
+    here, layers = "here" if base["here"] else "not here", f"of {base['layers']} layers"
     lines = [
-        f"machine: {machine['device']}, {memory}, disk {disk} free",
+        f"machine: {machine['device']}, {_gb(machine['memory_bytes'])}, "
+        f"disk {_gb(machine['disk_free_bytes'])} free",
         f"base: {base['name']}, {base['parameters'] / 1e6:,.0f}M parameters, {base['dtype']}, "
-        f"{here}; measured on {base['measured_layers']} of {base['layers']} layers",
+        f"{here}; measured on {base['measured_layers']} {layers}",
         *([f"NOTE: {report['note']}."] if report["note"] else []),
         f"{'stage':14} {'times':>9} {'each':>10} {'together':>10} {'memory':>9}  fits",
     ]
