@@ -6,7 +6,7 @@ Jobs wait at an artifact's lock, and a second call goes on from there: nothing i
 
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fnmatch import filter as matching
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,9 +29,9 @@ class Job(NamedTuple):
     profile: str
     study: str
     seeds: int
-    out: str
-    seed: int | None
-    options: dict  # of `Profile.adapted`
+    out: str = ""
+    seed: int | None = None
+    options: Mapping = {}  # of `Profile.adapted`
 
     @property
     def name(self) -> str:
@@ -122,10 +122,10 @@ def _error(handle: Any) -> str:
         error = lost
     if error is None:
         return ""
-    first = f"{type(error).__name__}: {error}".splitlines()[0]
+    text = f"{type(error).__name__}: {error}"
     # submitit puts the job's own traceback into the message of its error
-    named = re.findall(r"^[\w.]*(?:Error|Diverged): .*", str(error), re.MULTILINE)
-    why = [first, *named][-1][:300]
+    named = re.findall(r"^[\w.]*(?:Error|Diverged): .*", text, re.MULTILINE)
+    why = [text.splitlines()[0], *named][-1][:300]
     return KILLED if why.startswith("UncompletedJobError") else why
 
 
