@@ -58,11 +58,6 @@ def compress(factors: Factors, rank: int | float) -> Factors:
 
 def _around_core(factors: Factors) -> tuple[Tensor, Tensor, Tensor]:
     """``left @ core @ right`` = the delta, exactly, in float64; left and right are orthonormal."""
-    if isinstance(factors, Dense):
-        matrix = factors.delta().double()
-        identity = torch.eye(factors.rank, dtype=torch.float64, device=factors.device)
-        Q, R = torch.linalg.qr(matrix.T if factors.wide else matrix)
-        return (identity, R.T, Q.T) if factors.wide else (Q, R, identity)
     Qb, Rb = torch.linalg.qr(factors.B.double())
     Qa, Ra = torch.linalg.qr(factors.A.double().T)
     return Qb, Rb @ Ra.T, Qa.T

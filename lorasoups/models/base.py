@@ -33,7 +33,8 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(?:@[\w./-]+)?")
 _FROM_HUB = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja"]
 _IN_SUBFOLDERS = ["*/*"]  # exports in other formats
 _EXTRAS = {"bitsandbytes": "four_bit", "gguf": "gguf", "xllamacpp": "llama_cpp",
-           "openvino": "openvino", "openvino_genai": "openvino", "submitit": "sweep"}  # fmt: skip
+           "openvino": "openvino", "openvino_genai": "openvino", "submitit": "sweep",
+           "papermill": "notebooks", "ipykernel": "notebooks"}  # fmt: skip
 _LOCAL = {"trust_remote_code": False, "local_files_only": True}
 _LLAMA_1 = "yahma/llama-7b-hf (Llama 1, the paper's)"
 # gated models of this project's profiles -> what may be used without a licence form

@@ -166,6 +166,7 @@ def reproduce(
     **real: Any,
 ) -> None:
     """Run the experiment, or what is left of it (--study ff.: profiles small and paper alone)."""
+    from lorasoups.models.base import optional
     from lorasoups.study.profile import load_profile
     from lorasoups.study.run import reproduce_real
 
@@ -184,14 +185,10 @@ def reproduce(
         parameters = _pairs(parameter, "--parameter", ast.literal_eval)
         _environment(hub_mirror)
         how = {"parameters": parameters, "train": not shipped}
-        try:
-            from lorasoups.run import notebooks
-        except ModuleNotFoundError as error:
-            if (error.name or "").startswith("lorasoups"):
-                raise
-            cure = 'install with `pip install "lorasoups[notebooks]"` or `make venv`'
-            where = f"package {error.name} is missing: this Python environment"
-            raise SoupError(f"{where}; {cure}") from error
+        for package in ("papermill", "ipykernel"):
+            optional(package, "notebooks, in this Python environment")
+        from lorasoups.run import notebooks
+
         notebooks.reproduce(profile, seeds, only, start_from, force, out or None, **how)
 
 
