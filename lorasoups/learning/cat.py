@@ -17,7 +17,6 @@ from torch.nn import functional as F
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from lorasoups.errors import SoupError
-from lorasoups.lora.adapters import from_peft
 from lorasoups.lora.linalg import concatenate
 from lorasoups.lora.lora import LoRA, module_names
 from lorasoups.models.generation import folded, linear_layer
@@ -186,7 +185,8 @@ class CatModel(OnBase):
 
     Args:
         model: a causal LM with linear layers under the LoRAs' module names (float32, bfloat16, or
-            4-bit), plain or the base of a PEFT model. Use ``with``, or `remove`, to get it back.
+            4-bit), plain or the base of a PEFT model, whose own layers step aside. Use ``with``, or
+            `remove`, to get it back.
         loras: k >= 1 adapters; ranks may differ, a module that one lacks counts as zero.
         normalise: ``none`` | ``softmax`` | ``sigmoid``: how alphas come from the logits.
         init, seed: where the logits start, see `start_logits`.
@@ -213,15 +213,6 @@ class CatModel(OnBase):
         model.requires_grad_(False)
         for name in self.names:
             self._install(name, loras)
-
-    @classmethod
-    def from_peft(cls, peft_model, adapters: Sequence[str], **options) -> "CatModel":
-        """Wrap a live ``PeftModel``: its named adapters become the k LoRAs, in this order.
-
-        PEFT's own layers step aside until `remove`, and with them LoRA dropout.
-        """
-        loras = [from_peft(peft_model, name) for name in adapters]
-        return cls(peft_model.get_base_model(), loras, **options)
 
     def _install(self, name: str, loras: Sequence[LoRA]) -> None:
         adapting = [(i, lora.modules[name]) for i, lora in enumerate(loras) if name in lora.modules]

@@ -5,6 +5,7 @@ skill's inputs are large (Jin et al. 2022, arXiv 2212.09849).
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import torch
 from scipy.optimize import minimize_scalar
@@ -17,7 +18,7 @@ from lorasoups.lora.linalg import concatenate
 from lorasoups.lora.lora import Factors, LoRA
 from lorasoups.lora.merging import merge
 from lorasoups.models.batching import count_tokens, heldout_loss
-from lorasoups.models.generation import linear_layer
+from lorasoups.models.generation import linear_layer, read_rows, watched
 
 LARGEST, CLOSE = 2.0, 0.02  # weights are searched up to here, to within so much
 TRIED = 10  # weights that this takes, about
@@ -115,23 +116,13 @@ def regmean(model, loras: Sequence[LoRA], rows: Sequence[Sequence[dict]]) -> LoR
 
 
 def _grams(model, lora: LoRA, rows: Sequence[dict], shapes: Mapping) -> dict[str, Tensor]:
-    grams: dict[str, Tensor] = {}
+    grams: dict[str, Tensor] = dict.fromkeys(shapes, 0)
 
-    def watch(name: str):
-        def add(_, inputs) -> None:
-            x = inputs[0].double().flatten(0, -2)
-            grams[name] = grams.get(name, 0) + x.T @ x
+    def add(name: str, x: Tensor) -> None:
+        x = x.double().flatten(0, -2)
+        grams[name] = grams[name] + x.T @ x
 
-        return add
-
-    hooks = [linear_layer(model, name, shape).register_forward_pre_hook(watch(name))
-             for name, shape in shapes.items()]  # fmt: skip
-    try:
-        with applied(model, lora) as soup:
-            for row in rows:
-                ids = torch.tensor([row["input_ids"]], device=soup.device)
-                soup(input_ids=ids, use_cache=False)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    layers = [(linear_layer(model, n, shape), partial(add, n)) for n, shape in shapes.items()]
+    with watched(layers), applied(model, lora) as soup:
+        read_rows(soup, rows)
     return {name: gram * KEPT + gram.diag().diag() * (1 - KEPT) for name, gram in grams.items()}

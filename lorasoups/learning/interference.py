@@ -5,6 +5,7 @@ Whether they predict what a soup keeps is looked at in docs/howto/own.md.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import combinations
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from lorasoups.errors import SoupError
 from lorasoups.lora.lora import Factors, LoRA, module_names
-from lorasoups.models.generation import linear_layer
+from lorasoups.models.generation import linear_layer, read_rows, watched
 
 SAMPLE = 4096  # entries of a delta whose signs are compared
 MEANS = {
@@ -84,28 +85,23 @@ def cross_activation(
     of the plain base sees. Above 1, LoRA j is louder than skill i's own on i's texts. ``rows``: of
     each skill encoded rows (``input_ids``). Raises SoupError for modules that the base lacks.
     """
-    device, sums = next(model.parameters()).device, torch.zeros(len(loras), dtype=torch.float64)
-    hooks = []
+    device, sums = model.device, torch.zeros(len(loras), dtype=torch.float64)
+
+    def add(j: int, A: Tensor, gram: Tensor, x: Tensor) -> None:
+        low = x.float() @ A.T
+        sums[j] += float(((low @ gram) * low).sum())
+
+    layers, found = [], []
     for j, lora in enumerate(loras):
         for name, f in lora.modules.items():
+            parts = (f.A.to(device), (f.B.T @ f.B).to(device))
             layer = linear_layer(model, name, f.shape, plain=False)
-            A, gram = f.A.to(device), (f.B.T @ f.B).to(device)
-
-            def add(_, inputs, j=j, A=A, gram=gram) -> None:
-                low = inputs[0].float() @ A.T
-                sums[j] += float(((low @ gram) * low).sum())
-
-            hooks.append(layer.register_forward_pre_hook(add))
-    found = []
-    try:
+            layers.append((layer, partial(add, j, *parts)))
+    with watched(layers):
         for i, own in enumerate(rows):
             sums.zero_()
-            for row in own:
-                model(input_ids=torch.tensor([row["input_ids"]], device=device), use_cache=False)
+            read_rows(model, own)
             found.append((sums / sums[i]).sqrt().tolist())
-    finally:
-        for hook in hooks:
-            hook.remove()
     return found
 
 

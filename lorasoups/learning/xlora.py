@@ -10,7 +10,7 @@ import json
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -31,15 +31,8 @@ from lorasoups.lora.lora import LoRA, module_names
 from lorasoups.lora.merging import merge
 
 FILE = "xlora.safetensors"
-
-
-@dataclass(frozen=True)
-class Gate:
-    """The shape of X-LoRA's gate; the defaults are PEFT's."""
-
-    depth: int = 1  # linear layers; 1 is a linear map of the hidden state
-    hidden: int = 2048  # width between them, for depth > 1 (with ReLU and dropout 0.2)
-    layerwise: bool = False  # scalings of their own for every adapted module
+GATE = {"depth": 1, "hidden": 2048, "layerwise": False}
+"""PEFT's defaults: a linear map of the hidden state, one scaling of a LoRA for all its modules."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,18 +40,12 @@ class XLora:
     """A trained gate; the LoRAs that it mixes are kept apart."""
 
     tensors: dict[str, Tensor]  # state dict of PEFT's XLoraClassifier, float32 on the CPU
-    gate: Gate = Gate()
     history: list[dict] = field(default_factory=list)  # `fit.Fit`'s, and ``scaling_mean`` [k]
     seconds: float = 0.0
 
-    @property
-    def parameters(self) -> int:
-        """How many numbers were trained."""
-        return sum(tensor.numel() for tensor in self.tensors.values())
-
     def save(self, folder: str | Path) -> Path:
         """Write ``xlora.safetensors`` into ``folder``; everything but the tensors is metadata."""
-        notes = {"gate": asdict(self.gate), "history": self.history, "seconds": self.seconds}
+        notes = {"gate": GATE, "history": self.history, "seconds": self.seconds}
         data = safetensors.torch.save(self.tensors, {"xlora": json.dumps(notes)})
         return write_bytes_atomic(Path(folder) / FILE, data)
 
@@ -69,8 +56,9 @@ class XLora:
         try:
             with safetensors.safe_open(path, "pt", device="cpu") as file:
                 notes = json.loads(file.metadata()["xlora"])
+                del notes["gate"]
                 tensors = {name: file.get_tensor(name) for name in file.keys()}
-            return cls(tensors, Gate(**notes.pop("gate")), **notes)
+            return cls(tensors, **notes)
         except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
             raise SoupError(f"not an X-LoRA gate ({error}): {path}; train it again") from error
 
@@ -78,7 +66,6 @@ class XLora:
 def train_xlora(
     model, loras: Sequence[LoRA], rows: Sequence[dict], *, epochs: float = 3.0,
     batch_size: int = 16, lr: float = 1e-2, max_steps: int = -1, seed: int = 0,
-    gate: Gate = Gate(),  # noqa: B008 (frozen)
     checkpoints: Path | str | None = None, progress: bool = True,
 ) -> XLora:  # fmt: skip
     """Train the gate over frozen LoRAs on a frozen model with AdamW and linear decay.
@@ -98,14 +85,14 @@ def train_xlora(
         raise SoupError("no data to train X-LoRA on: rows is empty; give the rows CAT gets")
     schedule = {"epochs": epochs, "batch_size": batch_size, "max_steps": max_steps, "lr": lr}
     batches = scheduled(rows, model, seed=seed, **schedule)
-    with _Mixture(model, loras, gate, seed) as mixture:
+    with _Mixture(model, loras, seed) as mixture:
         trained = fit(
             mixture, batches, lr=lr, seed=seed, name="X-LoRA gate", describe=mixture.describe,
             checkpoints=checkpoints, progress=progress,
         )  # fmt: skip
         state = mixture.classifier.state_dict()
         tensors = {name: tensor.detach().cpu().clone() for name, tensor in state.items()}
-        return XLora(tensors, gate, trained.history, round(trained.seconds, 3))
+        return XLora(tensors, trained.history, round(trained.seconds, 3))
 
 
 @contextmanager
@@ -115,7 +102,7 @@ def mixed(model, loras: Sequence[LoRA], xlora: XLora) -> Iterator:
     ``loras`` are those of the training, in the same order. Batches are padded on the left with an
     attention mask. Raises SoupError for a gate of other LoRAs or another base.
     """
-    with _Mixture(model, loras, xlora.gate) as mixture:
+    with _Mixture(model, loras) as mixture:
         try:
             mixture.classifier.load_state_dict(xlora.tensors)
         except RuntimeError as error:
@@ -128,7 +115,7 @@ def mixed(model, loras: Sequence[LoRA], xlora: XLora) -> Iterator:
 class _Mixture(OnBase):
     """PEFT's X-LoRA layers and gate on a base, which then computes the mixture, in two runs."""
 
-    def __init__(self, model: nn.Module, loras: Sequence[LoRA], gate: Gate, seed: int = 0):
+    def __init__(self, model: nn.Module, loras: Sequence[LoRA], seed: int = 0):
         for name in module_names(loras):
             if not name.startswith("model."):  # PEFT 0.21.2 looks for this prefix when it loads
                 raise SoupError(f"module {name!r}: PEFT's X-LoRA takes only modules under 'model.'")
@@ -139,7 +126,7 @@ class _Mixture(OnBase):
         self._scalings: Tensor | None = None  # [batch, tokens, modules, k], of the present call
         try:
             torch.manual_seed(seed)
-            self._xlora = [_peft_xlora(model, loras, gate)]  # in a list: no submodule of ours
+            self._xlora = [_peft_xlora(model, loras)]  # in a list: no submodule of ours
             self.classifier = self._xlora[0].internal_xlora_classifier.float()
         except BaseException:
             self.remove()
@@ -203,14 +190,13 @@ class _Mixture(OnBase):
         super().remove()
 
 
-def _peft_xlora(model, loras: Sequence[LoRA], gate: Gate) -> XLoraModel:
+def _peft_xlora(model, loras: Sequence[LoRA]) -> XLoraModel:
     """PEFT's layers and gate; it reads adapters from folders and wants the keys "0", "1", ..."""
     use_cache = model.config.use_cache
-    shape = {"xlora_depth": gate.depth, "xlora_size": gate.hidden}
-    shape |= {"layerwise_scalings": gate.layerwise, "hidden_size": model.config.hidden_size}
+    gate = {"xlora_depth": GATE["depth"], "hidden_size": model.config.hidden_size}
     with tempfile.TemporaryDirectory() as folder:
         paths = {str(i): str(save_lora(lora, Path(folder, str(i)))) for i, lora in enumerate(loras)}
-        config = XLoraConfig(task_type="CAUSAL_LM", adapters=paths, **shape)
+        config = XLoraConfig(task_type="CAUSAL_LM", adapters=paths, **gate)
         try:
             model.config.use_cache = False  # PEFT refuses otherwise; here each run has its cache
             return XLoraModel(model, config, "default", torch_device=str(model.device))

@@ -6,7 +6,6 @@ decomposed. Decompositions run in float64, results are float32.
 """
 
 import math
-from functools import reduce
 
 import torch
 from torch import Tensor
@@ -59,11 +58,6 @@ def compress(factors: Factors, rank: int | float) -> Factors:
 
 def _around_core(factors: Factors) -> tuple[Tensor, Tensor, Tensor]:
     """``left @ core @ right`` = the delta, exactly, in float64; left and right are orthonormal."""
-    if isinstance(factors, Dense):
-        matrix = factors.delta().double()
-        identity = torch.eye(factors.rank, dtype=torch.float64, device=factors.device)
-        Q, R = torch.linalg.qr(matrix.T if factors.wide else matrix)
-        return (identity, R.T, Q.T) if factors.wide else (Q, R, identity)
     Qb, Rb = torch.linalg.qr(factors.B.double())
     Qa, Ra = torch.linalg.qr(factors.A.double().T)
     return Qb, Rb @ Ra.T, Qa.T
@@ -73,21 +67,15 @@ def _around_top(
     factors: Factors, rank: int, extra: int = 16, rounds: int = 6
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The same for the ``rank + extra`` leading directions of the delta alone."""
-    parts = [factors.delta()] if isinstance(factors, Dense) else [factors.A, factors.B]
-    forth = [part.double() for part in parts]  # in the order of application
-    back = [part.T for part in reversed(forth)]
-
-    def product(parts: list[Tensor], x: Tensor) -> Tensor:
-        return reduce(lambda product, part: part @ product, parts, x)
-
+    matrix = factors.delta().double()  # above the limit its factors are about as large
     generator = torch.Generator().manual_seed(0)
     width = min(rank + extra, factors.rank)
     start = torch.randn(factors.shape[1], width, generator=generator, dtype=torch.float64)
-    left = torch.linalg.qr(product(forth, start.to(factors.device)))[0]
+    left = torch.linalg.qr(matrix @ start.to(factors.device))[0]
     for _ in range(rounds):
-        right = torch.linalg.qr(product(back, left))[0]
-        left = torch.linalg.qr(product(forth, right))[0]
-    Q, R = torch.linalg.qr(product(back, left))
+        right = torch.linalg.qr(matrix.T @ left)[0]
+        left = torch.linalg.qr(matrix @ right)[0]
+    Q, R = torch.linalg.qr(matrix.T @ left)
     return left, R.T, Q.T
 
 

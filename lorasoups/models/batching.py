@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 ANSWER, EVERYTHING = "answer", "everything"
+POOL = 16  # batches whose rows are sorted by length together
 
 
 def encode_all(tokenizer: Any, items: list[dict], max_length: int = 512) -> list[dict]:
@@ -55,20 +56,18 @@ class Collate:
 class LengthBatches(torch.utils.data.Dataset):
     """``steps`` whole batches of nearly equal length, in an order that only the seed decides.
 
-    Each epoch shuffles the rows, sorts pools of ``pool`` batches by length, cuts them and shuffles
+    Each epoch shuffles the rows, sorts pools of `POOL` batches by length, cuts them and shuffles
     the batches. An item of this dataset is a batch; ``tokens`` counts real tokens (no padding).
     """
 
-    def __init__(
-        self, rows: list[dict], batch_size: int, steps: int, seed: int, pad_id: int, pool: int = 16
-    ):
+    def __init__(self, rows: list[dict], batch_size: int, steps: int, seed: int, pad_id: int):
         self.collate = Collate(pad_id)
         rng = random.Random(seed)
         self.batches: list[list[dict]] = []
         while len(self.batches) < steps:
             order, epoch = rng.sample(rows, len(rows)), []
-            for at in range(0, len(order), batch_size * pool):
-                chunk = sorted(order[at : at + batch_size * pool], key=_length)
+            for at in range(0, len(order), batch_size * POOL):
+                chunk = sorted(order[at : at + batch_size * POOL], key=_length)
                 epoch += [chunk[i : i + batch_size] for i in range(0, len(chunk), batch_size)]
             self.batches += rng.sample(epoch, len(epoch))
         del self.batches[steps:]

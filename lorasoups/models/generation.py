@@ -1,7 +1,7 @@
 """Greedy generation in batches, new tokens only, with a soup folded into the base."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -57,6 +57,26 @@ def linear_layer(model, name: str, shape: tuple[int, int], plain: bool = True) -
         shapes = f"{own} in the base, {shape} in the adapter"
         raise SoupError(f"{name!r} is {shapes}; the adapter was trained on another base")
     return layer
+
+
+@contextmanager
+def watched(layers: Iterable[tuple[nn.Module, Callable[[Tensor], None]]]) -> Iterator[None]:
+    """Meanwhile each layer's own function is shown what goes into the layer."""
+    hooks = [
+        layer.register_forward_pre_hook(lambda _, inputs, see=see: see(inputs[0]))
+        for layer, see in layers
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def read_rows(model, rows: Sequence[dict]) -> None:
+    """Compute the model on encoded rows, one by one, for those who watch its layers."""
+    for row in rows:
+        model(input_ids=torch.tensor([row["input_ids"]], device=model.device), use_cache=False)
 
 
 def add_delta(weight: Tensor, factors: Factors) -> Tensor:

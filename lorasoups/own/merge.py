@@ -4,16 +4,12 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-from safetensors.torch import save_file
-
 from lorasoups.errors import SoupError
-from lorasoups.files import new_file
 from lorasoups.learning.alphas import Alphas
 from lorasoups.learning.interference import cross_activation, interference
 from lorasoups.lora import merging, serving
 from lorasoups.lora.adapters import CONFIG, check_target, load_lora, save_lora
-from lorasoups.lora.lora import LoRA, pick_device
+from lorasoups.lora.lora import pick_device
 from lorasoups.models.base import base_config, load_base
 from lorasoups.models.fetch import folder_of
 from lorasoups.models.into_base import merge_into_base
@@ -21,7 +17,7 @@ from lorasoups.own.gguf_lora import write_gguf
 from lorasoups.own.rows import read_data
 from lorasoups.own.verify import VERIFIED, verify
 
-FORMATS = ("peft", "gguf", "kohya")
+FORMATS = ("peft", "gguf")
 ROWS = 50  # of each skill: what cross-activation is measured on
 
 
@@ -35,10 +31,10 @@ def merge_folders(
 
     ``weights``: one per LoRA; ``alphas``: a file of `Alphas` in their place. ``options``: of
     `merging.merge`. The soup goes to ``out`` as a PEFT folder, by ``form`` as a llama.cpp LoRA file
-    for ``base`` (default: the adapter's) or a file with kohya's keys, with ``into_base`` as that
-    base with the soup added. ``check``: a PEFT folder is loaded with stock PEFT afterwards, where
-    its base is given or is a folder here. Returns `verify`'s exit code, or 0. Raises SoupError as
-    the functions that load, merge and write.
+    for ``base`` (default: the adapter's), with ``into_base`` as that base with the soup added.
+    ``check``: a PEFT folder is loaded with stock PEFT afterwards, where its base is given or is a
+    folder here. Returns `verify`'s exit code, or 0. Raises SoupError as the functions that load,
+    merge and write.
     """
     if form == "peft" and not into_base:
         check_target(Path(out), overwrite, Path(out, CONFIG).is_file(), "adapter", adapters)
@@ -59,12 +55,8 @@ def merge_folders(
         target = Path(out)
         if (target.exists() or target.is_symlink()) and not (overwrite and target.is_file()):
             raise SoupError(f"exists: {out}; give another --out, or --overwrite for a file")
-        if form == "gguf":
-            write_gguf(soup, base_config(base), target, dtype or "f32")
-            print(f"{out}: a llama.cpp LoRA file at scale 1 (llama-server -m BASE --lora FILE)")
-        else:
-            write_kohya(soup, target)
-            print(f"{out}: a LoRA file with kohya's keys at scale 1")
+        write_gguf(soup, base_config(base), target, dtype or "f32")
+        print(f"{out}: a llama.cpp LoRA file at scale 1 (llama-server -m BASE --lora FILE)")
         return VERIFIED
     save_lora(soup, out, overwrite=overwrite)
     print(f"{out}: {soup!r}")
@@ -73,25 +65,6 @@ def merge_folders(
         return verify(out, base)
     print(f"not loaded for a check: lorasoups verify {out} --base BASE")
     return VERIFIED
-
-
-def write_kohya(lora: LoRA, path: Path) -> None:
-    """Write an adapter as one safetensors file with the keys of kohya's scripts, in one step.
-
-    They stand for diffusers' names of a Stable Diffusion UNet (``lora_unet_...``) and of its text
-    encoder (``lora_te_...``); ``alpha`` is the rank: scale 1. All modules are padded to one rank,
-    which is exact: diffusers 0.42 drops the alphas of attention layers where ranks differ.
-    """
-    tensors, places = {}, ("down_blocks", "mid_block", "up_blocks", "text_model")
-    for name, factors in serving.uniform_rank(lora).modules.items():
-        if not name.startswith(places):
-            raise SoupError(f"no module of Stable Diffusion: {name!r}; choose another --format")
-        key = ("lora_te_" if "text_model" in name else "lora_unet_") + name.replace(".", "_")
-        tensors[f"{key}.lora_down.weight"] = factors.A.cpu().contiguous()
-        tensors[f"{key}.lora_up.weight"] = factors.B.cpu().contiguous()
-        tensors[f"{key}.alpha"] = torch.tensor(float(factors.rank))
-    with new_file(path) as temporary:
-        save_file(tensors, temporary)
 
 
 def compare_folders(folders: Sequence[str], base: str = "", data: Sequence[str] = ()) -> dict:

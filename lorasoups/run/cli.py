@@ -210,7 +210,7 @@ def merge(
     overwrite: Annotated[bool, Option("--overwrite", help="replace an earlier soup")] = False,
     uniform_rank: Annotated[bool, Option("--uniform-rank", help="pad to one rank (exact)")] = False,
     into_base: Annotated[Text, Option(metavar="BASE", help="write a full model")] = None,
-    form: Annotated[str, Option("--format", help="peft; gguf, kohya: --out is a file")] = "peft",
+    form: Annotated[str, Option("--format", help="peft, or gguf: --out is a file")] = "peft",
     base: Annotated[Text, Option(metavar="MODEL", help="[as the adapter says]")] = None,
     dtype: Annotated[Text, Option(help="of a full model [as stored], of gguf: f32, f16")] = None,
     any_base: Annotated[bool, Option("--any-base", help="with --into-base: any name")] = False,
@@ -223,11 +223,11 @@ def merge(
     if form not in FORMATS or (form != "peft" and into_base):
         choices = f"choose of {', '.join(FORMATS)}, with --into-base only the first"
         raise SoupError(f"--format {form}: merge; {choices}")
-    if not into_base:
+    if into_base:
+        _refuse("it is for PEFT folders and GGUF", base=base)
+    else:
         given = {"dtype": dtype} if form != "gguf" else {}
         _refuse("no --into-base", any_base=any_base, **given)
-    if into_base or form == "kohya":
-        _refuse("it is for PEFT folders and GGUF", base=base)
     if weights is not None and alphas is not None:
         raise SoupError("--weights and --alphas exclude each other: merge; give one of them")
     options = _pairs(option, "--option", json.loads) | {"on": on}

@@ -1,30 +1,35 @@
 """``lorasoups doctor``: what a run takes on this machine, from a few real steps of every stage.
 
-The stages' own functions run on the profile's base, or on a model of its shape with random weights
-(speed and memory depend on shapes alone); seconds per step are multiplied by the steps of the run.
+The stages' own functions run on the profile's base; one that is not here, or too large, is judged
+by one and two layers of its shape with random weights (speed and memory depend on shapes alone).
+Seconds per step are multiplied by the steps of the run.
 """
 
 import math
 import shutil
+from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, replace
+from copy import deepcopy
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import psutil
 import torch
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, PreTrainedConfig
+from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedConfig
 
 from lorasoups.errors import SoupError
 from lorasoups.learning.alphas import learn_alphas
-from lorasoups.learning.skills import SkillTraining, train_lora
+from lorasoups.learning.skills import train_lora
 from lorasoups.lora.lora import Factors, LoRA
 from lorasoups.lora.merging import merge
-from lorasoups.models.base import WHEELS, cached_snapshot, gguf_of_wheel
+from lorasoups.models.base import WHEELS, base_config, cached_snapshot, gguf_of_wheel
 from lorasoups.models.batching import heldout_loss
 from lorasoups.models.devices import device_name, native_bf16, peak_memory, seconds
-from lorasoups.study import methods as table
+from lorasoups.study.methods import Static, methods_of
 from lorasoups.study.profile import Profile
 from lorasoups.study.run import Experiment, jobs_of, open_experiment
 from lorasoups.tasks.real.sets import catalogue
@@ -47,7 +52,7 @@ def random_base(shape: str | PreTrainedConfig, device: str, dtype: str, layers: 
 
     ``shape`` is a key of `SHAPES` or a config; ``layers`` replaces its number of decoder layers.
     """
-    config = _shape(shape) if isinstance(shape, str) else shape
+    config = _shape(shape) if isinstance(shape, str) else deepcopy(shape)
     config.num_hidden_layers = layers or config.num_hidden_layers
     torch.manual_seed(0)
     with torch.device(device):
@@ -81,36 +86,31 @@ def random_lora(model: Any, targets: tuple[str, ...], rank: int, seed: int) -> L
 
 
 def work(experiment: Experiment) -> dict[str, int]:
-    """Stage -> how often it is done, at most: some presets of CAT take fewer steps."""
+    """Stage -> how often it is done, at most: as the profile's methods declare (``cost``)."""
     p, a, seeds = experiment.profile, experiment.profile.alphas, len(experiment.seeds)
-    methods = table.methods_of(p)
-    rows = {skill: _rows(p, skill, "train", p.n_train) for skill in p.skills}
-    steps = {}
-    for skill, n in rows.items():
-        config = p.training_of(skill)
+    jobs, costs = jobs_of(p), Counter()
+    for method in methods_of(p):
+        unit, times = method.cost
+        costs[unit] += times
+    steps, alpha_rows = {}, 0
+    for skill in p.skills:
+        n, config = _rows(p, skill, "train", p.n_train), p.training_of(skill)
         steps[skill] = math.ceil(p.epochs * n / config.batch_size) or config.steps
-    alpha_rows = sum(max(1, round(a.share * n)) for n in rows.values())
+        alpha_rows += max(1, round(a.share * n))
     alpha_steps = math.ceil(a.epochs * alpha_rows / a.batch_size)
-    whole, longest = sum(steps.values()), max(steps.values())
-    skill_steps = sum(
-        alpha_steps if m.name == table.FRESH else whole if isinstance(m, table.DataMix)
-        else longest if isinstance(m, table.Target) else steps.get(m.name, 0)
-        for m in methods if m.name not in p.adapters
-    )  # fmt: skip
-    gates = sum(isinstance(m, table.Cat | table.XLora) or m.name == table.RANDOM
-                for m in methods)  # or sets of alphas  # fmt: skip
-    searches = sum(p.budget if isinstance(m, table.LoraHub) else 12
-                   for m in methods if isinstance(m, table.LoraHub | table.TunedSum))  # fmt: skip
-    learned = seeds * gates + len(a.grid) - 1
-    held_out = learned * a.n_held_out * len(p.skills)
-    problems = sum(_rows(p, task, "test", p.n_test[task]) for _, task in jobs_of(p))
+    own = sum(n for skill, n in steps.items() if skill not in p.adapters)
+    trained = own + costs["skills"] * sum(steps.values()) + costs["fresh"] * alpha_steps
+    learned = seeds * costs["alphas"] + len(a.grid) - 1
+    passes = costs["passes"] + costs["searches"] * p.budget
+    problems = sum(_rows(p, task, "test", p.n_test[task]) for _, task in jobs)
     on_grid = len(a.grid) * _rows(p, p.target, "test", p.n_test[p.target])
     return {
-        "skill step": seeds * skill_steps,
+        "skill step": seeds * trained,
         "alpha step": learned * alpha_steps,
-        "held-out row": held_out + seeds * searches * alpha_rows,
+        "held-out row": learned * a.n_held_out * len(p.skills)
+        + seeds * (passes * alpha_rows + len(jobs) * p.n_loss),
         "static merges": seeds,
-        "problem": seeds * problems + on_grid,
+        "problem": seeds * (problems + costs["validations"] * a.n_held_out) + on_grid,
     }
 
 
@@ -128,30 +128,26 @@ def measure(model: Any, p: Profile, rows: list[dict], device: str) -> dict[str, 
 
     ``rows`` are at least four batches of training rows; the profile gives all sizes and methods.
     """
-    config = replace(SkillTraining(**asdict(p.training)), lora_dropout=0.0)
-    how = {"normalise": "none", "init": "uniform", "lr": 0.01, "batch_size": p.alphas.batch_size}
+    config = replace(p.training, lora_dropout=0.0)
     pair = [random_lora(model, config.target_modules, config.r, seed) for seed in (0, 1)]
     prompt = max(1, sum(row["labels"].count(-100) for row in rows) // len(rows))
     ids = torch.randint(3, model.config.vocab_size, (p.eval_batch, prompt), device=device)
-
-    def train(n: int) -> None:
-        train_lora(model, rows, replace(config, steps=n), 0, progress=False)
-
-    def learn(n: int) -> None:
-        learn_alphas(model, pair, rows, max_steps=n, **how, progress=False)
-
-    @torch.no_grad()
-    def decode(n: int) -> None:
-        model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=False,
-                       pad_token_id=0, max_new_tokens=n, min_new_tokens=n)  # fmt: skip
-
+    batch, quiet = p.alphas.batch_size, {"progress": False}
+    greedy = {"attention_mask": torch.ones_like(ids), "do_sample": False, "pad_token_id": 0}
+    stages: dict[str, Callable[[int], Any]] = {  # n steps of each
+        "skill step": lambda n: train_lora(model, rows, replace(config, steps=n), 0, **quiet),
+        "alpha step": lambda n: learn_alphas(
+            model, pair, rows, batch_size=batch, max_steps=n, **quiet
+        ),
+        "problem": lambda n: model.generate(ids, max_new_tokens=n, min_new_tokens=n, **greedy),
+        "held-out row": lambda n: heldout_loss(model, rows[:n]),
+    }
     measured = {}
-    for stage, run in (("skill step", train), ("alpha step", learn), ("problem", decode),
-                       ("held-out row", lambda n: heldout_loss(model, rows[:n]))):  # fmt: skip
+    for stage, run in stages.items():
         run(1)  # loads what the first call loads
         with peak_memory(device) as peak:
-            start = min(seconds(lambda run=run: run(1), device) for _ in range(2))
-            both = seconds(lambda run=run: run(1 + STEPS), device)
+            start = min(seconds(partial(run, 1), device) for _ in range(2))
+            both = seconds(partial(run, 1 + STEPS), device)
         each = max(both - start, 0.05 * both) / STEPS
         if stage == "problem":  # of a batch, whose cache of keys and values grows
             each = (start + (p.max_new_tokens - 1) * each) / p.eval_batch
@@ -159,21 +155,33 @@ def measure(model: Any, p: Profile, rows: list[dict], device: str) -> dict[str, 
             peak.bytes += cache * p.eval_batch * p.max_new_tokens * model.dtype.itemsize
         measured[stage] = {"seconds": each, "bytes": peak.bytes}
     with FlopCounterMode(display=False) as counter:
-        train(1)
+        stages["skill step"](1)
     measured["skill step"]["flops"] = counter.get_total_flops()
-    return measured | {"static merges": _static_merges(pair, p)}
-
-
-def _static_merges(pair: list[LoRA], p: Profile) -> dict[str, float]:
-    """All of a profile, at most: as if each module were as large as the largest."""
     modules = pair[0].modules
-    largest = max(modules, key=lambda name: sum(modules[name].shape))
+    largest = max(modules, key=lambda name: sum(modules[name].shape))  # as if all were like it
     one = [LoRA({largest: lora.modules[largest]}) for lora in pair]
-    static = [m for m in table.methods_of(p) if isinstance(m, table.Static)]
+    static = [m for m in methods_of(p) if isinstance(m, Static)]
     merge(one, "svd", rank=1)  # loads what the first call loads
     with peak_memory("cpu") as peak:
         took = seconds(lambda: [merge(one, m.merge_method, on=m.on) for m in static], "cpu")
-    return {"seconds": took * len(modules), "bytes": peak.bytes}
+    measured["static merges"] = {"seconds": took * len(modules), "bytes": peak.bytes}
+    return measured
+
+
+def _on_random(config: Any, p: Profile, rows: list[dict], device: str, dtype: str) -> dict:
+    """From random models of one and of two layers to all layers of the config."""
+    measured = []
+    for layers in (1, 2):
+        model = random_base(config, device, dtype, layers)
+        if p.gradient_checkpointing:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+        measured.append(measure(model, p, rows, device))
+        del model
+    (one, two), more = measured, config.num_hidden_layers - 1
+    return {  # never less than with one layer, however noisy the clock
+        stage: {k: v + max(0.0, two[stage][k] - v) * more for k, v in values.items()}
+        for stage, values in one.items()
+    }
 
 
 def examine(
@@ -189,23 +197,21 @@ def examine(
     device = "cuda" if p.real and torch.cuda.is_available() else "cpu"
     dtype = "bfloat16" if native_bf16(device) else "float32"
     place, ram = base_place(p.base, project), psutil.virtual_memory()
-    gguf = place.name if place and place.suffix == ".gguf" else None
-    folder = place.parent if gguf else place
-    config = AutoConfig.from_pretrained(folder, gguf_file=gguf) if place else _shape(p.base)
+    config = base_config(place) if place else _shape(p.base)
     with torch.device("meta"):
         parameters = AutoModelForCausalLM.from_config(config).num_parameters()
     size, layers = parameters * getattr(torch, dtype).itemsize, config.num_hidden_layers
     free, total = torch.cuda.mem_get_info() if device == "cuda" else (ram.available, ram.total)
-    whole = not p.real or 1.3 * size * (0.3 if p.four_bit else 1) < free
+    loaded = place and (not p.real or 1.3 * size * (0.3 if p.four_bit else 1) < free)
     n_rows = (1 + STEPS) * max(p.training.batch_size, p.alphas.batch_size)
     if p.real:
         rows = random_rows(n_rows, p.max_length, config.vocab_size)
     else:
         rows = experiment.encoded(p.skills[0], n=n_rows)
-    if place and whole:
+    if loaded:
         measured = measure(experiment.source.model, p, rows, device)
     else:
-        measured = _on_random(config, p, rows, device, dtype, 0 if whole else layers)
+        measured = _on_random(config, p, rows, device, dtype)
     stages, advice = [], []
     for stage, times in work(experiment).items():
         each, memory = measured[stage]["seconds"], round(measured[stage]["bytes"])
@@ -224,28 +230,10 @@ def examine(
         "machine": {"device": device_name(device), "memory_bytes": total, "disk_free_bytes": disk},
         "profile": p.name, "study": p.study, "seeds": seeds, "note": p.note,
         "base": {"name": p.base, "parameters": parameters, "here": bool(place), "dtype": dtype,
-                 "measured_layers": layers if whole else 2, "layers": layers},
+                 "measured_layers": layers if loaded else 2, "layers": layers},
         "stages": stages, "seconds": sum(s["seconds"] for s in stages), "disk_bytes": needed,
         "fits": fits, "advice": advice,
     }  # fmt: skip
-
-
-def _on_random(
-    config: Any, p: Profile, rows: list[dict], device: str, dtype: str, layers: int
-) -> dict:
-    """On the whole random model, or (``layers``) from one and two layers to all of them."""
-    measured = []
-    for n in (1, 2) if layers else (0,):
-        model = random_base(config.__class__.from_dict(config.to_dict()), device, dtype, n)
-        if p.gradient_checkpointing:
-            model.gradient_checkpointing_enable({"use_reentrant": False})
-        measured.append(measure(model, p, rows, device))
-        del model
-    one, two, more = measured[0], measured[-1], max(layers - 1, 0)
-    return {  # never less than with one layer, however noisy the clock
-        stage: {k: v + max(0.0, two[stage][k] - v) * more for k, v in values.items()}
-        for stage, values in one.items()
-    }
 
 
 def base_place(base: str, project: Path) -> Path | None:
@@ -261,12 +249,12 @@ def base_place(base: str, project: Path) -> Path | None:
 def text(report: dict) -> str:
     """The report as lines for people."""
     machine, base = report["machine"], report["base"]
-    memory, disk = _gb(machine["memory_bytes"]), _gb(machine["disk_free_bytes"])
-    here = "here" if base["here"] else "not here"
+    here, layers = "here" if base["here"] else "not here", f"of {base['layers']} layers"
     lines = [
-        f"machine: {machine['device']}, {memory}, disk {disk} free",
+        f"machine: {machine['device']}, {_gb(machine['memory_bytes'])}, "
+        f"disk {_gb(machine['disk_free_bytes'])} free",
         f"base: {base['name']}, {base['parameters'] / 1e6:,.0f}M parameters, {base['dtype']}, "
-        f"{here}; measured on {base['measured_layers']} of {base['layers']} layers",
+        f"{here}; measured on {base['measured_layers']} {layers}",
         *([f"NOTE: {report['note']}."] if report["note"] else []),
         f"{'stage':14} {'times':>9} {'each':>10} {'together':>10} {'memory':>9}  fits",
     ]

@@ -79,7 +79,7 @@ def run_ablation(stages: Stages, name: str, progress: bool = True) -> dict:
         soup = variant.make(stages, seed)
         verdicts = [{"outcome": "diverged"}] * len(stages.items(task))
         if soup.lora is not None:
-            verdicts = stages.evaluate_adapter(soup.lora, task)
+            verdicts = stages.answers(task, *stages.changed(soup.lora))
         collector.add(task, variant.name, seed, verdicts, label=variant.label, extra=soup.facts)
     places = {v.name: {"curve": v.curve, "x": v.x} for v in variants if v.curve}
     config = {"ablation": ablation.title, "places": places}

@@ -16,7 +16,7 @@ import torch
 from lorasoups.errors import SoupError
 from lorasoups.files import write_json_atomic
 from lorasoups.learning import lorahub, xlora
-from lorasoups.learning.fitted import anchored, regmean, tuned_weight
+from lorasoups.learning.fitted import HALVINGS, anchored, regmean, tuned_weight
 from lorasoups.learning.random_loras import gaussian_like
 from lorasoups.lora.adapters import load_lora, save_lora
 from lorasoups.lora.linalg import frobenius
@@ -27,7 +27,12 @@ from lorasoups.results.reading import CAT, CEILING, CONTROLS, MIX, SEARCH, SKILL
 from lorasoups.study.profile import Profile
 from lorasoups.study.stages import ChangedModel, Skill, Stages
 
-FRESH, RANDOM = "fresh", "random_loras"
+MIXES = {
+    "data_mix": "DATA-MIX (rank r)",
+    "data_mix_2r": "DATA-MIX (rank k r)",
+    "data_mix_warm": "DATA-MIX from the average (rank k r)",
+}
+FITTED = 12  # losses that the search for one weight takes, at most
 WEIGHTS = [0.1 * i for i in range(3, 16)]  # of the sum that is chosen by accuracy
 
 
@@ -41,10 +46,14 @@ class Method:
     main: bool = False  # also evaluated on the skills' own tests and on the profile's extras
     on: str = "delta"  # recorded with its rows: what a merge works on
     weight: float | None = None  # recorded too: the weight of every LoRA
+    make: Callable[[Stages, int], LoRA | None] | None = None  # its adapter; None: the base alone
+    cost: tuple[str, int] = ("", 0)  # what a seed takes besides answers (see `run.doctor.work`)
 
     def adapter(self, stages: Stages, seed: int) -> LoRA | None:
-        """The adapter; None is the base alone."""
-        raise SoupError(f"{self.label} is no adapter: method {self.name!r}; use its answers")
+        """The adapter, made once for all its tests; None is the base alone."""
+        if self.make is None:
+            raise SoupError(f"{self.label} is no adapter: method {self.name!r}; use its answers")
+        return stages.latest((self.name, seed), partial(self.make, stages, seed))
 
     def model(self, stages: Stages, seed: int) -> tuple[str | None, ChangedModel]:
         """A digest of what changes the base (None: nothing), and the base so changed."""
@@ -55,46 +64,18 @@ class Method:
         return stages.answers(task, *self.model(stages, seed))
 
 
-class Base(Method):
-    """The base model alone."""
-
-    def adapter(self, stages: Stages, seed: int) -> None:
-        return None
-
-
+@dataclass(frozen=True)
 class Trained(Method):
-    """A skill's LoRA, trained or loaded."""
+    """A LoRA that is trained (or loaded): on a skill, on the data of all, on the target itself."""
+
+    train: Callable[[Stages, str, int], Skill] = Stages.skill
 
     def trained(self, stages: Stages, seed: int) -> Skill:
         """The adapter with the log of its training."""
-        return stages.skill(self.name, seed)
+        return self.train(stages, self.name, seed)
 
     def adapter(self, stages: Stages, seed: int) -> LoRA:
         return self.trained(stages, seed).lora
-
-
-class DataMix(Trained):
-    """One LoRA on the data of all skills."""
-
-    def trained(self, stages: Stages, seed: int) -> Skill:
-        return stages.data_mix(self.name, seed)
-
-
-class Target(Trained):
-    """A LoRA trained on the target itself: what a soup is measured against, never part of one."""
-
-    def trained(self, stages: Stages, seed: int) -> Skill:
-        return stages.target_lora(seed)
-
-
-@dataclass(frozen=True)
-class Made(Method):
-    """An adapter that a function of the stages and the seed makes, once for all its tests."""
-
-    make: Callable[[Stages, int], LoRA] = lambda stages, seed: merge(stages.loras(seed))
-
-    def adapter(self, stages: Stages, seed: int) -> LoRA:
-        return stages.latest((self.name, seed), partial(self.make, stages, seed))
 
 
 @dataclass(frozen=True)
@@ -102,6 +83,7 @@ class Cat(Method):
     """CAT with learned alphas; ``preset`` says how they are learned (see `Stages.alphas`)."""
 
     preset: str = "ours"
+    cost: tuple[str, int] = ("alphas", 1)
 
     def adapter(self, stages: Stages, seed: int) -> LoRA:
         return merge(stages.loras(seed), "cat", weights=stages.alphas(seed, self.preset))
@@ -127,10 +109,6 @@ CHANGES = {
     "one": ("CAT, rescaled to mean 1", lambda alphas, seed: alphas / alphas.mean(0)),
     "shuffled": ("CAT, modules shuffled", _shuffled),
 }
-
-
-def _fresh(stages: Stages, seed: int) -> LoRA:
-    return stages.fresh_lora(seed).lora
 
 
 def _anchored(stages: Stages, seed: int) -> LoRA:
@@ -163,29 +141,23 @@ def _random_loras(stages: Stages, seed: int) -> LoRA:
     return merge(loras, "cat", weights=learned)
 
 
-@dataclass(frozen=True)
-class TunedSum(Method):
-    """The exact sum - or another merge with weights 1 - times one weight, fitted on CAT's rows.
+def _tuned_sum(stages: Stages, seed: int, of: str = "", oracle: bool = False) -> LoRA:
+    """The exact sum - or ``of`` another merge - times one weight, fitted on CAT's rows.
 
     ``oracle``: on as many problems of the target instead, which no method may see.
     """
+    loras, rows = stages.loras(seed), stages.alpha_rows(seed)
+    rows = stages.target_rows(len(rows)) if oracle else rows
+    if of:
+        loras = [methods_for(stages.profile.skills)[of].adapter(stages, seed)]
 
-    of: str = ""
-    oracle: bool = False
+    def make(folder: Path, scratch: Path) -> None:
+        weight, tried = tuned_weight(stages.source.model, loras, rows)
+        write_json_atomic(folder / "tuned.json", {"weight": weight, "tried": tried})
 
-    def adapter(self, stages: Stages, seed: int) -> LoRA:
-        loras, rows = stages.loras(seed), stages.alpha_rows(seed)
-        rows = stages.target_rows(len(rows)) if self.oracle else rows
-        if self.of:
-            loras = [methods_for(stages.profile.skills)[self.of].adapter(stages, seed)]
-
-        def make(folder: Path, scratch: Path) -> None:
-            weight, tried = tuned_weight(stages.source.model, loras, rows)
-            write_json_atomic(folder / "tuned.json", {"weight": weight, "tried": tried})
-
-        folder = stages.build("tuned", stages.soup_inputs(loras, rows, seed), make)
-        weight = json.loads((folder / "tuned.json").read_text())["weight"]
-        return merge(loras, "cat", weights=[weight] * len(loras))
+    folder = stages.build("tuned", stages.soup_inputs(loras, rows, seed), make)
+    weight = json.loads((folder / "tuned.json").read_text())["weight"]
+    return merge(loras, "cat", weights=[weight] * len(loras))
 
 
 def _sum_by_accuracy(stages: Stages, seed: int) -> LoRA:
@@ -258,6 +230,7 @@ class LoraHub(Method):
     """One weight per LoRA, found without gradients; on CAT's rows, or ``few`` target problems."""
 
     few: int = 0
+    cost: tuple[str, int] = ("searches", 1)
 
     def adapter(self, stages: Stages, seed: int) -> LoRA:
         return load_lora(self._search(stages, seed) / "adapter")
@@ -304,36 +277,43 @@ class XLora(Method):
 
 def methods_for(skills: Sequence[str]) -> dict[str, Method]:
     """Every method of a study with these skills, by name, in the table's order."""
+    fitted = {"cost": ("passes", FITTED)}
     table = [
-        Base("base", "base", SKILLS, main=True),
+        Method("base", "base", SKILLS, main=True, make=lambda stages, seed: None),
         *(Trained(name, f"{name} LoRA", SKILLS, main=True) for name in skills),
-        DataMix("data_mix", "DATA-MIX (rank r)", MIX, main=True),
-        DataMix("data_mix_2r", "DATA-MIX (rank k r)", MIX),
-        DataMix("data_mix_warm", "DATA-MIX from the average (rank k r)", MIX),
-        Target("target", "LoRA trained on the target", CEILING, main=True),
-        Made(FRESH, "new LoRA on the alpha data", CONTROLS, main=True, make=_fresh),
+        *(Trained(name, label, MIX, name == "data_mix", train=Stages.data_mix, cost=("skills", 1))
+          for name, label in MIXES.items()),
+        Trained("target", "LoRA trained on the target", CEILING, main=True,
+                train=lambda stages, name, seed: stages.target_lora(seed), cost=("skills", 1)),
+        Method("fresh", "new LoRA on the alpha data", CONTROLS, main=True,
+               make=lambda stages, seed: stages.fresh_lora(seed).lora, cost=("fresh", 1)),
         Cat("cat", "CAT (learned alphas)", CAT, main=True),
         Cat("cat_global", "CAT, one alpha per LoRA", CONTROLS, main=True, preset="global"),
-        *(Made(f"cat_{name}", label, CONTROLS, make=_changed(change))
+        *(Method(f"cat_{name}", label, CONTROLS, make=_changed(change))
           for name, (label, change) in CHANGES.items()),
         Cat("cat_softmax", "CAT, softmax", CONTROLS, preset="softmax"),
         Cat("cat_lr0", "CAT, lr = 0", CONTROLS, preset="lr0"),
-        Made("cat_random", "CAT, random alphas", CONTROLS, make=_random_cat),
+        Method("cat_random", "CAT, random alphas", CONTROLS, make=_random_cat),
         Cat("released", "CAT, released schedule", CONTROLS, main=True, preset="released"),
-        Made(RANDOM, "CAT over random LoRAs", CONTROLS, make=_random_loras),
-        TunedSum("tuned_sum", "sum, one tuned weight", SEARCH, main=True),
-        Made("sum_by_accuracy", "sum, weight by accuracy", SEARCH, make=_sum_by_accuracy),
-        *(TunedSum(f"tuned_{m}", f"{m}, tuned weight", SEARCH, of=f"{m}@delta/w1")
+        Method("random_loras", "CAT over random LoRAs", CONTROLS, make=_random_loras,
+               cost=("alphas", 1)),
+        Method("tuned_sum", "sum, one tuned weight", SEARCH, main=True, make=_tuned_sum, **fitted),
+        Method("sum_by_accuracy", "sum, weight by accuracy", SEARCH, make=_sum_by_accuracy,
+               cost=("validations", len(WEIGHTS))),
+        *(Method(f"tuned_{m}", f"{m}, tuned weight", SEARCH,
+                 make=partial(_tuned_sum, of=f"{m}@delta/w1"), **fitted)
           for m in ("ties", "dare_ties", "knots")),
-        Made("anchored", "CAT, anchored at 1", SEARCH, main=True, make=_anchored),
-        Made("regmean", "RegMean", SEARCH, make=_regmean),
-        Made("nan", "NAN (inverse norms)", SEARCH, make=_nan),
+        Method("anchored", "CAT, anchored at 1", SEARCH, main=True, make=_anchored,
+               cost=("passes", HALVINGS + 2)),
+        Method("regmean", "RegMean", SEARCH, make=_regmean, cost=("passes", 1)),
+        Method("nan", "NAN (inverse norms)", SEARCH, make=_nan),
         LoraHub("lorahub@delta", "LoraHub (delta)", SEARCH),
         LoraHub("lorahub_target", "LoraHub, 5 target problems", CEILING, few=5),
-        TunedSum("oracle_sum", "sum, weight from the target", CEILING, oracle=True),
-        Made("oracle_cat", "CAT on the target", CEILING, make=_oracle_cat),
+        Method("oracle_sum", "sum, weight from the target", CEILING,
+               make=partial(_tuned_sum, oracle=True), **fitted),
+        Method("oracle_cat", "CAT on the target", CEILING, make=_oracle_cat, cost=("alphas", 1)),
         LoraHub("lorahub@factors", "LoraHub (factors, as released)", SEARCH, on="factors"),
-        XLora("xlora", "X-LoRA (mixture of experts)", SEARCH),
+        XLora("xlora", "X-LoRA (mixture of experts)", SEARCH, cost=("alphas", 1)),
         *_static(),
     ]  # fmt: skip
     return {method.name: method for method in table}
@@ -363,5 +343,6 @@ def _static() -> list[Method]:
             name = f"{method.name}@{on}" + ("/w1" if weight else "")
             label = f"{method.name} ({on}, {'1.0' if weight else '1/k'})"
             main = (method.name, on) == ("linear", "delta")
-            table.append(Static(name, label, STATIC, main, on, weight, method.name))
+            how = {"main": main, "on": on, "weight": weight, "merge_method": method.name}
+            table.append(Static(name, label, STATIC, **how))
     return table

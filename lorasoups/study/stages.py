@@ -314,10 +314,6 @@ class Stages:
         """The digest of an adapter (None: the base alone), and the base with it."""
         return lora and lora_digest(lora), lambda: self.with_adapter(lora)
 
-    def evaluate_adapter(self, lora: LoRA | None, task: str) -> list[dict]:
-        """Answers of any adapter to one test (see `answers`)."""
-        return self.answers(task, *self.changed(lora))
-
     def solved(self, lora: LoRA | None, task: str, **which) -> float:
         """The share of a test's problems, or of ``which`` (as in `items`), an adapter solves."""
         verdicts = self.answers(task, *self.changed(lora), **which)

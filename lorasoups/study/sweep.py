@@ -6,11 +6,10 @@ Jobs wait at an artifact's lock, and a second call goes on from there: nothing i
 
 import re
 import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
 from fnmatch import filter as matching
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
@@ -24,8 +23,7 @@ from lorasoups.study.run import adapted_profile, evaluated, jobs_of, open_experi
 KILLED = "killed before its end, often for lack of memory (lower --jobs) or time (raise --time)"
 
 
-@dataclass(frozen=True)
-class Job:
+class Job(NamedTuple):
     """One seed of a study to evaluate; without a seed, its results file to write."""
 
     profile: str
@@ -33,7 +31,7 @@ class Job:
     seeds: int
     out: str = ""
     seed: int | None = None
-    options: dict = field(default_factory=dict)  # of `Profile.adapted`
+    options: Mapping = {}  # of `Profile.adapted`
 
     @property
     def name(self) -> str:
@@ -41,8 +39,7 @@ class Job:
         return f"{self.study} " + ("results" if self.seed is None else f"seed {self.seed}")
 
 
-@dataclass(frozen=True)
-class Failure:
+class Failure(NamedTuple):
     """A job that failed: which, why (one line), and where its log is."""
 
     job: Job
@@ -66,16 +63,16 @@ def sweep(
     if seeds < 1 or jobs < 1:
         raise SoupError(f"nothing to run: --seeds {seeds}, --jobs {jobs}; give at least 1 of both")
     options = {name: value for name, value in options.items() if value not in (None, False)}
-    last, known = [], study_names(profile)
+    known = study_names(profile)
     chosen = [name for pattern in studies for name in matching(known, pattern) or [pattern]]
-    for study in dict.fromkeys(chosen):
-        real = adapted_profile(profile, study, **options).real
+    last = [Job(str(profile), s, seeds, str(out), None, options) for s in dict.fromkeys(chosen)]
+    for job in last:
+        real = adapted_profile(profile, job.study, **options).real
         if not real and (odd := options.keys() - {"methods"}):
             option = odd.pop().replace("_", "-")
             raise SoupError(f"--{option} means nothing here: profile {profile}; leave it out")
-        last.append(Job(str(profile), study, seeds, str(out), options=options))
     executor = _executor(engine, minutes, gpus, jobs, partition, out)
-    each = [replace(job, seed=seed) for job in last for seed in range(seeds)]
+    each = [job._replace(seed=seed) for job in last for seed in range(seeds)]
     at_once = len(each) if engine == "slurm" else jobs  # Slurm counts by itself
     failures = _run(executor, each, at_once)
     broken = {failure.job.study for failure in failures}
@@ -89,14 +86,12 @@ def _executor(engine: str, minutes: int, gpus: int, jobs: int, partition: str | 
         raise SoupError("no sbatch here: --engine slurm; start it on a login node, or use local")
     if gpus and engine != "slurm":
         raise SoupError(f"only Slurm gives out GPUs: --gpus {gpus}; set CUDA_VISIBLE_DEVICES")
-    submitit = optional("submitit", "sweep")
     logs = ensure_folder(Folders(out=out).cache.with_name("sweep"))
-    executor = submitit.AutoExecutor(logs, cluster=engine)
-    how = {"name": "lorasoups", "timeout_min": minutes}
-    if engine == "slurm":
-        how |= {"gpus_per_node": gpus or None, "tasks_per_node": 1, "nodes": 1,
-                "slurm_partition": partition, "slurm_array_parallelism": jobs}  # fmt: skip
-    executor.update_parameters(**how)
+    executor = optional("submitit", "sweep").AutoExecutor(logs, cluster=engine)
+    executor.update_parameters(
+        name="lorasoups", timeout_min=minutes, nodes=1, tasks_per_node=1,
+        gpus_per_node=gpus or None, slurm_partition=partition, slurm_array_parallelism=jobs,
+    )  # fmt: skip
     return executor
 
 
@@ -127,10 +122,10 @@ def _error(handle: Any) -> str:
         error = lost
     if error is None:
         return ""
-    first = f"{type(error).__name__}: {error}".splitlines()[0]
+    text = f"{type(error).__name__}: {error}"
     # submitit puts the job's own traceback into the message of its error
-    named = re.findall(r"^[\w.]*(?:Error|Diverged): .*", str(error), re.MULTILINE)
-    why = [first, *named][-1][:300]
+    named = re.findall(r"^[\w.]*(?:Error|Diverged): .*", text, re.MULTILINE)
+    why = [text.splitlines()[0], *named][-1][:300]
     return KILLED if why.startswith("UncompletedJobError") else why
 
 

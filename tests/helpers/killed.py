@@ -19,7 +19,7 @@ from lorasoups import files
 from lorasoups.learning import fit as fit_module
 from lorasoups.learning.alphas import learn_alphas
 from lorasoups.learning.skills import SkillTraining, train_lora
-from lorasoups.learning.xlora import Gate, train_xlora
+from lorasoups.learning.xlora import train_xlora
 
 STEPS = 9
 
@@ -47,7 +47,7 @@ def train(what, checkpoints):
         learned = learn_alphas(model, loras, rows(), eval_dataset=rows(4), **common)
         return {"weights": {m: a.tolist() for m, a in learned.items()},
                 "history": learned.history, "losses": learned.losses}  # fmt: skip
-    gate = train_xlora(model, loras, rows(), gate=Gate(depth=2, hidden=8), **common)
+    gate = train_xlora(model, loras, rows(), **common)
     tensors = {name: tensor.tolist() for name, tensor in gate.tensors.items()}
     return {"tensors": tensors, "history": gate.history}
 

@@ -7,7 +7,7 @@ from soup_helpers import TOKENS, assert_close, fill, logits, random_factors, tin
 
 from lorasoups.errors import SoupError
 from lorasoups.learning.cat import CatModel, effective, start_logits
-from lorasoups.lora.adapters import save_lora
+from lorasoups.lora.adapters import from_peft, save_lora
 from lorasoups.lora.lora import LoRA
 from lorasoups.lora.merging import merge
 from lorasoups.models.generation import folded
@@ -191,7 +191,7 @@ def test_bfloat16_base_keeps_float32_alphas():
         cat(TOKENS)
 
 
-def test_from_peft_reads_the_adapters_and_peft_comes_back():
+def test_on_the_base_of_a_peft_model_peft_steps_aside_and_comes_back():
     config = LoraConfig(r=3, lora_alpha=6, target_modules=["q_proj"], lora_dropout=0.5)
     peft = get_peft_model(tiny_llama(), config, adapter_name="one")
     peft.add_adapter("two", LoraConfig(r=2, lora_alpha=2, target_modules=["q_proj"]))
@@ -202,7 +202,8 @@ def test_from_peft_reads_the_adapters_and_peft_comes_back():
     for name in ("one", "two"):
         peft.set_adapter(name)
         expected[name] = logits(peft)
-    with CatModel.from_peft(peft, ["one", "two"]) as cat, torch.no_grad():
+    loras = [from_peft(peft, name) for name in ("one", "two")]
+    with CatModel(peft.get_base_model(), loras) as cat, torch.no_grad():
         for column, name in enumerate(("one", "two")):
             cat.logits.data.zero_()[:, column] = 1.0
             assert_close(cat(TOKENS).logits, expected[name], f"PEFT adapter {name}")
@@ -215,7 +216,7 @@ def test_a_merged_peft_adapter_is_refused_and_not_counted_twice():
     fill(peft, "one", 1)
     peft.merge_adapter()
     with pytest.raises(SoupError, match="merged"):
-        CatModel.from_peft(peft, ["one"])
+        CatModel(peft.get_base_model(), [from_peft(peft, "one")])
 
 
 class FourBit(torch.nn.Module):

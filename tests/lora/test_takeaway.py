@@ -17,7 +17,6 @@ from lorasoups.lora.adapters import load_lora, save_lora
 from lorasoups.lora.lora import Factors, LoRA
 from lorasoups.lora.merging import merge
 from lorasoups.models.into_base import merge_into_base
-from lorasoups.own.merge import write_kohya
 from lorasoups.paths import Folders
 from lorasoups.results.file import load_results
 from lorasoups.run import cli
@@ -121,34 +120,6 @@ def test_a_merge_is_loaded_with_peft_where_its_base_is_here(base, adapters, tmp_
     words = ["merge", str(tmp_path / "zero"), "--base", str(base), "--out", str(tmp_path / "d")]
     assert cli.main(words) == 1
     assert "the adapter changes no logit" in capsys.readouterr().out
-
-
-def test_kohyas_keys_load_in_diffusers_at_the_same_strength(tmp_path):
-    diffusers = pytest.importorskip("diffusers")
-    unet = diffusers.UNet2DConditionModel(
-        block_out_channels=(8, 16), layers_per_block=1, sample_size=8, in_channels=4,
-        out_channels=4, down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), norm_num_groups=4,
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"), cross_attention_dim=8,
-        attention_head_dim=4,
-    ).eval()  # fmt: skip
-    shapes = {name: module.weight.shape for name, module in unet.named_modules()
-              if name.endswith(("to_q", "to_v", "to_out.0"))}  # fmt: skip
-    modules = {n: random_factors(*shape, 2 + i % 3) for i, (n, shape) in enumerate(shapes.items())}
-    soup = LoRA(modules)
-    write_kohya(soup, tmp_path / "soup.safetensors")
-    parts = (torch.randn(1, 4, 8, 8), 3, torch.randn(1, 5, 8))
-    with torch.no_grad():
-        plain = unet(*parts).sample
-        pipe = diffusers.StableDiffusionPipeline
-        state, alphas = pipe.lora_state_dict(tmp_path, weight_name="soup.safetensors")
-        pipe.load_lora_into_unet(state, network_alphas=alphas, unet=unet)
-        loaded = unet(*parts).sample
-        unet.unload_lora()
-        for name, factors in modules.items():
-            unet.get_submodule(name).weight += factors.delta()
-        ours = unet(*parts).sample
-    assert (ours - plain).abs().max() > 0.1
-    torch.testing.assert_close(loaded, ours, atol=1e-5, rtol=1e-4)
 
 
 def test_the_dtype_is_the_bases_or_what_is_asked_for(base, adapters, tmp_path):

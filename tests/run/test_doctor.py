@@ -6,9 +6,11 @@ from types import SimpleNamespace
 import pytest
 
 from lorasoups.errors import SoupError
+from lorasoups.learning.fitted import HALVINGS
 from lorasoups.run import cli, doctor
+from lorasoups.study.methods import WEIGHTS
 from lorasoups.study.profile import load_profile
-from lorasoups.study.run import open_experiment
+from lorasoups.study.run import jobs_of, open_experiment
 
 
 def tiny(**changes):
@@ -44,6 +46,18 @@ def test_work_of_rivals_by_hand(tmp_path):
     assert work["held-out row"] == 5 * 8 * 2 + 2 * rivals.profile.budget * 32
 
 
+def test_work_of_every_method_is_declared(tmp_path):
+    """Rows that see the target, RegMean, anchored alphas and the sum chosen by accuracy too."""
+    newer = "oracle_sum,oracle_cat,regmean,anchored,sum_by_accuracy"
+    experiment = open_experiment("smoke", "hard_math", 2, tmp_path, methods=newer)
+    experiment.profile = experiment.profile.override(ceiling=True, n_loss=3)
+    work, n_jobs = doctor.work(experiment), len(jobs_of(experiment.profile))
+    assert work["alpha step"] == (2 * 2 * 32 + 32) / 8  # CAT and the oracle
+    passes = 12 + 1 + (HALVINGS + 2)  # the oracle's weight, RegMean, anchored
+    assert work["held-out row"] == 5 * 8 * 2 + 2 * (passes * 32 + 3 * n_jobs)
+    assert work["problem"] == 2 * (8 * n_jobs + 8 * len(WEIGHTS)) + 2 * 8
+
+
 def test_epochs_count_the_rows_that_there_are(monkeypatch):
     p = load_profile("paper")
     experiment = SimpleNamespace(profile=p, seeds=(0,))
@@ -58,7 +72,7 @@ def test_layers_of_a_model_that_does_not_fit_are_extrapolated():
     config = doctor.LlamaConfig(**doctor.SHAPES["tiny"] | {"num_hidden_layers": 6})
     rows = doctor.random_rows(8, 12, config.vocab_size)
     whole = doctor.measure(doctor.random_base(config, "cpu", "float32"), p, rows, "cpu")
-    few = doctor._on_random(config, p, rows, "cpu", "float32", 6)
+    few = doctor._on_random(config, p, rows, "cpu", "float32")
     assert few.keys() == whole.keys()
     assert few["skill step"]["flops"] == pytest.approx(whole["skill step"]["flops"], rel=1e-6)
 
