@@ -8,6 +8,7 @@ one.
 
 import hashlib
 import json
+import logging
 import math
 import os
 import shutil
@@ -120,12 +121,16 @@ def compiled_layers(model: nn.Module, tokens: int) -> Iterator[None]:
     compiler = shutil.which("g++") or shutil.which("clang++")
     if model.device.type != "cpu" or work < COMPILE_FROM or not compiler:
         layers = []
+    log = logging.getLogger("torch._dynamo")  # pages of warnings on what it cannot compile
+    level = log.level
     for layer in layers:
         layer.compile(dynamic=True)
     try:
+        log.setLevel(logging.ERROR)
         with torch._dynamo.config.patch(suppress_errors=True, recompile_limit=32):
             yield
     finally:
+        log.setLevel(level)
         for layer in layers:
             layer._compiled_call_impl = None
 
