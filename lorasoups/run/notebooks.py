@@ -19,6 +19,7 @@ from typing import Any, ClassVar
 
 import nbformat
 import papermill
+import psutil
 import zmq
 from ipykernel.kernelspec import get_kernel_dict
 from jupyter_client import AsyncKernelManager
@@ -80,6 +81,10 @@ def reproduce(
     sources = choose(folders.project / "notebooks", only, start_from)
     plan = parameters_of(sources, common, parameters or {})
     ensure_folder(folders.notebooks)
+    load = psutil.getloadavg()[0]  # processes that computed in the last minute
+    if progress and load > (os.cpu_count() or 1) / 2 and "OMP_NUM_THREADS" not in os.environ:
+        print(f"other work on this machine (load {load:.1f}): threads wait for each other, up to "
+              "ten times as long; OMP_NUM_THREADS=1 avoids it")  # fmt: skip
     with tempfile.TemporaryDirectory() as scratch:
         kernels = _kernels(scratch, folders.project)
         for position, (source, given) in enumerate(plan.items(), start=1):

@@ -100,6 +100,15 @@ def test_series_runs_in_order_with_its_parameters_in_the_project_root(project, c
     assert names(project) == ["00_first.ipynb", "01_second.ipynb"]
 
 
+@pytest.mark.parametrize("load", [0.0, 1e6], ids=["quiet", "busy"])
+def test_a_busy_machine_is_told_with_what_to_do(project, monkeypatch, capfd, load):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr("psutil.getloadavg", lambda: (load, 0.0, 0.0))
+    add(project, "00_first")
+    reproduce("smoke", root=project)
+    assert ("OMP_NUM_THREADS=1 avoids it" in capfd.readouterr().out) == bool(load)
+
+
 def test_kernel_is_this_interpreter_whatever_kernelspecs_say(project, tmp_path, monkeypatch):
     spec = tmp_path / "jupyter" / "kernels" / "python3"
     spec.mkdir(parents=True)
