@@ -10,7 +10,7 @@ from lorasoups.errors import SoupError
 from lorasoups.files import write_text_atomic
 from lorasoups.paths import Folders
 from lorasoups.report import sentences
-from lorasoups.report.map import cells, foretold, hypotheses
+from lorasoups.report.map import PLANNED, cells, foretold, hypotheses
 from lorasoups.report.tables import (
     AVERAGE,
     LORAHUB,
@@ -73,7 +73,7 @@ def _composed_block(known: All) -> list[str]:
 def _map_block(known: All) -> list[str]:
     mini = known["mini"]
     map_ = {name: mini[name] for name in ("composed", *sorted(n for n in mini if n[:4] == "map_"))}
-    tables = [hypotheses(map_, known.get("small", {}).get("reading_form")), cells(map_)]
+    tables = [hypotheses(map_, known.get("small", {}).get("reading_form"), PLANNED), cells(map_)]
     tables += [foretold(map_)] if len(map_) > 3 else []
     return [sentences.all_sentences(mini["composed"]), *map(markdown, tables)]
 

@@ -16,6 +16,7 @@ from lorasoups.results.stats import Paired
 
 MARGIN = 0.05  # the smallest effect of interest, in shares of 1
 ANCHORED, MIX = "anchored", "data_mix"
+PLANNED = 20  # seeds of `composed`, says the protocol
 PREDICTORS = ("cosine", "norm_ratio", "loudest")  # of `study.run.predictors`
 HELD, REFUTED, OPEN = "held", "refuted", "open"
 
@@ -93,11 +94,18 @@ def _all(*verdicts: str) -> str:
     return REFUTED if REFUTED in verdicts else HELD if set(verdicts) == {HELD} else OPEN
 
 
-def hypotheses(known: Mapping[str, Results], real: Results | None = None) -> pd.DataFrame:
-    """H1 - H7 with what was found, for `composed` and the cells; ``real`` joins H7's points."""
+def hypotheses(
+    known: Mapping[str, Results], real: Results | None = None, planned: int = 0
+) -> pd.DataFrame:
+    """H1 - H7 with what was found, for `composed` and the cells; ``real`` joins H7's points.
+
+    With fewer seeds of `composed` than ``planned`` every verdict is marked as one "so far".
+    """
     main, lines = known["composed"], []
+    early = len(estimate(main, "cat").per_seed) < planned
 
     def add(name: str, claim: str, verdict: str, *found: str) -> None:
+        verdict += " so far" * early
         lines.append({"": name, "prediction": claim, "found": "; ".join(found), "so it": verdict})
 
     paper = reading.primary(main)[0].pair

@@ -73,6 +73,12 @@ def test_the_contrary_refutes(known, name, worlds):
     assert verdicts(known | worlds)[name] == module.REFUTED
 
 
+def test_a_verdict_is_one_so_far_while_seeds_are_missing(known):
+    early, whole = (set(hypotheses(known, planned=n)["so it"]) for n in (7, 6))
+    assert all(verdict.endswith(" so far") for verdict in early)
+    assert not any("so far" in verdict for verdict in whole)
+
+
 def test_a_cell_tells_its_better_rival_and_what_is_kept(known):
     frame = cells(known).set_index("cell")
     assert list(frame.index)[:2] == ["composed", "imbalance 20"]
