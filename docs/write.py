@@ -10,7 +10,7 @@ from lorasoups.errors import SoupError
 from lorasoups.files import write_text_atomic
 from lorasoups.paths import Folders
 from lorasoups.report import sentences
-from lorasoups.report.map import PLANNED, cells, foretold, hypotheses
+from lorasoups.report.map import PLANNED, cells, foretold, hypotheses, of_map
 from lorasoups.report.tables import (
     AVERAGE,
     LORAHUB,
@@ -66,16 +66,13 @@ def _headline_block(known: All) -> list[str]:
     return _headline(known["mini"]["hard_math"])
 
 
-def _composed_block(known: All) -> list[str]:
-    return _headline(known["mini"]["composed"])
-
-
 def _map_block(known: All) -> list[str]:
-    mini = known["mini"]
-    map_ = {name: mini[name] for name in ("composed", *sorted(n for n in mini if n[:4] == "map_"))}
-    tables = [hypotheses(map_, known.get("small", {}).get("reading_form"), PLANNED), cells(map_)]
-    tables += [foretold(map_)] if len(map_) > 3 else []
-    return [sentences.all_sentences(mini["composed"]), *map(markdown, tables)]
+    results, real = known["mini"]["composed"], known.get("small", {}).get("reading_form")
+    of_cells = {name: known["mini"][name] for name in of_map(known["mini"])}
+    tables = [hypotheses(of_cells, real, PLANNED), cells(of_cells)]
+    tables += [foretold(of_cells)] if len(of_cells) > 3 else []
+    told = [_intro(results), markdown(ten_rows(results)), sentences.all_sentences(results)]
+    return told + [markdown(table) for table in tables]
 
 
 def _results_block(known: All) -> list[str]:
@@ -118,7 +115,6 @@ INTRO = {
 BLOCKS = {
     ("README.md", "real headline"): ("small", "reading_form", _form_block),
     ("README.md", "headline"): ("mini", "hard_math", _headline_block),
-    ("docs/results.md", "composed"): ("mini", "composed", _composed_block),
     ("docs/results.md", "map"): ("mini", "composed", _map_block),
     ("docs/results.md", "results"): ("mini", "hard_math", _results_block),
     ("docs/results.md", "form results"): ("small", "reading_form", _form_results_block),

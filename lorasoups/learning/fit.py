@@ -2,8 +2,7 @@
 
 transformers' Trainer with AdamW, and checkpoints of what is trained: on a CPU, a run that is killed
 and goes on ends bit for bit where it would have ended (compiled layers: to rounding). Under
-``accelerate launch`` every process takes a share of each batch's rows: several take the steps of
-one.
+``accelerate launch`` every process takes a share of each batch's rows.
 """
 
 import hashlib
@@ -120,19 +119,20 @@ def compiled_layers(model: nn.Module, tokens: int) -> Iterator[None]:
     work = tokens * len(layers) * model.get_input_embeddings().embedding_dim
     compiler = shutil.which("g++") or shutil.which("clang++")
     if model.device.type != "cpu" or work < COMPILE_FROM or not compiler:
-        layers = []
+        yield
+        return
     log = logging.getLogger("torch._dynamo")  # pages of warnings on what it cannot compile
-    level = log.level
-    for layer in layers:
-        layer.compile(dynamic=True)
+    level, before = log.level, [layer._compiled_call_impl for layer in layers]
     try:
         log.setLevel(logging.ERROR)
+        for layer in layers:
+            layer.compile(dynamic=True)
         with torch._dynamo.config.patch(suppress_errors=True, recompile_limit=32):
             yield
     finally:
         log.setLevel(level)
-        for layer in layers:
-            layer._compiled_call_impl = None
+        for layer, compiled in zip(layers, before, strict=True):
+            layer._compiled_call_impl = compiled
 
 
 def wants_bf16(bf16: bool | str, device: str) -> bool:

@@ -17,19 +17,21 @@ from lorasoups.learning.fit import compiled_layers
 from lorasoups.lora.linalg import concatenate
 from lorasoups.lora.lora import Factors, LoRA
 from lorasoups.lora.merging import merge
-from lorasoups.models.batching import count_tokens, heldout_loss
+from lorasoups.models.batching import AT_ONCE, count_tokens, heldout_loss
 from lorasoups.models.generation import linear_layer, read_rows, watched
 
 LARGEST, CLOSE = 2.0, 0.02  # weights are searched up to here, to within so much
-TRIED = 10  # weights that this takes, about
+TRIED = 12  # weights that this takes, at most
 MARGIN = 0.05  # of CAT's loss on a skill: so much more counts as nearly as good
 HALVINGS = 6
+ANCHORINGS = HALVINGS + 2  # soups whose losses `anchored` takes, at most
 KEPT = 0.9  # off the diagonal of a Gram matrix, as in the paper (RegMean)
 
 
 def tuned_weight(
-    model, loras: Sequence[LoRA], rows: Sequence[dict], batch_size: int = 25, close: float = CLOSE
-) -> tuple[float, list[dict]]:
+    model, loras: Sequence[LoRA], rows: Sequence[dict], batch_size: int = AT_ONCE,
+    close: float = CLOSE,
+) -> tuple[float, list[dict]]:  # fmt: skip
     """The weight lambda in [0, 2] of the sum ``lambda * sum_i delta_i`` with the least loss.
 
     Args:
@@ -77,8 +79,7 @@ def anchored(
         with applied(model, merge(loras, "cat", weights=at(share))) as soup:
             return [heldout_loss(soup, list(of_skill)) for of_skill in rows]
 
-    tokens = sum(map(count_tokens, rows))
-    with compiled_layers(model, (HALVINGS + 2) * tokens):
+    with compiled_layers(model, ANCHORINGS * sum(map(count_tokens, rows))):
         most = [(1 + MARGIN) * loss for loss in losses(0.0)]
 
         def keeps(share: float) -> bool:

@@ -67,15 +67,15 @@ def _around_top(
     factors: Factors, rank: int, extra: int = 16, rounds: int = 6
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The same for the ``rank + extra`` leading directions of the delta alone."""
-    matrix = factors.delta().double()  # above the limit its factors are about as large
+    A, B = factors.A.double(), factors.B.double()
     generator = torch.Generator().manual_seed(0)
     width = min(rank + extra, factors.rank)
     start = torch.randn(factors.shape[1], width, generator=generator, dtype=torch.float64)
-    left = torch.linalg.qr(matrix @ start.to(factors.device))[0]
+    left = torch.linalg.qr(B @ (A @ start.to(factors.device)))[0]
     for _ in range(rounds):
-        right = torch.linalg.qr(matrix.T @ left)[0]
-        left = torch.linalg.qr(matrix @ right)[0]
-    Q, R = torch.linalg.qr(matrix.T @ left)
+        right = torch.linalg.qr(A.T @ (B.T @ left))[0]
+        left = torch.linalg.qr(B @ (A @ right))[0]
+    Q, R = torch.linalg.qr(A.T @ (B.T @ left))
     return left, R.T, Q.T
 
 

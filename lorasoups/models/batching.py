@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 ANSWER, EVERYTHING = "answer", "everything"
 POOL = 16  # batches whose rows are sorted by length together
+AT_ONCE = 25  # rows whose losses are computed together: more leave the processor's cache
 
 
 def encode_all(tokenizer: Any, items: list[dict], max_length: int = 512) -> list[dict]:
@@ -147,7 +148,7 @@ def _by_length(
 
 
 @torch.no_grad()
-def row_losses(model, rows: list[dict], batch_size: int = 25) -> Tensor:
+def row_losses(model, rows: list[dict], batch_size: int = AT_ONCE) -> Tensor:
     """Loss (nats, summed) and number of the labelled tokens of each row, float64 [rows, 2]."""
     found = torch.zeros(len(rows), 2, dtype=torch.float64)
     for chosen, batch in _by_length(model, rows, batch_size):
@@ -159,7 +160,7 @@ def row_losses(model, rows: list[dict], batch_size: int = 25) -> Tensor:
 
 
 @torch.no_grad()
-def heldout_loss(model, rows: list[dict], batch_size: int = 25) -> float:
+def heldout_loss(model, rows: list[dict], batch_size: int = AT_ONCE) -> float:
     """Mean cross-entropy per labelled token (nats) of ``rows``, in the model's own precision.
 
     rows: dicts of ``input_ids`` and ``labels`` (-100: not asked), batched by length. The model is

@@ -3,7 +3,7 @@
 What each hypothesis predicts and what would refute it: data/protocol.md, frozen before the runs.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -21,11 +21,15 @@ PREDICTORS = ("cosine", "norm_ratio", "loudest")  # of `study.run.predictors`
 HELD, REFUTED, OPEN = "held", "refuted", "open"
 
 
+def of_map(names: Iterable[str]) -> list[str]:
+    """`composed` and then its cells, of all these experiments."""
+    return sorted(n for n in names if n == "composed" or n.startswith("map_"))
+
+
 def known_cells(profile: str = "mini") -> dict[str, Results]:
     """The committed results of `composed` and, after it, of the cells that have been run."""
-    folder = results_path(profile).parent
-    paths = [folder / "composed.json", *sorted(folder.glob("map_*.json"))]
-    return {path.stem: read_results(path) for path in paths if path.exists()}
+    names = of_map(path.stem for path in results_path(profile).parent.glob("*.json"))
+    return {name: read_results(results_path(profile, name)) for name in names}
 
 
 def minus(results: Results, other: str, task: str = "", method: str = "cat") -> Paired:
@@ -48,6 +52,12 @@ def excess(results: Results) -> float:
     return float(np.mean(losses[SUM]) - np.mean(losses["cat"]))
 
 
+def predictors(results: Results) -> dict[str, float]:
+    """What may tell the winner without the target (see `PREDICTORS`)."""
+    means = {key: float(np.mean(reading.extras(results, "cat", key))) for key in PREDICTORS}
+    return {"excess loss": excess(results)} | means
+
+
 def rival(results: Results) -> str:
     """The better of the tuned sum and DATA-MIX on the target."""
     return max((TUNED, MIX), key=lambda m: estimate(results, m).mean)
@@ -58,7 +68,6 @@ def cells(known: Mapping[str, Results]) -> pd.DataFrame:
     lines = []
     for name, results in known.items():
         against = minus(results, rival(results))
-        facts = {key: np.mean(reading.extras(results, "cat", key)) for key in PREDICTORS}
         of = {m: percent(estimate(results, m).mean) for m in ("cat", SUM, TUNED, MIX, ANCHORED)}
         kept = [percent(min(shares)) if (shares := reading.kept(results, m)) else "-"
                 for m in ("cat", TUNED, MIX)]  # fmt: skip
@@ -69,8 +78,7 @@ def cells(known: Mapping[str, Results]) -> pd.DataFrame:
             "DATA-MIX, %": of[MIX], "anchored, %": of[ANCHORED],
             "CAT minus the better rival": _text(against),
             "least kept: CAT / tuned / DATA-MIX, %": " / ".join(kept),
-            "excess loss": f"{excess(results):.3f}",
-        } | {key: f"{value:.3f}" for key, value in facts.items()})  # fmt: skip
+        } | {key: f"{value:.3f}" for key, value in predictors(results).items()})  # fmt: skip
     return pd.DataFrame(lines).fillna("-")
 
 
@@ -157,21 +165,18 @@ def hypotheses(
 
 
 def foretold(
-    known: Mapping[str, Results], predictors: Mapping[str, Sequence[float]] | None = None
+    known: Mapping[str, Results], values: Mapping[str, Sequence[float]] | None = None
 ) -> pd.DataFrame:
     """How well each predictor tells CAT minus the better rival in a cell left out.
 
     A line is fitted on the other cells; the share of the variance that it explains is negative
-    where their mean tells more. ``predictors``: name -> a value per cell; default those of `cells`.
+    where their mean tells more. ``values``: predictor -> one per cell; default `predictors`.
     """
-    predictors = predictors or {"excess loss": [excess(r) for r in known.values()]} | {
-        key: [float(np.mean(reading.extras(r, "cat", key))) for r in known.values()]
-        for key in PREDICTORS
-    }
+    values = values or pd.DataFrame(map(predictors, known.values())).to_dict("list")
     outcome = np.array([minus(r, rival(r)).diff for r in known.values()])
     lines = []
-    for name, values in predictors.items():
-        x, told = np.array(values), []
+    for name, own in values.items():
+        x, told = np.array(own), []
         for at in range(len(x)):
             rest = np.arange(len(x)) != at
             told.append(np.polyval(np.polyfit(x[rest], outcome[rest], 1), x[at]))

@@ -99,6 +99,11 @@ def load_results(
     return results
 
 
+def odd_settings(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """Where two configs differ; a setting that is younger than one of them is empty there."""
+    return [k for k in one.keys() | other.keys() if (one.get(k) or 0) != (other.get(k) or 0)]
+
+
 def with_earlier_seeds(
     results: dict[str, Any], earlier: Mapping[str, Any], where: str
 ) -> dict[str, Any]:
@@ -109,8 +114,7 @@ def with_earlier_seeds(
     """
     one, other = ({k: v for k, v in r["config"].items() if k not in _MAY_DIFFER}
                   for r in (results, earlier))  # fmt: skip
-    # a setting that is younger than the earlier results stands empty in today's
-    if odd := [k for k in one.keys() | other.keys() if (one.get(k) or 0) != (other.get(k) or 0)]:
+    if odd := odd_settings(one, other):
         what = f"{min(odd)} is not what the seeds that are there were made with: {where}"
         raise SoupError(f"{what}; begin at seed 0, or give --out another folder")
     seeds = set(results["config"]["seeds"])

@@ -16,7 +16,7 @@ import torch
 from lorasoups.errors import SoupError
 from lorasoups.files import write_json_atomic
 from lorasoups.learning import lorahub, xlora
-from lorasoups.learning.fitted import HALVINGS, anchored, regmean, tuned_weight
+from lorasoups.learning.fitted import ANCHORINGS, TRIED, anchored, regmean, tuned_weight
 from lorasoups.learning.random_loras import gaussian_like
 from lorasoups.lora.adapters import load_lora, save_lora
 from lorasoups.lora.linalg import frobenius
@@ -27,12 +27,6 @@ from lorasoups.results.reading import CAT, CEILING, CONTROLS, MIX, SEARCH, SKILL
 from lorasoups.study.profile import Profile
 from lorasoups.study.stages import ChangedModel, Skill, Stages
 
-MIXES = {
-    "data_mix": "DATA-MIX (rank r)",
-    "data_mix_2r": "DATA-MIX (rank k r)",
-    "data_mix_warm": "DATA-MIX from the average (rank k r)",
-}
-FITTED = 12  # losses that the search for one weight takes, at most
 WEIGHTS = [0.1 * i for i in range(3, 16)]  # of the sum that is chosen by accuracy
 
 
@@ -277,12 +271,13 @@ class XLora(Method):
 
 def methods_for(skills: Sequence[str]) -> dict[str, Method]:
     """Every method of a study with these skills, by name, in the table's order."""
-    fitted = {"cost": ("passes", FITTED)}
+    joint, fitted = {"train": Stages.data_mix, "cost": ("skills", 1)}, {"cost": ("passes", TRIED)}
     table = [
         Method("base", "base", SKILLS, main=True, make=lambda stages, seed: None),
         *(Trained(name, f"{name} LoRA", SKILLS, main=True) for name in skills),
-        *(Trained(name, label, MIX, name == "data_mix", train=Stages.data_mix, cost=("skills", 1))
-          for name, label in MIXES.items()),
+        Trained("data_mix", "DATA-MIX (rank r)", MIX, main=True, **joint),
+        Trained("data_mix_2r", "DATA-MIX (rank k r)", MIX, **joint),
+        Trained("data_mix_warm", "DATA-MIX from the average (rank k r)", MIX, **joint),
         Trained("target", "LoRA trained on the target", CEILING, main=True,
                 train=lambda stages, name, seed: stages.target_lora(seed), cost=("skills", 1)),
         Method("fresh", "new LoRA on the alpha data", CONTROLS, main=True,
@@ -304,7 +299,7 @@ def methods_for(skills: Sequence[str]) -> dict[str, Method]:
                  make=partial(_tuned_sum, of=f"{m}@delta/w1"), **fitted)
           for m in ("ties", "dare_ties", "knots")),
         Method("anchored", "CAT, anchored at 1", SEARCH, main=True, make=_anchored,
-               cost=("passes", HALVINGS + 2)),
+               cost=("passes", ANCHORINGS)),
         Method("regmean", "RegMean", SEARCH, make=_regmean, cost=("passes", 1)),
         Method("nan", "NAN (inverse norms)", SEARCH, make=_nan),
         LoraHub("lorahub@delta", "LoraHub (delta)", SEARCH),

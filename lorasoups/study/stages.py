@@ -37,7 +37,7 @@ from lorasoups.tasks.judging.judges import JUDGES
 POINT = ("normalise", "init", "lr")  # what a point of the alphas' grid says
 WARM = 0.25  # of the joint steps, after a start from the average
 SOFTMAX_LR = 0.1
-LOSS_BATCH, LOSS_LENGTH = 25, 2048  # problems at a time; tokens of each, prompt and gold answer
+LOSS_LENGTH = 2048  # tokens of a problem, prompt and gold answer
 
 ChangedModel = Callable[[], AbstractContextManager]  # yields the base with an adapter
 
@@ -352,7 +352,7 @@ class Stages:
 
         def make(folder: Path, scratch: Path) -> None:
             with changed_model() as model:
-                loss = heldout_loss(model, rows, LOSS_BATCH)
+                loss = heldout_loss(model, rows)
             write_json_atomic(folder / "loss.json", {"loss": loss})
 
         return json.loads((self.build("loss", inputs, make) / "loss.json").read_text())["loss"]
