@@ -80,6 +80,7 @@ class Profile:
     density: float = 0.75  # kept by TIES, DARE and magnitude pruning, as in the released script
     budget: int = 20  # evaluations of LoraHub's search
     four_bit: bool = False  # load the base in NF4 (bitsandbytes)
+    dtype: str = ""  # of a real base's weights; empty: bfloat16 on a GPU that has it, else float32
     template: str = "same"  # prompts of real data: same in training and test, or released
     gradient_checkpointing: bool = False  # less memory, more time
     cut_on_cpu: bool = True  # a real model on a CPU: cut down to minutes

@@ -62,12 +62,12 @@ class Source:
 def open_source(profile: Profile, project: Path) -> Source:
     """Load a profile's base; a relative folder lies in the project.
 
-    A real model goes to the GPU if there is one, in bfloat16 where that is native there, in four
-    bits where the profile says so. Raises SoupError for a base that is missing, damaged or gated.
+    A real model goes to the GPU if there is one, in four bits where the profile says so.
+    Raises SoupError for a base that is missing, damaged or gated.
     """
     inside, gpu = project / profile.base, profile.real and torch.cuda.is_available()
-    half = gpu and native_bf16("cuda")
-    how = {"dtype": "bfloat16" if half else "float32", "four_bit": profile.four_bit}
+    dtype = profile.dtype or ("bfloat16" if gpu and native_bf16("cuda") else "float32")
+    how = {"dtype": dtype, "four_bit": profile.four_bit}
     how = how if profile.real else {"attn_implementation": "eager"}
     spec = str(inside) if inside.exists() else profile.base
     model, tokenizer, info = load_base(spec, **how)
@@ -81,6 +81,6 @@ def open_source(profile: Profile, project: Path) -> Source:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     tasks = RealTasks(tokenizer, profile.max_length, profile.template)
     packed = "/nf4" if getattr(model, "is_quantized", False) else ""
-    # bfloat16 on a GPU rounds differently
+    # each dtype rounds differently, and each device
     key = f"{info['sha256']}/{model.dtype}/{model.device.type}{packed}"
     return Source(model, tokenizer, info, info["name"], tasks, key)
