@@ -10,7 +10,7 @@ from lorasoups.errors import SoupError
 from lorasoups.files import write_text_atomic
 from lorasoups.paths import Folders
 from lorasoups.report import sentences
-from lorasoups.report.map import PLANNED, cells, foretold, hypotheses, of_map
+from lorasoups.report.map import PLANNED, cells, foreseen, foretold, hypotheses, of_map
 from lorasoups.report.tables import (
     AVERAGE,
     LORAHUB,
@@ -104,12 +104,23 @@ def _form_block(known: All) -> list[str]:
 
 def _form_results_block(known: All) -> list[str]:
     results = known["small"]["reading_form"]
-    return [_intro(results), markdown(short(results)), sentences.all_sentences(results)]
+    told = [_intro(results), markdown(short(results)), sentences.all_sentences(results)]
+    for name in ("reversed", "shown", "more"):
+        if other := known["small"].get(f"reading_form_{name}"):
+            told += [_intro(other), markdown(short(other, best=6))]
+            told += [sentences.primary(other), sentences.form_and_content(other)]
+            told += [markdown(foreseen(other, results))] if name != "more" else []
+    return told
 
 
 INTRO = {
     "hard_math": "Hard math, {n} problems, {seeds}; intervals are over new seeds and new problems.",
     "reading_form": "Reading in an unknown form, SmolLM2-135M, {n} problems, {seeds}.",
+    "reading_form_reversed": "**Reversed**: form is trained four times as long, reading a quarter; "
+    "{n} problems, {seeds}, weights in bfloat16.",
+    "reading_form_shown": "**Shown**: two solved problems of the asked form in every prompt of the "
+    "target; {n} problems, {seeds}, weights in bfloat16.",
+    "reading_form_more": "**The other rows**: {n} problems, {seeds}, weights in bfloat16.",
     "composed": "Hard math after two solved examples, three forms a skill; {n} problems, {seeds}.",
 }
 BLOCKS = {

@@ -152,11 +152,16 @@ def _read(model, prompts: list[list[int]], shared: int, room: int) -> tuple[Cach
     """
     longest, first, layers = len(prompts[-1]), [], []
     budget = READ_TOKENS["cpu" if model.device.type == "cpu" else "gpu"]
-    last_only = {"logits_to_keep": 1} if model._supports_logits_to_keep() else {}
+
+    def last_only(width: int) -> dict[str, Tensor]:
+        """The last place alone, as an index: of a slice torch would copy the head for every row."""
+        place = torch.tensor([width - 1], device=model.device)
+        return {"logits_to_keep": place} if model._supports_logits_to_keep() else {}
+
     begun = DynamicCache()
     if shared:
         start = torch.tensor([prompts[0][:shared]], device=model.device)
-        model(start, past_key_values=begun, use_cache=True, **last_only)
+        model(start, past_key_values=begun, use_cache=True, **last_only(shared))
     rests = [prompt[shared:] for prompt in prompts]
     start = 0
     while start < len(rests):
@@ -174,7 +179,7 @@ def _read(model, prompts: list[list[int]], shared: int, room: int) -> tuple[Cach
         for at, layer in enumerate(begun.layers):
             parts = (t.expand(end - start, -1, -1, -1) for t in (layer.keys, layer.values))
             cache.update(*parts, at)
-        out = model(input_ids, past_key_values=cache, use_cache=True, **seen, **last_only)
+        out = model(input_ids, past_key_values=cache, use_cache=True, **seen, **last_only(width))
         first.append(out.logits[:, -1].argmax(-1))
         if not cache.layers or any(type(layer) is not DynamicLayer for layer in cache.layers):
             what = "keeps no keys and values of every token"

@@ -195,7 +195,7 @@ def examine(
     experiment = open_experiment(profile, study, seeds, **options)
     p, project = experiment.profile, experiment.folders.project
     device = "cuda" if p.real and torch.cuda.is_available() else "cpu"
-    dtype = "bfloat16" if native_bf16(device) else "float32"
+    dtype = p.dtype or ("bfloat16" if native_bf16(device) else "float32")
     place, ram = base_place(p.base, project), psutil.virtual_memory()
     config = base_config(place) if place else _shape(p.base)
     with torch.device("meta"):

@@ -67,8 +67,10 @@ def open_source(profile: Profile, project: Path) -> Source:
     """
     inside, gpu = project / profile.base, profile.real and torch.cuda.is_available()
     dtype = profile.dtype or ("bfloat16" if gpu and native_bf16("cuda") else "float32")
-    how = {"dtype": dtype, "four_bit": profile.four_bit}
-    how = how if profile.real else {"attn_implementation": "eager"}
+    # on a CPU torch's fused attention is slow backwards: of small models, and in bfloat16
+    plain = not profile.real or (dtype == "bfloat16" and not gpu)
+    how = {"attn_implementation": "eager" if plain else None}
+    how |= {"dtype": dtype, "four_bit": profile.four_bit} if profile.real else {}
     spec = str(inside) if inside.exists() else profile.base
     model, tokenizer, info = load_base(spec, **how)
     if gpu and not profile.four_bit:  # bitsandbytes has put it where it belongs

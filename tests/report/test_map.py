@@ -5,7 +5,7 @@ import pytest
 from results_example import SKILLS, _row, example_results
 
 from lorasoups.report import map as module
-from lorasoups.report.map import ANCHORED, MIX, cells, foretold, hypotheses
+from lorasoups.report.map import ANCHORED, MIX, cells, foreseen, foretold, hypotheses
 from lorasoups.results.file import pack_verdicts
 from lorasoups.results.reading import SUM, TUNED
 
@@ -92,3 +92,29 @@ def test_a_predictor_that_knows_is_told_from_one_that_does_not():
     frame = foretold(known, {"knows": [0, 1, 2, 3, 4], "noise": [3, 0, 4, 1, 2]})
     told = dict(zip(frame["predictor"], map(float, frame["variance told, left out"]), strict=True))
     assert told["knows"] > 0.9 > 0.0 > told["noise"]
+
+
+def setting(tuned, plain, alphas, shown=0):
+    """Results of a setting beside the first: what the rivals solve, and CAT's (reading, form)."""
+    results = cell(tuned=tuned, plain=plain, seeds=3)
+    results["config"]["demonstrations"] = shown
+    for entry in results["alphas"]:
+        entry["values"] = list(alphas)
+    return results
+
+
+@pytest.mark.parametrize(
+    ("other", "verdicts"),
+    [
+        (setting(0.6, 0.6, (1.2, 0.8)), ["held", "held", "held", "held"]),
+        (setting(0.05, 0.05, (0.8, 1.2)), ["refuted", "held", "refuted", "refuted"]),
+        (setting(0.6, 0.6, (1.2, 0.8), shown=2), ["held", "held"]),
+        (setting(0.05, 0.6, (1.2, 0.8), shown=2), ["held", "refuted"]),
+    ],
+)
+def test_predictions_for_a_setting_beside_the_first(other, verdicts):
+    first = setting(0.05, 0.0, (0.8, 1.2))
+    for results in (other, first):  # every answer is in form but the base's and the sum's failures
+        for row in results["rows"]:
+            row["outcomes"] = {"ok": row["correct"], "wrong": row["n"] - row["correct"]}
+    assert list(foreseen(other, first)["so it"]) == verdicts

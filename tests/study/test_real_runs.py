@@ -177,6 +177,7 @@ alphas = { epochs = 1, n_held_out = 2 }
 
 [studies.shown]
 like = "tiny"
+dtype = "bfloat16"
 demonstrations = 2
 methods = ["linear@delta/w1"]
 """
@@ -225,6 +226,11 @@ def test_a_study_of_a_form_on_a_cpu_is_not_cut_and_has_every_row(
     assert item["prompt"].endswith(plain["prompt"]) and item["prompt"].count("Passage:") == 3
     assert item["prompt"].count(plain["question"].splitlines()[-1]) == 3  # all in the item's form
     assert shown.items("reading")[0]["prompt"].count("Passage:") == 1
+    infos = [
+        load_results("own", name, tmp_path)["config"]["base_info"] for name in ("tiny", "shown")
+    ]
+    assert [info["dtype"] for info in infos] == ["float32", "bfloat16"]
+    assert shown.source.model.config._attn_implementation == "eager"
 
 
 def test_every_seed_draws_its_own_training_rows(base, tmp_path_factory, tmp_path, monkeypatch):
