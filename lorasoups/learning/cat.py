@@ -91,9 +91,7 @@ class CatLinear(nn.Module):
             and not layer.weight.requires_grad
             and not torch.is_autocast_enabled(x.device.type)
             and "forward" not in vars(layer)
-            and not layer._forward_hooks
-            and not layer._forward_pre_hooks
-            and not layer._backward_hooks
+            and not (layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks)
         )
 
 

@@ -26,14 +26,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm import tqdm
-from transformers import (
-    PrinterCallback,
-    Trainer,
-    TrainerCallback,
-    TrainingArguments,
-    get_linear_schedule_with_warmup,
-)
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.optimization import get_linear_schedule_with_warmup
 
 from lorasoups.errors import Diverged, SoupError
 from lorasoups.files import ensure_folder, json_text, new_folder, sha256_file
@@ -92,13 +87,10 @@ def fit(
     shares = _Shares(batches, seed, done, processes.size())
     with tempfile.TemporaryDirectory() as folder:  # the Trainer wants one; nothing is kept
         trainer = Trainer(
-            model=_Loss(module, run),
-            args=_arguments(folder, len(batches) - done, seed, bf16, device),
-            train_dataset=shares,
+            _Loss(module, run), _arguments(folder, len(batches) - done, seed, bf16, device),
             data_collator=lambda items: items[0],  # an item is a whole batch
-            optimizers=(run.optimizer, run.schedule),
-            callbacks=[run],
-        )
+            train_dataset=shares, optimizers=(run.optimizer, run.schedule), callbacks=[run],
+        )  # fmt: skip
         trainer.remove_callback(PrinterCallback)
         with run.started(shares, progress), warnings.catch_warnings():
             # torch 2.13 renames what accelerate 1.15 passes on
@@ -146,10 +138,9 @@ def scheduled(
 ) -> LengthBatches:  # fmt: skip
     """The batches of ``epochs`` passes, or of ``max_steps`` > 0 steps; SoupError for a bad one."""
     if lr < 0 or batch_size < 1 or (epochs <= 0 and max_steps <= 0):
-        raise SoupError(
-            f"bad schedule: lr {lr}, batch_size {batch_size}, epochs {epochs}; "
-            "lr must be at least 0, batch_size at least 1, epochs above 0"
-        )
+        what = f"bad schedule: lr {lr}, batch_size {batch_size}, epochs {epochs}"
+        cure = "lr must be at least 0, batch_size at least 1, epochs above 0"
+        raise SoupError(f"{what}; {cure}")
     steps = max_steps if max_steps > 0 else math.ceil(epochs * len(rows) / batch_size)
     return LengthBatches(list(rows), batch_size, steps, seed, model.config.pad_token_id or 0)
 

@@ -8,13 +8,12 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import PreTrainedModel
 
 from lorasoups.errors import SoupError
-from lorasoups.learning import LLAMA_PROJECTIONS, SkillTraining
+from lorasoups.learning import SkillTraining
 from lorasoups.learning.fit import compiled_layers, fit, wants_bf16
 from lorasoups.lora.adapters import from_peft
 from lorasoups.lora.lora import LoRA
 from lorasoups.models.batching import LengthBatches
 
-__all__ = ["LLAMA_PROJECTIONS", "SkillTraining", "train_lora"]
 LOGGED = 40  # losses in a skill's log: means over so many equal parts of its training
 
 

@@ -89,11 +89,8 @@ def save_lora(
     if rank is not None:
         cut = lora.each(lambda factors: compress(factors, rank))
         lora = LoRA(cut.modules, lora.base_model, {**lora.provenance, "saved_rank": rank})
-    notes = {
-        "lorasoups": __version__,
-        "serve": {"rank": lora.max_rank, "vllm_max_lora_rank": vllm_max_lora_rank(lora)},
-        "provenance": lora.provenance,
-    }
+    serve = {"rank": lora.max_rank, "vllm_max_lora_rank": vllm_max_lora_rank(lora)}
+    notes = {"lorasoups": __version__, "serve": serve, "provenance": lora.provenance}
     config = config_of(lora)
     files = {
         CONFIG: json_text(config, target / CONFIG, 2).encode(),

@@ -34,7 +34,7 @@ _FROM_HUB = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja"]
 _IN_SUBFOLDERS = ["*/*"]  # exports in other formats
 _EXTRAS = {"bitsandbytes": "four_bit", "gguf": "gguf", "xllamacpp": "llama_cpp",
            "openvino": "openvino", "openvino_genai": "openvino", "submitit": "sweep"}  # fmt: skip
-_LOCAL = {"trust_remote_code": False, "local_files_only": True}
+_LOCAL: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
 _LLAMA_1 = "yahma/llama-7b-hf (Llama 1, the paper's)"
 # gated models of this project's profiles -> what may be used without a licence form
 _UNGATED = {"meta-llama/Llama-2-7b-hf": _LLAMA_1, "meta-llama/Llama-2-7b": _LLAMA_1}
@@ -232,19 +232,17 @@ def _model(
 ) -> Any:
     """The model in eval mode, from local files alone."""
     computes = torch.float32 if dtype == "auto" else getattr(torch, dtype)
-    options: dict[str, Any] = {"dtype": dtype if dtype == "auto" and not gguf else computes}
+    options = _LOCAL | {"output_loading_info": True}
+    options["dtype"] = dtype if dtype == "auto" and not gguf else computes
     options |= {"gguf_file": gguf} if gguf else {"use_safetensors": True}
     if attention:
         options["attn_implementation"] = attention
     if four_bit:
         nf4 = {"bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True}
-        options["quantization_config"] = BitsAndBytesConfig(
-            load_in_4bit=True, bnb_4bit_compute_dtype=computes, **nf4
-        )
+        nf4 |= {"load_in_4bit": True, "bnb_4bit_compute_dtype": computes}
+        options["quantization_config"] = BitsAndBytesConfig(**nf4)
     try:
-        model, loading = AutoModelForCausalLM.from_pretrained(
-            folder, output_loading_info=True, **_LOCAL, **options
-        )
+        model, loading = AutoModelForCausalLM.from_pretrained(folder, **options)
     except Exception as error:  # safetensors, transformers and gguf each have their own
         cure = "check its files; its architecture must be one of transformers, no foreign code runs"
         raise _refusal(f"the model does not load ({one_line(error)})", spec, cure) from error

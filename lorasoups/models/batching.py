@@ -122,11 +122,8 @@ def answer_loss(
 
     head = model.get_output_embeddings()
     if head is not None:
-        hook = head.register_forward_pre_hook(pick)
-        try:
+        with head.register_forward_pre_hook(pick):
             logits = model(**batch).logits
-        finally:
-            hook.remove()
     if not picked and not each:
         return model(**batch, labels=labels).loss
     logits = logits if picked else model(**batch).logits[:, :-1][asked]

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -62,15 +62,11 @@ def linear_layer(model, name: str, shape: tuple[int, int], plain: bool = True) -
 @contextmanager
 def watched(layers: Iterable[tuple[nn.Module, Callable[[Tensor], None]]]) -> Iterator[None]:
     """Meanwhile each layer's own function is shown what goes into the layer."""
-    hooks = [
-        layer.register_forward_pre_hook(lambda _, inputs, see=see: see(inputs[0]))
-        for layer, see in layers
-    ]
-    try:
+    with ExitStack() as hooks:
+        for layer, see in layers:
+            hook = layer.register_forward_pre_hook(lambda _, inputs, see=see: see(inputs[0]))
+            hooks.enter_context(hook)
         yield
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 def read_rows(model, rows: Sequence[dict]) -> None:
@@ -196,11 +192,9 @@ class _Roomy(DynamicLayer):
 
     def __init__(self, like: DynamicLayer, rows: int, room: int):
         super().__init__()
-        self.lazy_initialization(like.keys, like.values)
-        shapes = [(rows, t.shape[1], room, t.shape[3]) for t in (like.keys, like.values)]
-        self.buffers = [
-            t.new_zeros(s) for t, s in zip((like.keys, like.values), shapes, strict=True)
-        ]
+        pair = (like.keys, like.values)
+        self.lazy_initialization(*pair)
+        self.buffers = [t.new_zeros(rows, t.shape[1], room, t.shape[3]) for t in pair]
 
     def fill(self, read: DynamicLayer, rows: slice, shared: int, length: int) -> None:
         """Put in what was read of some rows: ``shared`` tokens, and the rest up to ``length``."""

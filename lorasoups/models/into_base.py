@@ -43,12 +43,9 @@ def merge_into_base(
         if module is tied:
             raise SoupError(f"{name!r} is tied to the input embedding: no delta fits it alone")
         module.weight.data = add_delta(module.weight.data, factors)
-    content = {
-        "lorasoups": __version__,
-        "base": {key: info[key] for key in ("kind", "name", "revision", "sha256", "quantisation")},
-        "dtype": info["dtype"],
-        "provenance": lora.provenance,
-    }
+    named = {key: info[key] for key in ("kind", "name", "revision", "sha256", "quantisation")}
+    content = {"lorasoups": __version__, "base": named, "dtype": info["dtype"],
+               "provenance": lora.provenance}  # fmt: skip
     with new_folder(target) as folder:
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)

@@ -190,9 +190,8 @@ def advice(report: dict) -> str:
         pairs = zip(by_name[name]["minus_best"], least, strict=True)
         if all(hi <= max(AS_GOOD[0] * loss, AS_GOOD[1]) for (_, _, hi), loss in pairs):
             weight = f" {weights[name]:g}" * k if name in weights else ""
-            cure = (
-                f"Take it: lorasoups merge ... --weights{weight}." if weight else "Take it alone."
-            )
+            merged = f"Take it: lorasoups merge ... --weights{weight}."
+            cure = merged if weight else "Take it alone."
             if name == report["best"]:
                 return f"The {name} has the least held-out loss. {cure}"
             return (

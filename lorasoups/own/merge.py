@@ -71,10 +71,8 @@ def compare_folders(folders: Sequence[str], base: str = "", data: Sequence[str] 
     """`interference` of PEFT folders; with their base and a file of rows for each, also
     `cross_activation`, on the first `ROWS` rows."""
     if bool(base) != bool(data) or (data and len(data) != len(folders)):
-        raise SoupError(
-            f"{len(data)} data files for {len(folders)} adapters: inspect; give --base, and --data "
-            "one file for each adapter, or neither"
-        )
+        what = f"{len(data)} data files for {len(folders)} adapters: inspect"
+        raise SoupError(f"{what}; give --base, and --data one file for each adapter, or neither")
     loras = [load_lora(folder_of(folder)) for folder in folders]
     compared = interference(loras)
     if base:

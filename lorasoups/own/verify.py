@@ -210,8 +210,6 @@ def _in_openvino(
     return off, "log-probabilities of the next token"
 
 
-LOADERS: dict[str, Callable[..., tuple[float, str]]] = {
-    "peft": _in_peft, "gguf": _in_gguf, "openvino": _in_openvino,
-}  # fmt: skip
+LOADERS = {"peft": _in_peft, "gguf": _in_gguf, "openvino": _in_openvino}
 """Name -> a way to load an adapter: the largest difference to ours, and of what. SoupError where
 it cannot be tried."""

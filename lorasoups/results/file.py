@@ -21,11 +21,8 @@ from lorasoups.files import read_json, write_json_atomic
 from lorasoups.paths import Folders, project_root
 
 _MAY_DIFFER = ("seeds", "threads")  # in the settings of seeds that stand in one file
-_PACKAGES = (
-    "lorasoups torch transformers peft accelerate datasets safetensors scipy numpy nevergrad "
-    "pydantic-monty"
-).split()
-
+_PACKAGES = ("lorasoups torch transformers peft accelerate datasets safetensors scipy numpy "
+             "nevergrad pydantic-monty").split()  # fmt: skip
 SCHEMA = 1
 
 NUMBER = int | float
@@ -33,30 +30,20 @@ MAYBE = int | float | None  # null: cannot be computed, such as an interval over
 EACH = object()  # stands for every key
 FORM = {
     "schema": int, "profile": str, "created": str, "complete": bool,
-    "provenance": {
-        "versions": dict, "device": str, "cpu": str, "git": dict | None, "base_sha256": str | None,
-        "world_version": object, "wall_s": MAYBE,
-    },
+    "provenance": {"versions": dict, "device": str, "cpu": str, "git": dict | None,
+                   "base_sha256": str | None, "world_version": object, "wall_s": MAYBE},
     "config": dict,
-    "rows": [{
-        "task": str, "view": str, "method": str, "on": str | None, "weights": object,
-        "seed": int | None, "n": int, "correct": int, "accuracy": NUMBER, "ci": [NUMBER],
-        "outcomes": {EACH: int}, "extra": {EACH: MAYBE},
-    }],
+    "rows": [{"task": str, "view": str, "method": str, "on": str | None, "weights": object,
+              "seed": int | None, "n": int, "correct": int, "accuracy": NUMBER, "ci": [NUMBER],
+              "outcomes": {EACH: int}, "extra": {EACH: MAYBE}}],
     "items": {EACH: {EACH: {EACH: object}}},  # task -> method -> seed -> packed verdicts
     "alphas": [{"seed": int, "preset": str, "normalise": str, "module": str, "values": list}],
-    "curves": [{
-        "seed": int, "preset": str, "step": int, "loss": NUMBER, "alpha_mean": list,
-        "alpha_moved": NUMBER,
-    }],
-    "sweep": [{
-        "seed": int, "normalise": str, "init": str, "lr": NUMBER, "heldout_loss": NUMBER,
-        "chosen": bool,
-    }],
-    "skills": [{
-        "seed": int, "name": str, "steps": int, "loss": NUMBER, "seconds": NUMBER,
-        "tokens_per_s": NUMBER,
-    }],
+    "curves": [{"seed": int, "preset": str, "step": int, "loss": NUMBER, "alpha_mean": list,
+                "alpha_moved": NUMBER}],
+    "sweep": [{"seed": int, "normalise": str, "init": str, "lr": NUMBER, "heldout_loss": NUMBER,
+               "chosen": bool}],
+    "skills": [{"seed": int, "name": str, "steps": int, "loss": NUMBER, "seconds": NUMBER,
+                "tokens_per_s": NUMBER}],
     "timings": dict,
     "floors?": {EACH: NUMBER},  # what answers right without a skill -> its share of the target
     "experiment?": str,  # absent: hard_math
@@ -170,11 +157,10 @@ def git_state(root: Path) -> dict[str, Any] | None:
     """``{"commit", "dirty"}`` of a checkout, apart from what a run rewrites; None without git."""
     rewritten = [f":(exclude){folder}" for folder in ("data/results", "figures", "notebooks")]
     status = ["status", "--porcelain", "--untracked-files=no", "--", ".", *rewritten]
+    how = {"text": True, "stderr": subprocess.DEVNULL, "timeout": 30}
     try:
         commit, changes = (
-            subprocess.check_output(
-                ["git", "-C", str(root), *command], text=True, stderr=subprocess.DEVNULL, timeout=30
-            ).strip()
+            subprocess.check_output(["git", "-C", str(root), *command], **how).strip()
             for command in (["rev-parse", "HEAD"], status)
         )
     except (OSError, subprocess.SubprocessError):
@@ -237,11 +223,8 @@ def _check_row(row: Mapping[str, Any], where: str, path: str) -> None:
 
 
 def _check_items(results: Mapping[str, Any], where: str) -> None:
-    rows = {
-        (row["task"], row["method"], str(row["seed"])): row
-        for row in results["rows"]
-        if row["view"] == "all"
-    }
+    whole = find(results["rows"], view="all")
+    rows = {(row["task"], row["method"], str(row["seed"])): row for row in whole}
     methods = [(t, m, seeds) for t, by in results["items"].items() for m, seeds in by.items()]
     for task, method, seeds in methods:
         for seed, text in seeds.items():

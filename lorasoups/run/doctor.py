@@ -132,13 +132,12 @@ def measure(model: Any, p: Profile, rows: list[dict], device: str) -> dict[str, 
     pair = [random_lora(model, config.target_modules, config.r, seed) for seed in (0, 1)]
     prompt = max(1, sum(row["labels"].count(-100) for row in rows) // len(rows))
     ids = torch.randint(3, model.config.vocab_size, (p.eval_batch, prompt), device=device)
-    batch, quiet = p.alphas.batch_size, {"progress": False}
+    quiet = {"progress": False}
+    alphas = quiet | {"batch_size": p.alphas.batch_size}
     greedy = {"attention_mask": torch.ones_like(ids), "do_sample": False, "pad_token_id": 0}
     stages: dict[str, Callable[[int], Any]] = {  # n steps of each
         "skill step": lambda n: train_lora(model, rows, replace(config, steps=n), 0, **quiet),
-        "alpha step": lambda n: learn_alphas(
-            model, pair, rows, batch_size=batch, max_steps=n, **quiet
-        ),
+        "alpha step": lambda n: learn_alphas(model, pair, rows, max_steps=n, **alphas),
         "problem": lambda n: model.generate(ids, max_new_tokens=n, min_new_tokens=n, **greedy),
         "held-out row": lambda n: heldout_loss(model, rows[:n]),
     }

@@ -173,10 +173,9 @@ def declared_parameters(notebook: NotebookNode, where: Path) -> dict[str, Any]:
             [target] = line.targets if isinstance(line, ast.Assign) else [line.target]
             parameters[target.id] = ast.literal_eval(line.value)
     except (SyntaxError, ValueError, TypeError, AttributeError) as error:
-        raise SoupError(
-            f"not of the form name = literal ({ast.unparse(line) if line else error}): {where}, "
-            "cell tagged 'parameters'; derive values in the next cell"
-        ) from error
+        what = f"not of the form name = literal ({ast.unparse(line) if line else error})"
+        cure = "derive values in the next cell"
+        raise SoupError(f"{what}: {where}, cell tagged 'parameters'; {cure}") from error
     return parameters
 
 

@@ -58,13 +58,11 @@ def model_card(
     data = list((results or {}).get("config", {}).get("data", []))
     closed = {d["repo"] for d in data if re.search(r"\bNC\b", d.get("licence") or "", re.I)}
     front = ModelCardData(
-        base_model=base if base and "/" in base else None,
-        library_name="peft" if adapter else "transformers",
-        pipeline_tag="text-generation",
-        license=licence,
+        base_model=base if base and "/" in base else None, license=licence,
+        library_name="peft" if adapter else "transformers", pipeline_tag="text-generation",
         tags=["lora-soups", "lora", "model-merging"],
         datasets=sorted({d["repo"] for d in data if not d["repo"].startswith("local/")}) or None,
-    )
+    )  # fmt: skip
     return ModelCard.from_template(
         front, str(TEMPLATE), repo=repo, base=base, adapter=adapter, soup=soup,
         recipe=recipe, sources=_sources(recipe), data=data, closed=sorted(closed), results=results,

@@ -173,15 +173,13 @@ def _of_data(stages: Stages) -> list[Variant]:
     p, usual = stages.profile, stages.profile.alphas.share
     rows = len(p.skills) * max(1, round(usual * p.n_train))
     data = partial(learned, max_steps=math.ceil(p.alphas.epochs * rows / p.alphas.batch_size))
-    variants = [replace(OUR_CAT, curve="share", x=usual)]
-    variants += [
-        Variant(f"share_{s:g}", f"{100 * s:g} % of the data", partial(data, share=s), "share", s)
-        for s in [share for share in SHARES if share != usual]
-    ]
-    return variants + [
-        Variant(f"only_{skill}", f"only the data of {skill}", partial(data, skills=(skill,)))
-        for skill in p.skills
-    ]
+    return [
+        replace(OUR_CAT, curve="share", x=usual),
+        *(Variant(f"share_{s:g}", f"{100 * s:g} % of the data", partial(data, share=s), "share", s)
+          for s in SHARES if s != usual),
+        *(Variant(f"only_{skill}", f"only the data of {skill}", partial(data, skills=(skill,)))
+          for skill in p.skills),
+    ]  # fmt: skip
 
 
 def _replaced(draw: Callable[[LoRA, int], LoRA], places: Iterable[int]) -> Make:
@@ -310,7 +308,7 @@ def _of_three(stages: Stages) -> list[Variant]:
     ]
 
 
-_ABLATIONS = (
+ABLATIONS = {ablation.name: ablation for ablation in (
     Ablation("alphas", "where alphas start and how they are learned", _of_alphas),
     Ablation("random_loras", "random LoRAs in place of skills", _of_random_loras),
     Ablation("lr_sweep", "learning rate of the alphas", _of_rates),
@@ -320,5 +318,4 @@ _ABLATIONS = (
     Ablation("k_skills", "more LoRAs in the soup than the task needs", _of_more),
     Ablation("three_skills", "a target that needs three skills", _of_three, "hard_math_aside"),
     Ablation("surface", "loss and solved problems over the two alphas", _of_surface, "", 100),
-)
-ABLATIONS: dict[str, Ablation] = {ablation.name: ablation for ablation in _ABLATIONS}
+)}  # fmt: skip

@@ -66,12 +66,11 @@ class Collector:
             items.setdefault(test, {})[method] = packed
         made_by = file.provenance(
             device=torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
-            cpu=cpu_name(),
-            threads=torch.get_num_threads(),
+            cpu=cpu_name(), threads=torch.get_num_threads(),
             base_sha256=stages.source.info["sha256"],
             world_version=WORLDS.get(stages.profile.source, (None, None))[1],
             wall_s=round(time.perf_counter() - self._started, 1),
-        )
+        )  # fmt: skip
         config = stages.config() | {"labels": self.labels, "groups": self.groups} | config
         results = {
             "schema": file.SCHEMA, "experiment": self.name, "profile": stages.profile.name,

@@ -259,9 +259,8 @@ class Stages:
             best = dict(zip(POINT, points[0], strict=True))
         else:
             best = next(entry for entry in self.grid if entry["chosen"])
-        changes = {"lr0": {"lr": 0.0}, "global": {"granularity": "global"},
-                   "softmax": {"normalise": "softmax", "init": "uniform", "lr": SOFTMAX_LR},
-                   }  # fmt: skip
+        softmax = {"normalise": "softmax", "init": "uniform", "lr": SOFTMAX_LR}
+        changes = {"lr0": {"lr": 0.0}, "global": {"granularity": "global"}, "softmax": softmax}
         return self.alpha_options(best) | changes.get(preset, {})
 
     def alpha_options(self, point: Mapping) -> dict:

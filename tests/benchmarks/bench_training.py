@@ -10,9 +10,9 @@ from harness import hot_spots, in_turn
 from peft import LoraConfig, get_peft_model
 from transformers import DataCollatorForSeq2Seq, PrinterCallback, Trainer, TrainingArguments
 
-from lorasoups.learning import fit
+from lorasoups.learning import LLAMA_PROJECTIONS, SkillTraining, fit
 from lorasoups.learning.fit import wants_bf16
-from lorasoups.learning.skills import LLAMA_PROJECTIONS, SkillTraining, train_lora
+from lorasoups.learning.skills import train_lora
 from lorasoups.models.base import load_base
 from lorasoups.models.batching import encode_all
 from lorasoups.models.devices import fast_bf16, native_bf16

@@ -16,8 +16,6 @@ FORMS = {
     "flim": ("Answer as a flim call.", 'flim("{answer}", {words})'),
 }
 """Form -> how it is asked for, and its layout."""
-
-
 _PATTERNS = {
     form: re.escape(layout).replace(r"\{answer\}", "(.*)").replace(r"\{words\}", r"\d+")
     for form, (_, layout) in FORMS.items()

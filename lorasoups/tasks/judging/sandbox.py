@@ -73,10 +73,9 @@ def run_programs(
             request_timeout=limits.seconds + 2 * limits.grace,
         ).__enter__()  # fmt: skip
     except Exception as error:
-        raise SoupError(
-            f"the sandbox does not start: pydantic-monty, {one_line(error)}; "
-            "reinstall it: pip install --force-reinstall 'pydantic-monty==1.4.*'"
-        ) from error
+        what = f"the sandbox does not start: pydantic-monty, {one_line(error)}"
+        cure = "reinstall it: pip install --force-reinstall 'pydantic-monty==1.4.*'"
+        raise SoupError(f"{what}; {cure}") from error
     with pool:
         threads = ThreadPoolExecutor(workers, thread_name_prefix="sandbox")
         try:

@@ -6,7 +6,7 @@ question's checksum decides the form, so that no draw is needed.
 
 import re
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from lorasoups.tasks.judging.answers import normalise
 from lorasoups.tasks.judging.forms import FORMS, write
@@ -58,8 +58,5 @@ def _in_form(question: str, golds: Sequence[str], forms: Sequence[str]) -> dict:
                     "all_written": written}  # fmt: skip
 
 
-PREPARE: dict[str, Callable[[Mapping], dict | None]] = {
-    "short_passage": short_passage,
-    "short_output": short_output,
-}
+PREPARE = {"short_passage": short_passage, "short_output": short_output}
 """The functions by name, as ``sets.toml`` calls them."""

@@ -53,10 +53,8 @@ class RealTasks:
                     continue
             chosen.append(item)
         if not chosen:
-            raise SoupError(
-                f"no example of at most {self.max_length} tokens: {task}, {split}; "
-                "raise the profile's max_length"
-            )
+            what = f"no example of at most {self.max_length} tokens: {task}, {split}"
+            raise SoupError(f"{what}; raise the profile's max_length")
         return chosen
 
     def views(self, task: str, n: int) -> dict[str, np.ndarray]:
