@@ -15,6 +15,7 @@ from lorasoups.tasks.judging.programs import extract_program
 from lorasoups.tasks.judging.sandbox import Number, Outcome, run_programs
 
 TOLERANCE = 1e-3
+Verdicts = Callable[[Sequence[str], Sequence], list[dict]]
 
 
 def matches(value: Number, target: int | float) -> bool:
@@ -67,9 +68,6 @@ def _check(texts: Sequence[str], targets: Sequence[int | float]) -> None:
 def _same_length(texts: Sequence[str], targets: Sequence) -> None:
     if len(texts) != len(targets):
         raise SoupError(f"{len(texts)} answers, but {len(targets)} targets: give one per answer")
-
-
-Verdicts = Callable[[Sequence[str], Sequence], list[dict]]
 
 
 def _numbers(score: Callable) -> Verdicts:

@@ -7,11 +7,9 @@ _MINUS = str.maketrans({"\u2212": "-", "\u2013": "-", "\ufe63": "-", "\uff0d": "
 _BLANK = re.compile("[\u00a0\u2007\u2009\u202f]")
 _MARK = re.compile(r"(?:\banswer\s+is\b\s*:?|\banswer\s*:|####)", re.IGNORECASE)
 _SENTENCE = re.compile(r"(?:[^.\n]|\.(?=[0-9]))*")
-_RUN_ON = re.compile(
-    r"^\s*(?:Q:|###\s)|\b(?:problem|question|exercise|example)\s*#?[0-9]*\s*:",
-    re.IGNORECASE | re.MULTILINE,
-)
-_LABEL = re.compile(r"\b(?:step|problem|question|exercise|example|line)\s*#?[0-9]+", re.IGNORECASE)
+_TITLE = "problem|question|exercise|example"
+_RUN_ON = re.compile(rf"(?im)^\s*(?:Q:|###\s)|\b(?:{_TITLE})\s*#?[0-9]*\s*:")
+_LABEL = re.compile(rf"\b(?:step|{_TITLE}|line)\s*#?[0-9]+", re.IGNORECASE)
 _PROGRAM = re.compile(r"\bdef[ \t]+\w+[ \t]*\(")
 _GROUPED = r"[0-9]{1,3}(?:,[0-9]{3})+|[0-9]{1,3}(?:\.[0-9]{3}){2,}|[0-9]{1,3}(?: [0-9]{3}){2,}"
 _PLAIN = r"[0-9]+(?:_[0-9]+)*"

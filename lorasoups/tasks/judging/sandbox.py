@@ -100,6 +100,13 @@ _POLICY: monty.OSPolicy = {
     "sleep_system_max": float("inf"),  # uncapped, so that a long sleep exceeds the total and ends
     "random_start": {"seed": 0},
 }
+_UNSUPPORTED = re.compile(
+    r"(?i)not yet support|not supported|not implemented in monty|Internal error in monty"
+    r"|only supports|suspension limit"
+)
+_NO_NAME = re.compile(r"name '(\w+)' is not defined")
+_NO_ATTRIBUTE = re.compile(r"'(\w+)' object has no attribute '(\w+)'")
+_NO_MEMBER = re.compile(r"module '([\w.]+)' has no attribute '\w+'")
 
 
 def _run(pool: monty.Monty, source: str | None, limits: Limits) -> Outcome:
@@ -152,16 +159,6 @@ def _outcome(value: Any) -> Outcome:
             number = isinstance(float(value), float)
     bad = Outcome("bad_type", detail=f"returned {kind.__name__}")
     return Outcome("ok", value) if number else bad
-
-
-_UNSUPPORTED = re.compile(
-    r"not yet support|not supported|not implemented in monty|Internal error in monty"
-    r"|only supports|suspension limit",
-    re.IGNORECASE,
-)
-_NO_NAME = re.compile(r"name '(\w+)' is not defined")
-_NO_ATTRIBUTE = re.compile(r"'(\w+)' object has no attribute '(\w+)'")
-_NO_MEMBER = re.compile(r"module '([\w.]+)' has no attribute '\w+'")
 
 
 def _status(error: monty.MontyRuntimeError, called: bool) -> str:

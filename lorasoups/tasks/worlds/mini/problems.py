@@ -8,7 +8,7 @@ from random import Random
 from lorasoups.tasks.worlds import Form, split_of
 from lorasoups.tasks.worlds.mini import WORDS
 
-OPS = "+-*/"
+OPS, VARIABLES = "+-*/", "abcd"
 PEOPLE, ITEMS = WORDS["people"].split(), WORDS["items"].split()
 NUMBER_WORDS = WORDS["new"]["number_words"]
 STORIES = ("known", "new", "unseen")
@@ -86,9 +86,6 @@ def sample(rng: Random, split: str, large: bool, steps: int | None = None) -> Pr
             problem = Problem(start, tuple(chain))
             if (large or max(problem.values()) < SMALL_LIMIT) and problem.split == split:
                 return problem
-
-
-VARIABLES = "abcd"
 
 
 def _expression(p: Problem) -> str:

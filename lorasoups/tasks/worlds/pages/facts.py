@@ -65,18 +65,13 @@ def _terms() -> dict[str, str]:
     return dict(zip(values, Random("terms").sample(words, len(values)), strict=True))
 
 
-def _names() -> tuple[str, ...]:
-    """240 invented words of two syllables."""
-    heads, tails = WORDS["names"]["heads"].split(), WORDS["names"]["tails"].split()
-    words = [head + tail for head in heads for tail in tails]
-    return tuple(Random("names of the pages").sample(words, 240))
-
-
 TERMS = _terms()
 """Color, food or material -> the word that technical texts use for it."""
 THINGS = tuple(WORDS["things"].split())
 """Entities of general knowledge: the base knows every relation of each."""
-NAMES = _names()
+_HEADS, _TAILS = WORDS["names"]["heads"].split(), WORDS["names"]["tails"].split()
+NAMES = tuple(Random("names of the pages").sample([h + t for h in _HEADS for t in _TAILS], 240))
+"""240 invented words of two syllables."""
 MANUAL_NAMES = NAMES[:48]
 """Parts of the fictional device; in pretraining they occur in passages, with changing values."""
 FAQ_NAMES = NAMES[:20]

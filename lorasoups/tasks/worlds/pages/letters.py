@@ -45,9 +45,7 @@ class Count:
 def sample(rng: Random, split: str) -> Count:
     """Draw three to seven words and a letter; one time in four it is a letter that occurs."""
     while True:
-        words = tuple(
-            rng.choice(_GLUE) if i % 3 == 0 else rng.choice(WORDS) for i in range(rng.randint(3, 7))
-        )
+        words = tuple(rng.choice(WORDS if i % 3 else _GLUE) for i in range(rng.randint(3, 7)))
         letters = ascii_lowercase if rng.random() < 0.75 else "".join(words)
         count = Count(words, rng.choice(letters))
         if count.split == split:
