@@ -5,9 +5,9 @@ class SoupError(ValueError):
     """Bad input or a broken environment: one line on what is wrong, where, and what to do."""
 
 
-def one_line(error: BaseException, most: int = 200) -> str:
-    """Its message in one line of at most so many characters; its type where it has none."""
-    return (" ".join(str(error).split()) or type(error).__name__)[:most]
+def one_line(error: BaseException) -> str:
+    """Its message in one line of at most 200 characters; its type where it has none."""
+    return (" ".join(str(error).split()) or type(error).__name__)[:200]
 
 
 class DiskError(SoupError, OSError):

@@ -127,9 +127,9 @@ def json_text(value: Any, path: Path | str, indent: int | None = 1) -> str:
         raise SoupError(f"not representable in JSON ({error}): {path}; {cure}") from error
 
 
-def write_json_atomic(path: Path | str, value: Any, *, indent: int | None = 1) -> Path:
+def write_json_atomic(path: Path | str, value: Any) -> Path:
     """Write ``value`` as JSON. NaN and infinity are refused (SoupError)."""
-    return write_text_atomic(path, json_text(value, path, indent))
+    return write_text_atomic(path, json_text(value, path))
 
 
 def read_json(path: Path | str, cure: str) -> dict[str, Any]:

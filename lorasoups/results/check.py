@@ -41,10 +41,7 @@ def report(profile: str = "mini", root: Path | str | None = None) -> int:
 
 
 def check(profile: str = "mini", root: Path | str | None = None) -> Iterator[Finding]:
-    """All findings on ``data/results/<profile>/*.json`` of a project.
-
-    Raises SoupError if there are no results.
-    """
+    """All findings on ``data/results/<profile>/*.json`` of a project; SoupError without any."""
     folder = Folders(root=root).results / profile
     paths = sorted(folder.glob("*.json"))
     if not paths:

@@ -24,6 +24,7 @@ _MAY_DIFFER = ("seeds", "threads")  # in the settings of seeds that stand in one
 _PACKAGES = ("lorasoups torch transformers peft accelerate datasets safetensors scipy numpy "
              "nevergrad pydantic-monty").split()  # fmt: skip
 SCHEMA = 1
+Root = Path | str | None  # the project, or a folder with its own data/results; None: the project
 
 NUMBER = int | float
 MAYBE = int | float | None  # null: cannot be computed, such as an interval over a single seed
@@ -55,10 +56,8 @@ FORM = {
 are allowed."""
 
 
-def results_path(
-    profile: str, experiment: str = "hard_math", root: Path | str | None = None
-) -> Path:
-    """The file of a study or ablation; ``root`` holds ``data/results``, None: the project."""
+def results_path(profile: str, experiment: str = "hard_math", root: Root = None) -> Path:
+    """The file of a study or ablation; ``root`` holds ``data/results``."""
     return Folders(out=root).results / profile / f"{experiment}.json"
 
 
@@ -74,9 +73,7 @@ def read_results(path: Path | str) -> dict[str, Any]:
     return validate(results, path.name)
 
 
-def load_results(
-    profile: str, experiment: str = "hard_math", root: Path | str | None = None
-) -> dict[str, Any]:
+def load_results(profile: str, experiment: str = "hard_math", root: Root = None) -> dict[str, Any]:
     """The complete results of one study or ablation, such as ``"manual_qa"`` or ``"lr_sweep"``."""
     path = results_path(profile, experiment, root)
     results = read_results(path)
@@ -91,9 +88,7 @@ def odd_settings(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     return [k for k in one.keys() | other.keys() if (one.get(k) or 0) != (other.get(k) or 0)]
 
 
-def with_earlier_seeds(
-    results: dict[str, Any], earlier: Mapping[str, Any], where: str
-) -> dict[str, Any]:
+def with_earlier_seeds(results: dict, earlier: Mapping[str, Any], where: str) -> dict[str, Any]:
     """Results of some seeds with those that ``earlier`` results of the same study have besides.
 
     For a study that takes more than one sitting, or one machine. Raises SoupError, naming the

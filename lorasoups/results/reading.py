@@ -24,6 +24,9 @@ PAPER = ("ties@factors/w1", "dare_linear@factors/w1", "dare_ties@factors/w1", "l
          "xlora")  # fmt: skip
 """The paper's baselines but DATA-MIX: merges of A and B apart, LoraHub, a mixture of experts."""
 SUM, TUNED = "linear@delta/w1", "tuned_sum"
+NO_FORM = ("no_solution", "syntax", "exception", "bad_type", "timeout", "memory", "refused",
+           "wrong_form", "diverged")  # fmt: skip
+"""Outcomes of answers that are not in the form: no program that returns a number, no brackets."""
 
 
 def percent(share: float) -> str:
@@ -97,9 +100,7 @@ class Estimate:
     n: int
 
 
-def estimate(
-    results: Results, method: str, task: str | None = None, view: str = "all"
-) -> Estimate | None:
+def estimate(results: Results, method: str, task: str = "", view: str = "all") -> Estimate | None:
     """Accuracy with its interval; None where the method was not evaluated.
 
     Several seeds: over new seeds and new problems (`stats.contrast`). One seed, a view, or all
@@ -192,11 +193,6 @@ def superlinear(results: Results) -> stats.Superlinearity | None:
     if len(names) != 4 or not all(m in results["items"].get(task, {}) for m in names):
         return None
     return stats.superlinearity(*(matrix(results, task, name) for name in names))
-
-
-NO_FORM = ("no_solution", "syntax", "exception", "bad_type", "timeout", "memory", "refused",
-           "wrong_form", "diverged")  # fmt: skip
-"""Outcomes of answers that are not in the form: no program that returns a number, no brackets."""
 
 
 def outcomes(results: Results, method: str) -> Counter:

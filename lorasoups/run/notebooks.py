@@ -130,9 +130,7 @@ def choose(folder: Path, only: str | None, start_from: str | None) -> list[Path]
     return series[position(start_from) if start_from else 0 :]
 
 
-def parameters_of(
-    sources: list[Path], common: Mapping[str, Any], extra: Mapping[str, Any]
-) -> dict[Path, dict[str, Any]]:
+def parameters_of(sources: list[Path], common: Mapping, extra: Mapping) -> dict[Path, dict]:
     """What each notebook is given, checked before anything runs (papermill would only warn).
 
     Every notebook must declare those of ``common``, some notebook those of ``extra``. A value that
