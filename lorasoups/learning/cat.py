@@ -236,8 +236,7 @@ class CatModel(OnBase):
     def _apply(self, fn, recurse: bool = True):
         """Moves go to model and alphas; a cast goes to the model alone (alphas stay float32)."""
         self.model._apply(fn)
-        device = fn(self.logits.detach()).device
-        self.logits.data = self.logits.data.to(device)
+        self.logits.data = self.logits.data.to(fn(self.logits.detach()).device)
         return self
 
 

@@ -139,8 +139,7 @@ def scheduled(
     """The batches of ``epochs`` passes, or of ``max_steps`` > 0 steps; SoupError for a bad one."""
     if lr < 0 or batch_size < 1 or (epochs <= 0 and max_steps <= 0):
         what = f"bad schedule: lr {lr}, batch_size {batch_size}, epochs {epochs}"
-        cure = "lr must be at least 0, batch_size at least 1, epochs above 0"
-        raise SoupError(f"{what}; {cure}")
+        raise SoupError(f"{what}; lr must be at least 0, batch_size at least 1, epochs above 0")
     steps = max_steps if max_steps > 0 else math.ceil(epochs * len(rows) / batch_size)
     return LengthBatches(list(rows), batch_size, steps, seed, model.config.pad_token_id or 0)
 

@@ -7,7 +7,6 @@ Whether they predict what a soup keeps is looked at in docs/howto/own.md.
 from collections.abc import Sequence
 from functools import partial
 from itertools import combinations
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,7 +32,7 @@ UNTESTED = (
 )
 
 
-def interference(loras: Sequence[LoRA], seed: int = 0) -> dict:
+def interference(loras: Sequence[LoRA]) -> dict:
     """Compare every pair of LoRAs, per module and in total.
 
     Returns ``{modules, pairs, norms, stable_ranks}``: ``pairs`` has, for LoRAs i < j, ``{i, j,
@@ -50,7 +49,7 @@ def interference(loras: Sequence[LoRA], seed: int = 0) -> dict:
     norms, stable_ranks = [{} for _ in loras], [{} for _ in loras]
     by_module = {pair: {} for pair in combinations(range(len(loras)), 2)}
     grams = {pair: torch.zeros(2, 2, dtype=torch.float64) for pair in by_module}
-    draws = {pair: torch.Generator().manual_seed(seed) for pair in by_module}
+    draws = {pair: torch.Generator().manual_seed(0) for pair in by_module}
     for name in names:  # one by one: all bases of a 7B pair would fill gigabytes
         here = {i: lora.modules[name] for i, lora in enumerate(loras) if name in lora.modules}
         bases = {}
@@ -76,9 +75,7 @@ def interference(loras: Sequence[LoRA], seed: int = 0) -> dict:
 
 
 @torch.no_grad()
-def cross_activation(
-    model: Any, loras: Sequence[LoRA], rows: Sequence[list[dict]]
-) -> list[list[float]]:
+def cross_activation(model, loras: Sequence[LoRA], rows: Sequence[list[dict]]) -> list[list[float]]:
     """How much LoRA j adds on skill i's inputs, over what LoRA i adds there itself: ``[k][k]``.
 
     The sizes are root sums of ``|B_j A_j x|^2`` over modules and tokens, where x is what the module

@@ -7,7 +7,6 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 import safetensors.torch
 import torch
@@ -137,9 +136,7 @@ def _read_tensors(folder: Path) -> dict[str, Tensor]:
         raise SoupError(f"damaged safetensors file ({error}): {cure}") from error
 
 
-def _to_lora(
-    tensors: Mapping[str, Tensor], config: Mapping[str, Any], where: str, provenance: dict
-) -> LoRA:
+def _to_lora(tensors: Mapping[str, Tensor], config: Mapping, where: str, provenance: dict) -> LoRA:
     sides: dict[str, dict[str, Tensor]] = defaultdict(dict)
     for key, tensor in tensors.items():
         match = _FACTOR.fullmatch(key)

@@ -11,7 +11,7 @@ from torch import Tensor
 from lorasoups.errors import SoupError
 from lorasoups.lora.linalg import compress
 from lorasoups.lora.lora import LoRA, module_names
-from lorasoups.lora.methods import METHODS, Method
+from lorasoups.lora.methods import METHODS
 
 
 def merge(
@@ -36,7 +36,12 @@ def merge(
     Raises SoupError for unknown or bad arguments, different base models, shapes or devices.
     """
     loras = _check_loras(loras, device)
-    chosen = _check_method(method, on)
+    if method not in METHODS:
+        raise SoupError(f"unknown merge method {method!r}; choose one of: {', '.join(METHODS)}")
+    chosen = METHODS[method]
+    if on not in chosen.on:
+        choices = " or ".join(f'on="{choice}"' for choice in chosen.on)
+        raise SoupError(f"method {method!r} does not work on {on!r}; use {choices}")
     if rank is not None and "rank" in chosen.options:
         options["rank"] = rank
     complete = chosen.complete(options)
@@ -85,15 +90,6 @@ def _common_base(loras: list[LoRA]) -> str:
         cure = "if these are one, write one base_model_name_or_path into their adapter_config.json"
         raise SoupError(f"LoRAs of different base models: {shown}; {cure}")
     return bases[0] if bases else ""
-
-
-def _check_method(method: str, on: str) -> Method:
-    if method not in METHODS:
-        raise SoupError(f"unknown merge method {method!r}; choose one of: {', '.join(METHODS)}")
-    if on not in METHODS[method].on:
-        choices = " or ".join(f'on="{choice}"' for choice in METHODS[method].on)
-        raise SoupError(f"method {method!r} does not work on {on!r}; use {choices}")
-    return METHODS[method]
 
 
 def _weights_by_module(weights: Any, loras: list[LoRA]) -> dict[str, Tensor]:

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 from torch.nn.functional import pad
 
@@ -46,9 +45,7 @@ def uniform_rank(lora: LoRA) -> LoRA:
     return lora.each(padded)
 
 
-def rank_loss(
-    loras: Sequence[LoRA], method: str, rank: int, **options: Any
-) -> tuple[float, str, float]:
+def rank_loss(loras: Sequence[LoRA], method: str, rank: int, **options) -> tuple[float, str, float]:
     """What ``merge(..., rank=rank, **options)`` loses against full rank, svd against the exact sum.
 
     Returns the relative Frobenius norm of the loss over all modules together, the name of the worst

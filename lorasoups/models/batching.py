@@ -127,9 +127,8 @@ def answer_loss(
     if not picked and not each:
         return model(**batch, labels=labels).loss
     logits = logits if picked else model(**batch).logits[:, :-1][asked]
-    return F.cross_entropy(
-        logits.float(), labels[:, 1:][asked], reduction="none" if each else "mean"
-    )
+    how = "none" if each else "mean"
+    return F.cross_entropy(logits.float(), labels[:, 1:][asked], reduction=how)
 
 
 def _by_length(

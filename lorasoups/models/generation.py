@@ -123,8 +123,7 @@ def _continued(model, prompts: list[list[int]], max_new_tokens: int) -> list[lis
     new: list[list[int]] = [[] for _ in prompts]
     going = torch.ones_like(token, dtype=torch.bool)
     for step in range(1, max_new_tokens + 1):
-        written = zip(rows[going.cpu()].tolist(), token[going].tolist(), strict=True)
-        for row, value in written:
+        for row, value in zip(rows[going.cpu()].tolist(), token[going].tolist(), strict=True):
             new[row].append(value)
         going &= ~torch.isin(token, ends)
         if step == max_new_tokens or not going.any():
@@ -142,10 +141,8 @@ def _continued(model, prompts: list[list[int]], max_new_tokens: int) -> list[lis
 
 
 def _read(model, prompts: list[list[int]], shared: int, room: int) -> tuple[Cache, Tensor]:
-    """Keys and values of ``prompts``, with room for more tokens; the first new token of each.
-
-    All prompts begin with the same ``shared`` tokens, which are read once.
-    """
+    """Keys and values of ``prompts``, with room for more tokens; the first new token of each. All
+    prompts begin with the same ``shared`` tokens, which are read once."""
     longest, first, layers = len(prompts[-1]), [], []
     budget = READ_TOKENS["cpu" if model.device.type == "cpu" else "gpu"]
 

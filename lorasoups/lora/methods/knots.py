@@ -49,9 +49,8 @@ def knots(
     having = {name: [i for i, x in enumerate(loras) if name in x.modules] for name in names}
     aligned = {name: align(present(loras, weights, name)[0]) for name in names}
     blocks = {name: dict(zip(having[name], aligned[name][1], strict=True)) for name in names}
-    least = [
-        _threshold([b[i] for b in blocks.values() if i in b], density) for i in range(len(loras))
-    ]
+    k = len(loras)
+    least = [_threshold([b[i] for b in blocks.values() if i in b], density) for i in range(k)]
     merged = {}
     for name, (u, _) in aligned.items():
         trimmed = [b.where(b.abs() >= least[i], 0.0) for i, b in blocks[name].items()]
