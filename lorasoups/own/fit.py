@@ -92,14 +92,11 @@ def fit(
             found.to_json(ended)
         return found
 
-    def chosen_on(lora: LoRA) -> float:
-        with applied(model, lora) as soup:
-            return sum(heldout_loss(soup, own.choice, EVALUATED) for own in data) / len(data)
-
     tried = []
     for rate in GRID if lr is None else ():
-        trial = merge(loras, "cat", weights=learned(rate, min(TRIAL, epochs)))
-        tried.append({"lr": rate, "loss": chosen_on(trial)})
+        with applied(model, merge(loras, "cat", weights=learned(rate, min(TRIAL, epochs)))) as soup:
+            loss = sum(heldout_loss(soup, own.choice, EVALUATED) for own in data) / len(data)
+        tried.append({"lr": rate, "loss": loss})
     rate = min(tried, key=lambda e: e["loss"])["lr"] if tried else lr
     alphas = learned(rate, epochs)
     fitted_on = [row for own in data for row in own.train[:TUNED_ROWS]]

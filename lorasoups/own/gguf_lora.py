@@ -120,8 +120,7 @@ def write_base(model: Any, path: Path) -> None:
     for name, tensor in model.state_dict().items():
         if name != "lm_head.weight" or not c.tie_word_embeddings:
             key = names.get_name(name, try_suffixes=(".weight", ".bias"))
-            array = tensor.float().cpu().numpy()
-            tensors[key] = _turned(array, name.rpartition(".")[0], c)
+            tensors[key] = _turned(tensor.float().cpu().numpy(), name.rpartition(".")[0], c)
     _finish(writer, tensors, np.float32)
 
 

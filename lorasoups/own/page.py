@@ -28,12 +28,13 @@ TEMPLATES = Environment(
 )  # fmt: skip
 
 
-def _load(report: Mapping[str, Any]) -> str:
-    """The lines that load the soup; transformers wants a GGUF file's folder and its name."""
+def _common(report: Mapping[str, Any]) -> dict[str, Any]:
+    """What page and card show: title, report, the lines that load the soup (``told``)."""
     base = '"PATH OF THE BASE"' if report.get("local") else f'"{report["base"]}"'
-    if report["base"].endswith(".gguf"):
+    if report["base"].endswith(".gguf"):  # transformers wants its folder and its name
         base = f'"PATH OF ITS FOLDER", gguf_file="{report["base"]}"'
-    return LOAD.format(base=base)
+    title = f"A soup of {' and '.join(report['adapters'])}"
+    return {"title": title, "report": report, "told": LOAD.format(base=base)}
 
 
 def table(report: Mapping[str, Any]) -> pd.DataFrame:
@@ -61,16 +62,16 @@ def text(report: Mapping[str, Any]) -> str:
 
 def card(report: Mapping[str, Any]) -> str:
     """The folder's README.md."""
-    shown = {"table": markdown(table(report)), "told": _load(report)}
-    return TEMPLATES.get_template("card.md").render(title=_title(report), report=report, **shown)
+    shown = _common(report) | {"table": markdown(table(report))}
+    return TEMPLATES.get_template("card.md").render(shown)
 
 
 def page(report: Mapping[str, Any]) -> str:
     """One self-contained HTML page: table, verdict, alphas by layer and module, loss by rank."""
     with pd.option_context("display.max_colwidth", None):  # names are shown whole
-        shown = {"table": table(report).to_html(index=False, border=0), "told": _load(report)}
+        shown = _common(report) | {"table": table(report).to_html(index=False, border=0)}
     shown |= {"alphas": _image(_alphas(report)), "ranks": _image(_ranks(report))}
-    return TEMPLATES.get_template("page.html").render(title=_title(report), report=report, **shown)
+    return TEMPLATES.get_template("page.html").render(shown)
 
 
 def compared_page(compared: Mapping[str, Any], names: Sequence[str], told: str) -> str:
@@ -79,10 +80,6 @@ def compared_page(compared: Mapping[str, Any], names: Sequence[str], told: str) 
     pairs = [(f"{names[pair['i']]} and {names[pair['j']]}", _image(_modules(pair)))
              for pair in compared["pairs"]]  # fmt: skip
     return TEMPLATES.get_template("page.html").render(title=title, told=told, pairs=pairs)
-
-
-def _title(report: Mapping[str, Any]) -> str:
-    return f"A soup of {' and '.join(report['adapters'])}"
 
 
 def _image(figure: Figure) -> str:

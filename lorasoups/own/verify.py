@@ -18,7 +18,6 @@ from torch import Tensor
 from lorasoups.errors import SoupError
 from lorasoups.files import read_json
 from lorasoups.lora.adapters import PROVENANCE, load_lora
-from lorasoups.lora.lora import LoRA
 from lorasoups.models.base import load_base, optional
 from lorasoups.models.generation import folded, linear_layer
 from lorasoups.models.into_base import merge_into_base
@@ -86,9 +85,7 @@ def verify(
     return DIFFERS if DIFFERS in codes else max(codes)
 
 
-def verify_full(
-    folder: str | Path, base: str, soup: str | Path, say: Callable[[str], Any] = print
-) -> int:
+def verify_full(folder: str | Path, base: str, soup: str | Path) -> int:
     """Check a full model that ``merge --into-base`` wrote: the soup is added to the base again, and
     every tensor compared, bit by bit. Exit codes as `verify`.
 
@@ -107,9 +104,9 @@ def verify_full(
             one, other = ours[name].get_tensor(name), theirs[name].get_tensor(name)
             odd += [] if one.dtype == other.dtype and torch.equal(one, other) else [name]
     if odd:
-        say(f"DIFFERS  {len(odd)} of {len(ours)} tensors are not base + soup, {odd[0]}")
+        print(f"DIFFERS  {len(odd)} of {len(ours)} tensors are not base + soup, {odd[0]}")
         return DIFFERS
-    say(f"ok       replay: all {len(ours)} tensors are those of base + soup, bit by bit")
+    print(f"ok       replay: all {len(ours)} tensors are those of base + soup, bit by bit")
     return VERIFIED
 
 
@@ -124,10 +121,7 @@ def distance(one: Sequence[Tensor], other: Sequence[Tensor]) -> float:
     return max(float((a - b).abs().max()) for a, b in zip(one, other, strict=True))
 
 
-def _in_peft(
-    folder: str | Path, lora: LoRA, model: Any, tokenizer: Any, prompts: Sequence[str],
-    plain: list[Tensor], ours: list[Tensor],
-) -> tuple[float, str]:  # fmt: skip
+def _in_peft(folder, lora, model, tokenizer, prompts, plain, ours) -> tuple[float, str]:
     """Stock ``PeftModel.from_pretrained``."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing")  # PEFT asks for it
@@ -138,10 +132,7 @@ def _in_peft(
         wrapped.unload()
 
 
-def _in_gguf(
-    folder: str | Path, lora: LoRA, model: Any, tokenizer: Any, prompts: Sequence[str],
-    plain: list[Tensor], ours: list[Tensor],
-) -> tuple[float, str]:  # fmt: skip
+def _in_gguf(folder, lora, model, tokenizer, prompts, plain, ours) -> tuple[float, str]:
     """A llama.cpp server with base and soup written as GGUF: with the soup, and at scale 0."""
     ids, off = [tokenizer(prompt).input_ids for prompt in prompts], 0.0
     requests = [(one, [scale]) for scale in (0.0, 1.0) for one in ids]
@@ -168,10 +159,7 @@ class _Prefill(torch.nn.Module):
         return self.base(input_ids=ids, attention_mask=attention_mask, use_cache=False).logits
 
 
-def _in_openvino(
-    folder: str | Path, lora: LoRA, model: Any, tokenizer: Any, prompts: Sequence[str],
-    plain: list[Tensor], ours: list[Tensor],
-) -> tuple[float, str]:  # fmt: skip
+def _in_openvino(folder, lora, model, tokenizer, prompts, plain, ours) -> tuple[float, str]:
     """OpenVINO GenAI on the base traced in float32: without the soup, and at alpha 1.
 
     It ignores ``lora_alpha``: an adapter of another scale than 1 differs. On a base that it reads
@@ -211,5 +199,6 @@ def _in_openvino(
 
 
 LOADERS = {"peft": _in_peft, "gguf": _in_gguf, "openvino": _in_openvino}
-"""Name -> a way to load an adapter: the largest difference to ours, and of what. SoupError where
-it cannot be tried."""
+"""Name -> a way to load an adapter: the largest difference to ours, and of what. It is given folder
+and `LoRA`, the base with its tokenizer, prompts, and their logits (`logits_of`) without the adapter
+and with it, by our own means. SoupError where it cannot be tried."""

@@ -13,10 +13,7 @@ from lorasoups.report.figures import style
 from lorasoups.results import reading
 from lorasoups.results.reading import Results
 
-_PRESETS = {
-    "ours": {"linestyle": "-", "marker": "o"},
-    "released": {"linestyle": "--", "marker": "s"},
-}
+_PRESETS = {"ours": {"ls": "-", "marker": "o"}, "released": {"ls": "--", "marker": "s"}}
 # colour and fill of the markers tell the LoRAs apart, the fill in grey too
 _COLOURS = (style.BLUE, style.VERMILION, style.GREEN, style.PURPLE)
 _ORDER = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -34,8 +31,7 @@ def alpha_curves(results: Results) -> Figure:
         for i, skill in enumerate(reading.skills(results)):
             color = _COLOURS[i % len(_COLOURS)]
             fill = style.WHITE if i % 2 else color
-            means = of_preset["alpha_mean"].str[i]
-            _lines(left, means, preset, f"{skill}, {preset}", color, fill)
+            _lines(left, of_preset["alpha_mean"].str[i], preset, f"{skill}, {preset}", color, fill)
         _lines(right, of_preset["alpha_moved"], preset, preset, style.BLACK, style.BLACK)
     left.set_title("mean alpha over modules")
     right.set_title("mean distance of an alpha from its start")

@@ -19,14 +19,10 @@ BLUE, VERMILION, PURPLE = "#0072B2", "#D55E00", "#CC79A7"
 
 # fill and hatch of a group of methods: the hatch tells groups apart in grey
 GROUPS = {
-    reading.SKILLS: (SKY, ""),
-    reading.CEILING: (YELLOW, ""),
-    reading.MIX: (ORANGE, "///"),
-    reading.CAT: (BLUE, ""),
-    reading.SEARCH: (GREEN, "xx"),
-    reading.CONTROLS: (PURPLE, "\\\\\\"),
-    reading.STATIC: (GREY, "..."),
-}
+    reading.SKILLS: (SKY, ""), reading.CEILING: (YELLOW, ""), reading.MIX: (ORANGE, "///"),
+    reading.CAT: (BLUE, ""), reading.SEARCH: (GREEN, "xx"),
+    reading.CONTROLS: (PURPLE, "\\\\\\"), reading.STATIC: (GREY, "..."),
+}  # fmt: skip
 
 WIDTH = 7.2  # inches
 DPI = 150
