@@ -191,10 +191,6 @@ def _replaced(draw: Callable[[LoRA, int], LoRA], places: Iterable[int]) -> Make:
     return partial(learned, change_loras=change)
 
 
-def _fresh(stages: Stages, seed: int) -> Soup:
-    return measured(stages, stages.fresh_lora(seed).lora)
-
-
 def _of_random_loras(stages: Stages) -> list[Variant]:
     skills, every = stages.profile.skills, range(len(stages.profile.skills))
     return [
@@ -203,8 +199,9 @@ def _of_random_loras(stages: Stages) -> list[Variant]:
         Variant("random_first", f"{skills[0]} random", _replaced(gaussian_like, [0])),
         Variant("random_second", f"{skills[1]} random", _replaced(gaussian_like, [1])),
         Variant("permuted_both", "both with A shuffled", _replaced(permuted_like, every)),
-        Variant("fresh", "new LoRA on the alpha data", _fresh),
-    ]
+        Variant("fresh", "new LoRA on the alpha data",
+                lambda s, n: measured(s, s.fresh_lora(n).lora)),
+    ]  # fmt: skip
 
 
 def _at(stages: Stages, seed: int, alphas: tuple[float, float]) -> Soup:

@@ -136,10 +136,8 @@ def _random_loras(stages: Stages, seed: int) -> LoRA:
 
 
 def _tuned_sum(stages: Stages, seed: int, of: str = "", oracle: bool = False) -> LoRA:
-    """The exact sum - or ``of`` another merge - times one weight, fitted on CAT's rows.
-
-    ``oracle``: on as many problems of the target instead, which no method may see.
-    """
+    """The exact sum - or ``of`` another merge - times one weight, fitted on CAT's rows; ``oracle``:
+    on as many problems of the target instead, which no method may see."""
     loras, rows = stages.loras(seed), stages.alpha_rows(seed)
     rows = stages.target_rows(len(rows)) if oracle else rows
     if of:
@@ -173,10 +171,6 @@ def _oracle_cat(stages: Stages, seed: int) -> LoRA:
 def _random_cat(stages: Stages, seed: int) -> LoRA:
     loras = stages.loras(seed)
     return merge(loras, "cat", weights=random_alphas(loras, seed))
-
-
-def _regmean(stages: Stages, seed: int) -> LoRA:
-    return regmean(stages.source.model, stages.loras(seed), stages.rows_by_skill(seed))
 
 
 def random_alphas(loras: Sequence[LoRA], seed: int) -> dict[str, list[float]]:
@@ -300,7 +294,8 @@ def methods_for(skills: Sequence[str]) -> dict[str, Method]:
           for m in ("ties", "dare_ties", "knots")),
         Method("anchored", "CAT, anchored at 1", SEARCH, main=True, make=_anchored,
                cost=("passes", ANCHORINGS)),
-        Method("regmean", "RegMean", SEARCH, make=_regmean, cost=("passes", 1)),
+        Method("regmean", "RegMean", SEARCH, cost=("passes", 1),
+               make=lambda s, n: regmean(s.source.model, s.loras(n), s.rows_by_skill(n))),
         Method("nan", "NAN (inverse norms)", SEARCH, make=_nan),
         LoraHub("lorahub@delta", "LoraHub (delta)", SEARCH),
         LoraHub("lorahub_target", "LoraHub, 5 target problems", CEILING, few=5),
@@ -319,17 +314,14 @@ def methods_of(profile: Profile) -> list[Method]:
     known, where = methods_for(profile.skills), f"profile {profile.name}, study {profile.study}"
     for pattern in (*profile.methods, *profile.leave_out):
         if not matching(known, pattern):
-            choice = f"choose of {', '.join(known)}"
-            raise SoupError(f"unknown method {pattern!r}: {where}; {choice}")
+            raise SoupError(f"unknown method {pattern!r}: {where}; choose of {', '.join(known)}")
     return [m for name, m in known.items()
             if profile.evaluates(name) and (profile.ceiling or m.group != CEILING)]  # fmt: skip
 
 
 def _static() -> list[Method]:
-    """Every registered merge method: on deltas and factors, weights 1/k and 1.0.
-
-    The exact sum ``cat`` is left out: with these weights it is ``linear`` on deltas.
-    """
+    """Every registered merge method: on deltas and factors, weights 1/k and 1.0. The exact sum
+    ``cat`` is left out: with these weights it is ``linear`` on deltas."""
     registered = [m for m in METHODS.values() if m.name != "cat"]
     registered.sort(key=lambda method: len(method.on) == 1)  # those for both come first
     table = []

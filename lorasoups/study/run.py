@@ -2,6 +2,7 @@
 
 import os
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -89,33 +90,26 @@ def tasks_of(profile: Profile, method: Method) -> list[str]:
     return [task for task in dict.fromkeys(tasks) if task in profile.n_test]  # real code has none
 
 
-def presets_of(profile: Profile) -> list[str]:
-    """The presets whose alphas are reported; at lr = 0 they are only their start."""
-    return [m.preset for m in methods_of(profile) if isinstance(m, Cat) and m.preset != "lr0"]
-
-
 def _alphas(experiment: Experiment) -> dict[str, list[dict]]:
-    """Learned alphas per module, and the curves of their training."""
+    """Learned alphas per module, and the curves of their training; at lr = 0 there are none."""
+    cats = [m for m in methods_of(experiment.profile) if isinstance(m, Cat) and m.preset != "lr0"]
     alphas, curves = [], []
-    for seed in experiment.seeds:
-        for preset in presets_of(experiment.profile):
-            learned, common = experiment.alphas(seed, preset), {"seed": seed, "preset": preset}
-            for module, values in learned.weights.items():
-                rounded = [round(float(a), 6) for a in values]
-                alphas.append({**common, "normalise": learned.normalise, "module": module,
-                               "values": rounded})  # fmt: skip
-            for e in learned.history:
-                means, moved = [round(a, 5) for a in e["alpha_mean"]], round(e["alpha_moved"], 6)
-                curves.append({**common, "step": e["step"], "loss": round(e["loss"], 5),
-                               "alpha_mean": means, "alpha_moved": moved})  # fmt: skip
+    for seed, preset in product(experiment.seeds, [cat.preset for cat in cats]):
+        learned, common = experiment.alphas(seed, preset), {"seed": seed, "preset": preset}
+        of_seed = common | {"normalise": learned.normalise}
+        for module, values in learned.weights.items():
+            rounded = [round(float(a), 6) for a in values]
+            alphas.append(of_seed | {"module": module, "values": rounded})
+        for e in learned.history:
+            means, moved = [round(a, 5) for a in e["alpha_mean"]], round(e["alpha_moved"], 6)
+            curves.append({**common, "step": e["step"], "loss": round(e["loss"], 5),
+                           "alpha_mean": means, "alpha_moved": moved})  # fmt: skip
     return {"alphas": alphas, "curves": curves}
 
 
 def _grid(experiment: Experiment) -> list[dict]:
-    """The grid, and what each point solves of the target - looked at after the choice was made.
-
-    It is seed 0's; a run without that seed leaves what the results have of it.
-    """
+    """The grid, and what each point solves of the target - looked at after the choice was made. It
+    is seed 0's; a run without that seed leaves what the results have of it."""
     target = experiment.profile.target
     if 0 not in experiment.seeds:
         return []
@@ -166,8 +160,7 @@ def open_experiment(
         what = f"no seeds: --seeds {seeds} --first-seed {first_seed}"
         raise SoupError(f"{what}; give at least 1, from 0 on")
     adapted = adapted_profile(profile, study, **options)
-    fresh = tuple(VERSIONS) if force else ()
-    return Experiment(adapted, seeds, out, fresh, first_seed=first_seed)
+    return Experiment(adapted, seeds, out, tuple(VERSIONS) if force else (), first_seed=first_seed)
 
 
 def reproduce_real(

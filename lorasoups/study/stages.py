@@ -145,9 +145,7 @@ class Stages:
         config = replace(self.profile.training, steps=steps, batch_size=a.batch_size)
         return self._trained("fresh", rows, config, seed)
 
-    def encoded(
-        self, task: str, seed: int = 0, split: str = "train", n: int | None = None
-    ) -> list[dict]:
+    def encoded(self, task: str, seed: int = 0, split: str = "train", n: int = 0) -> list[dict]:
         """Rows ``{input_ids, labels}`` of a task; the seed's own if the profile redraws them."""
         share, length = self.profile.share.get(task, 1), self.profile.max_length
         n = n or max(1, round(share * self.profile.n_train))

@@ -80,9 +80,7 @@ class Store:
         """Where the artifact lies, or would lie."""
         return self.root / stage / key(stage, inputs)[:32]
 
-    def build(
-        self, stage: str, inputs: Mapping[str, Any], make: Make, *, force: bool = False
-    ) -> Path:
+    def build(self, stage: str, inputs: Mapping, make: Make, *, force: bool = False) -> Path:
         """Return the artifact's folder, building it if it is not there, whole and sound.
 
         ``inputs`` are plain JSON values: everything that determines the result.
