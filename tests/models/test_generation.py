@@ -50,6 +50,15 @@ def test_texts_are_those_of_one_prompt_at_a_time(
     assert generate(*base, prompts, NEW, batch_size) == expected
 
 
+def test_the_output_layer_is_not_copied_for_every_row(base, prompts):
+    """torch multiplies a strided slice [rows, 1, hidden] with one copy of the weights per row."""
+    model, tokenizer = base
+    seen = []
+    with model.lm_head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0])):
+        generate(model, tokenizer, prompts, 3)
+    assert len(seen) >= 3 and all(x.is_contiguous() and x.shape[1] == 1 for x in seen)
+
+
 @pytest.mark.parametrize("at_once", [1, 60, 10_000], ids="read {}".format)
 def test_what_all_prompts_begin_with_is_read_once(base, prompts, at_once, monkeypatch):
     model, tokenizer = base
