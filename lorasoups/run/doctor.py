@@ -28,10 +28,11 @@ from lorasoups.lora.lora import Factors, LoRA
 from lorasoups.lora.merging import merge
 from lorasoups.models.base import WHEELS, base_config, cached_snapshot, gguf_of_wheel
 from lorasoups.models.batching import heldout_loss
-from lorasoups.models.devices import device_name, native_bf16, peak_memory, seconds
+from lorasoups.models.devices import device_name, peak_memory, seconds
 from lorasoups.study.methods import Static, methods_of
 from lorasoups.study.profile import Profile
 from lorasoups.study.run import Experiment, jobs_of, open_experiment
+from lorasoups.study.sources import dtype_of
 from lorasoups.tasks.real.sets import catalogue
 
 SHAPES: dict[str, dict[str, Any]] = {
@@ -194,7 +195,7 @@ def examine(
     experiment = open_experiment(profile, study, seeds, **options)
     p, project = experiment.profile, experiment.folders.project
     device = "cuda" if p.real and torch.cuda.is_available() else "cpu"
-    dtype = p.dtype or ("bfloat16" if native_bf16(device) else "float32")
+    dtype = dtype_of(p)
     place, ram = base_place(p.base, project), psutil.virtual_memory()
     config = base_config(place) if place else _shape(p.base)
     with torch.device("meta"):

@@ -59,6 +59,12 @@ class Source:
         return self.tasks.items(task, split, n, draw)
 
 
+def dtype_of(profile: Profile) -> str:
+    """The dtype of the base's weights on this machine, as `load_base` takes it."""
+    gpu = profile.real and torch.cuda.is_available()
+    return profile.dtype or ("bfloat16" if gpu and native_bf16("cuda") else "float32")
+
+
 def open_source(profile: Profile, project: Path) -> Source:
     """Load a profile's base; a relative folder lies in the project.
 
@@ -66,7 +72,7 @@ def open_source(profile: Profile, project: Path) -> Source:
     Raises SoupError for a base that is missing, damaged or gated.
     """
     inside, gpu = project / profile.base, profile.real and torch.cuda.is_available()
-    dtype = profile.dtype or ("bfloat16" if gpu and native_bf16("cuda") else "float32")
+    dtype = dtype_of(profile)
     # on a CPU torch's fused attention is slow backwards: of small models, and in bfloat16
     plain = not profile.real or (dtype == "bfloat16" and not gpu)
     how = {"attn_implementation": "eager" if plain else None}
