@@ -16,6 +16,7 @@ from lorasoups.report.tables import (
     LORAHUB,
     Known,
     best_merges,
+    comparisons,
     markdown,
     short,
     studies,
@@ -108,8 +109,11 @@ def _form_results_block(known: All) -> list[str]:
     for name in ("reversed", "shown", "more"):
         if other := known["small"].get(f"reading_form_{name}"):
             told += [_intro(other), markdown(short(other, best=6))]
-            told += [sentences.primary(other), sentences.form_and_content(other)]
-            told += [markdown(foreseen(other, results))] if name != "more" else []
+            if name == "more":
+                told += [markdown(comparisons(other))]
+            else:
+                told += [sentences.primary(other), sentences.form_and_content(other)]
+                told += [markdown(foreseen(other, results))]
     return told
 
 
