@@ -29,8 +29,8 @@ SIZES = {"0.4M": (96, 4), "1.6M": MINI, "6M": (320, 5), "135M": ()}
 AXES = {
     "methods": ("soups merged and answering", (1, 2, 4, 8, 16)),
     "seeds": ("seeds of a skill, 4 steps each", (1, 2, 4, 8)),
-    "size": ("skill step by parameters (millions)", tuple(SIZES)),
-    "k": ("alpha step by LoRAs", (1, 2, 4, 8)),
+    "size": ("4 skill steps by million parameters", tuple(SIZES)),
+    "k": ("4 alpha steps by LoRAs", (1, 2, 4, 8)),
 }
 """Axis -> (what is timed, its values)."""
 
@@ -110,11 +110,13 @@ def drawn(found: dict[str, list[dict]], machine: str):
             ys = [p[field] / unit for p in points]
             last = exponent(xs[-2:], ys[-2:])
             ax.loglog(xs, ys, "o-", color=style.BLUE, ms=4)
-            ax.set_xticks(xs, [f"{x:.3g}" for x in xs])
+            ax.set_xticks(xs, [f"{x:.0f}" if x >= 10 else f"{x:.2g}" for x in xs], fontsize=7.5)
             ax.minorticks_off()
             low, high = min(ys), max(ys)
+            ticks = [low, high] if high > 1.5 * low else [high]
+            ax.set_yticks(ticks, [f"{y:.2g}" for y in ticks])
             ax.set_ylim(low / 2 if high < 4 * low else low / 1.5, max(high, 4 * low) * 1.5)
-            ax.set_title(f"exponent {exponent(xs, ys):.2f}, last {last:.2f}", fontsize=8)
+            ax.set_title(f"exponent {exponent(xs, ys):.2f}, last {last:.2f}", fontsize=7.5)
             if not at:
                 ax.set_ylabel("seconds" if field == "seconds" else "peak memory, GB")
             if row:
