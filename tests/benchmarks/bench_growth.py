@@ -10,6 +10,7 @@ from statistics import median
 
 import goals
 import torch
+from bench_alphas import alpha_step
 from harness import Peak, in_child, timed
 from models import llama, loras_for
 
@@ -24,7 +25,7 @@ from lorasoups.run.doctor import random_base, random_rows
 
 MINI = (160, 5)
 SIZES = {"0.4M": (96, 4), "1.6M": MINI, "6M": (320, 5), "135M": ()}
-"""Hidden width and layers of a random Llama; SmolLM2-135M has its own shape."""
+"""About so many parameters -> hidden width and layers of a random Llama; 135M: SmolLM2's shape."""
 
 AXES = {
     "methods": ("soups merged and answering", (1, 2, 4, 8, 16)),
@@ -35,16 +36,10 @@ AXES = {
 """Axis -> (what is timed, its values)."""
 
 
-def model_of(size: tuple[int, ...], device: str):
-    if size:
-        return llama(*size, device)
-    return random_base("smollm2-135m", device, "float32").requires_grad_(False)
-
-
 def work(axis: str, value, device: str, quick: bool):
     """The model's parameters, and a function that does what the axis counts."""
-    size = SIZES[value] if axis == "size" else MINI
-    model = model_of((16, 1) if quick else size, device)
+    size = (16, 1) if quick else SIZES[value] if axis == "size" else MINI
+    model = llama(*size, device) if size else random_base("smollm2-135m", device, "float32")
     vocabulary = model.config.vocab_size
     rows, training = random_rows(64, 128, vocabulary), SkillTraining(batch_size=8, steps=4)
     if axis == "methods":
@@ -59,8 +54,6 @@ def work(axis: str, value, device: str, quick: bool):
                     )  # fmt: skip
 
     elif axis == "k":
-        from bench_alphas import alpha_step
-
         ids = torch.randint(vocabulary, (16, 64), device=device)
         loras = loras_for(model, value, device=device)
 
