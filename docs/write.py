@@ -1,4 +1,4 @@
-"""Writes today's results into README.md and docs/results.md: ``python docs/write.py``."""
+"""Writes today's results into README.md and pages of docs: ``python docs/write.py``."""
 
 import re
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from lorasoups.errors import SoupError
-from lorasoups.files import write_text_atomic
+from lorasoups.files import read_json, write_text_atomic
 from lorasoups.paths import Folders
 from lorasoups.report import sentences
 from lorasoups.report.map import PLANNED, cells, foreseen, foretold, hypotheses, of_map
@@ -103,6 +103,22 @@ def _form_block(known: All) -> list[str]:
     return _headline(known["small"]["reading_form"])
 
 
+def _speed_block(known: All) -> list[str]:
+    """Every figure on every machine, with the goal; a star where it is missed."""
+    machines = known["speed"].values()
+    labels = {n: f["label"] for found in machines for n, f in found["figures"].items()}
+    frame = {"figure": [*labels.values()], "goal": []}
+    for name in labels:
+        goals = {f["goal"] for found in machines for n, f in found["figures"].items() if n == name}
+        frame["goal"].append(" / ".join(f"{g:g}" for g in sorted(goals)))
+    for found in machines:
+        shown = {
+            n: f"{f['value']:.3g}{'' if f['met'] else ' *'}" for n, f in found["figures"].items()
+        }
+        frame[found["device"] + f", {found['cores']} cores"] = [shown.get(n, "-") for n in labels]
+    return [markdown(pd.DataFrame(frame))]
+
+
 def _form_results_block(known: All) -> list[str]:
     results = known["small"]["reading_form"]
     told = [_intro(results), markdown(short(results)), sentences.all_sentences(results)]
@@ -134,6 +150,7 @@ BLOCKS = {
     ("docs/results.md", "results"): ("mini", "hard_math", _results_block),
     ("docs/results.md", "form results"): ("small", "reading_form", _form_results_block),
     ("docs/results.md", "real results"): ("small", "hard_math", _real_block),
+    ("docs/howto/speed.md", "speed"): ("speed", "amd-epyc", _speed_block),
 }
 """File and name of a block -> the profile it tells of, the study it needs, and its writer."""
 
@@ -157,13 +174,23 @@ def with_blocks(project: Path, known: All, page: str) -> str:
     return text
 
 
-def write_blocks(project: Path) -> None:
-    """Write today's results into the README and docs/results.md."""
+def committed(project: Path) -> All:
+    """All results of a project; with them, as "speed", the figures of each machine."""
     folder = project / "data" / "results"
     known = {
         profile: {path.stem: read_results(path) for path in (folder / profile).glob("*.json")}
         for profile in ("mini", "small")
     }
+    measured = {
+        path.stem: read_json(path, "restore it from git")
+        for path in sorted((folder / "speed").glob("*.json"))
+    }
+    return known | {"speed": {name: m for name, m in measured.items() if "figures" in m}}
+
+
+def write_blocks(project: Path) -> None:
+    """Write today's results into the README and the pages."""
+    known = committed(project)
     for page in dict.fromkeys(page for page, _ in BLOCKS):
         write_text_atomic(project / page, with_blocks(project, known, page))
 

@@ -60,9 +60,10 @@ def figure(request):
             "other_work_cores": others.cores(),
             "git": git_state(project_root()),
         }
-        FIGURES[name] = {"value": value, "met": met} | more | {"made": made}
+        bound, label = goal.bound(DEVICE == "cpu"), f"{goal.label}, {goal.unit}"
+        FIGURES[name] = {"label": label, "value": value, "goal": bound, "met": met} | more
+        FIGURES[name]["made"] = made
         told = json.dumps(more | {"other_work_cores": made["other_work_cores"]})
-        bound = goal.bound(DEVICE == "cpu")
         print(f"\n{name}: {value:.4g} (goal {bound}, {'met' if met else 'MISSED'}) {told}")
 
     return keep

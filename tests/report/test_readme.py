@@ -1,27 +1,22 @@
-"""README and docs/results.md: their blocks are of today's results, their links lead somewhere."""
+"""README, results, speed: their blocks are of today's results, their links lead somewhere."""
 
 import re
 from pathlib import Path
 
 import pytest
 from results_example import example_results
-from write import ten_rows, with_blocks
+from write import committed, ten_rows, with_blocks
 
 from lorasoups.errors import SoupError
-from lorasoups.results.file import read_results
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = ("README.md", "docs/results.md")
+PAGES = ("README.md", "docs/results.md", "docs/howto/speed.md")
 
 
 @pytest.mark.parametrize("name", PAGES)
 def test_results_on_the_page_are_those_of_the_results_files(name):
-    known = {
-        profile: {p.stem: read_results(p) for p in (ROOT / "data/results" / profile).glob("*.json")}
-        for profile in ("mini", "small")
-    }
     text = (ROOT / name).read_text(encoding="utf-8")
-    assert with_blocks(ROOT, known, name) == text, "run python docs/write.py"
+    assert with_blocks(ROOT, committed(ROOT), name) == text, "run python docs/write.py"
 
 
 @pytest.mark.parametrize("name", PAGES)
