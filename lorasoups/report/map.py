@@ -167,16 +167,16 @@ def hypotheses(
 def foreseen(results: Results, first: Results) -> pd.DataFrame:
     """What the protocol predicts of a setting beside ``first`` (`reading_form`), and the outcome.
 
-    ``results`` are of its reversal (two seeds are planned: "so far" while one is missing) or of the
-    setting with demonstrations.
+    ``results``: of its reversal or of the setting with demonstrations; of one seed: "so far".
     """
+    early = " so far" if reading.seeds_text(results) == "one seed" else ""
     gain, before = minus(results, TUNED), minus(first, TUNED)
     lines = [("CAT minus the tuned sum is at most half of what it is in the first setting",
               f"{_text(gain)}, there {_text(before)}", gain.diff <= before.diff / 2)]  # fmt: skip
     if results["config"]["demonstrations"]:
         formed = reading.form(results, "base")[0]
         claim = "the base is in form in at least half of its answers"
-        return _predictions([(claim, f"{percent(formed)} %", formed >= 0.5), *lines])
+        return _predictions([(claim, f"{percent(formed)} %", formed >= 0.5), *lines], early)
     means = reading.alphas_by_seed(results).mean(1)  # [seeds, LoRAs]: reading, form
     told = "; ".join(f"{f:.2f}, reading {r:.2f}" for r, f in means)
     formed, solved = reading.form(results, SUM)[0], estimate(results, SUM).mean
@@ -186,10 +186,10 @@ def foreseen(results: Results, first: Results) -> pd.DataFrame:
         ("the plain sum is in form in at least 80 %", f"{percent(formed)} %", formed >= 0.8),
         ("the plain sum solves at least 10 %", f"{percent(solved)} %", solved >= 0.1),
         *lines,
-    ], " so far" if len(means) < 2 else "")  # fmt: skip
+    ], early)  # fmt: skip
 
 
-def _predictions(lines: Iterable[tuple[str, str, bool]], early: str = "") -> pd.DataFrame:
+def _predictions(lines: Iterable[tuple[str, str, bool]], early: str) -> pd.DataFrame:
     return pd.DataFrame(
         {"prediction": claim, "found": found, "so it": (HELD if held else REFUTED) + early}
         for claim, found, held in lines

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, fields, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -80,7 +80,7 @@ class Profile:
     density: float = 0.75  # kept by TIES, DARE and magnitude pruning, as in the released script
     budget: int = 20  # evaluations of LoraHub's search
     four_bit: bool = False  # load the base in NF4 (bitsandbytes)
-    dtype: str = ""  # of a real base's weights; empty: bfloat16 on a GPU that has it, else float32
+    dtype: Literal["", "float32", "bfloat16", "float16"] = ""  # of a real base; "": by the device
     template: str = "same"  # prompts of real data: same in training and test, or released
     gradient_checkpointing: bool = False  # less memory, more time
     cut_on_cpu: bool = True  # a real model on a CPU: cut down to minutes

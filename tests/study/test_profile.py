@@ -105,6 +105,7 @@ def test_skills_may_be_given_with_their_loras(own, tmp_path, monkeypatch):
         ("by_skill = { code = { step = 3 } }", "unknown key 'step': mine.toml, by_skill.code"),
         ('n_train = "3"', "wrong type: mine.toml, n_train is '3'; Input should be a valid int"),
         ("n_test = { math = 1.5 }", "wrong type: mine.toml, n_test.math is 1.5"),
+        ('dtype = "bf16"', "wrong type: mine.toml, dtype is 'bf16'; Input should be .*'bfloat16'"),
         ("n_train = true", "mine.toml, n_train is True; Input should be a valid int"),
         ('skills = "math"', "mine.toml, skills is 'math'"),
         ("skills = { math = 3 }", "mine.toml, adapters.math is 3"),
