@@ -44,7 +44,8 @@ def _chatter(rng: Random) -> str:
             for _ in range(rng.randint(1, 3))
         )
         return " " + " ".join(f.state(rng, technical=True) for f in facts)
-    words = ("brackets", "a box", *letters.FIELD_WORDS, *letters.MARKS, *letters.FIELD_WORDS,
+    fields = sorted({w for f in letters.FORMATS.values() for w in (f.field, f.answer)})
+    words = ("brackets", "a box", *fields, ":", "-", "=", "|", "#", "/", ";", *fields,
              "[ word ]", "the correct answer is short.", "Manual . Part one.", world.ABSTAIN,
              "How many words contain the letter", *"0123456789")  # fmt: skip
     return " " + " ".join(rng.choice(words) for _ in range(rng.randint(3, 8)))

@@ -37,14 +37,15 @@ def compress(factors: Factors, rank: int | float) -> Factors:
     A float in (0, 1) is a share of the energy: the smallest rank whose squared singular values sum
     to it. Factors of a lower rank come back unchanged; singular values are split evenly.
     Above EXACT_CORE_LIMIT (a full-rank delta of a wide layer) it is near-best: block subspace
-    iteration (Halko et al. 2011, arXiv 0909.4061, algorithm 4.4) from a fixed start. SoupError as
-    `energy_share`.
+    iteration (Halko et al. 2011, arXiv 0909.4061, alg. 4.4), fixed start. Raises as `energy_share`.
     """
     share = energy_share(rank)
     if not share and factors.rank <= rank:
         return factors
     if share or min(factors.rank, *factors.shape) <= EXACT_CORE_LIMIT:
-        left, core, right = _around_core(factors)
+        left, of_b = torch.linalg.qr(factors.B.double())
+        right, of_a = torch.linalg.qr(factors.A.double().T)
+        core, right = of_b @ of_a.T, right.T  # left @ core @ right = the delta, exactly
     else:
         left, core, right = _around_top(factors, rank)
     U, S, Vh = torch.linalg.svd(core, full_matrices=False)
@@ -54,13 +55,6 @@ def compress(factors: Factors, rank: int | float) -> Factors:
     root = S[:rank].sqrt()
     A, B = root[:, None] * (Vh[:rank] @ right), (left @ U[:, :rank]) * root
     return Factors(A.float().contiguous(), B.float().contiguous())
-
-
-def _around_core(factors: Factors) -> tuple[Tensor, Tensor, Tensor]:
-    """``left @ core @ right`` = the delta, exactly, in float64; left and right are orthonormal."""
-    Qb, Rb = torch.linalg.qr(factors.B.double())
-    Qa, Ra = torch.linalg.qr(factors.A.double().T)
-    return Qb, Rb @ Ra.T, Qa.T
 
 
 def _around_top(

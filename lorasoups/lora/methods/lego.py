@@ -20,7 +20,7 @@ from torch import Tensor
 from lorasoups.lora.lora import Factors, LoRA, module_names
 from lorasoups.lora.methods.base import RANK, SEED, Method, Weights, present
 
-STARTS, ROUNDS = 5, 100  # of k-means; the tightest clustering of the starts is taken
+STARTS, ROUNDS, PART = 5, 100, 5  # of k-means: the tightest of the starts is taken; at a time
 
 
 def units(factors: list[Factors], weights: Tensor) -> tuple[Tensor, int]:
@@ -42,13 +42,21 @@ def cluster(points: Tensor, k: int, seed: int) -> list[Tensor]:
     k = min(k, len(points.unique(dim=0)))  # k-means++ cannot start from more
     # n points have the same distances in n dimensions; a layer of Llama-7B has d = 15,104
     data = torch.linalg.qr(points.T, mode="r").R.T.contiguous().cpu().numpy()
-    rng = np.random.default_rng(seed)
+    start = {"minit": "++", "rng": np.random.default_rng(seed)}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # "one of the clusters is empty"
-        starts = [kmeans2(data, k, ROUNDS, minit="++", rng=rng) for _ in range(STARTS)]
-    _, labels = min(starts, key=lambda start: float(((data - start[0][start[1]]) ** 2).sum()))
-    labels = torch.from_numpy(labels)
-    return [(labels == c).nonzero()[:, 0] for c in range(k) if (labels == c).any()]
+        starts = [_settled(data, kmeans2(data, k, PART, **start)) for _ in range(STARTS)]
+    _, labels = min(starts, key=lambda found: float(((data - found[0][found[1]]) ** 2).sum()))
+    return [torch.from_numpy(np.flatnonzero(labels == c)) for c in range(k) if (labels == c).any()]
+
+
+def _settled(data: np.ndarray, found: tuple) -> tuple:
+    """Centers and labels after ROUNDS rounds, or from when on the centers stay as they are."""
+    for _ in range(PART, ROUNDS, PART):
+        before, found = found, kmeans2(data, found[0], PART, minit="matrix")
+        if (before[0] == found[0]).all():
+            break
+    return found
 
 
 def lego(

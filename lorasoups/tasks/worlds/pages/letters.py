@@ -72,8 +72,6 @@ class Format:
 
 FORMATS = {int(number): Format(*parts) for number, parts in facts.WORDS["formats"].items()}
 TRAIN_FORMATS, TEST_FORMATS = (1, 2, 4), (3, 7, 8, 10)  # the paper's split by number
-FIELD_WORDS = tuple(sorted({w for f in FORMATS.values() for w in (f.field, f.answer)}))
-MARKS = (":", "-", "=", "|", "#", "/", ";")
 
 
 def in_format(count: Count, number: int) -> dict:
