@@ -20,7 +20,7 @@ from torch import Tensor
 from lorasoups.lora.lora import Factors, LoRA, module_names
 from lorasoups.lora.methods.base import RANK, SEED, Method, Weights, present
 
-STARTS, ROUNDS, PART = 5, 100, 5  # of k-means: the tightest of the starts is taken; at a time
+STARTS, ROUNDS, PART = 5, 100, 5  # of k-means (the tightest start is taken); rounds at a time
 
 
 def units(factors: list[Factors], weights: Tensor) -> tuple[Tensor, int]:
