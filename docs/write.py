@@ -107,16 +107,15 @@ def _speed_block(known: All) -> list[str]:
     """Every figure on every machine, with the goal; a star where it is missed."""
     machines = known["speed"].values()
     labels = {n: f["label"] for found in machines for n, f in found["figures"].items()}
-    frame = {"figure": [*labels.values()], "goal": []}
-    for name in labels:
-        goals = {f["goal"] for found in machines for n, f in found["figures"].items() if n == name}
-        frame["goal"].append(" / ".join(f"{g:g}" for g in sorted(goals)))
+    table = {"figure": labels}
     for found in machines:
-        shown = {
-            n: f"{f['value']:.3g}{'' if f['met'] else ' *'}" for n, f in found["figures"].items()
+        figures = found["figures"].items()
+        goal = "goal" if found["on_cpu"] else "goal on a GPU"
+        table[goal] = table.get(goal, {}) | {n: f"{f['goal']:g}" for n, f in figures}
+        table[f"{found['device']}, {found['cores']} cores"] = {
+            n: f"{f['value']:.3g}{'' if f['met'] else ' *'}" for n, f in figures
         }
-        frame[found["device"] + f", {found['cores']} cores"] = [shown.get(n, "-") for n in labels]
-    return [markdown(pd.DataFrame(frame))]
+    return [markdown(pd.DataFrame(table).fillna("-"))]
 
 
 def _form_results_block(known: All) -> list[str]:

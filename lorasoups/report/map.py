@@ -169,7 +169,7 @@ def foreseen(results: Results, first: Results) -> pd.DataFrame:
 
     ``results``: of its reversal or of the setting with demonstrations; of one seed: "so far".
     """
-    early = " so far" if reading.seeds_text(results) == "one seed" else ""
+    early = " so far" * (len(estimate(results, "cat").per_seed) < 2)
     gain, before = minus(results, TUNED), minus(first, TUNED)
     lines = [("CAT minus the tuned sum is at most half of what it is in the first setting",
               f"{_text(gain)}, there {_text(before)}", gain.diff <= before.diff / 2)]  # fmt: skip

@@ -42,16 +42,16 @@ def cluster(points: Tensor, k: int, seed: int) -> list[Tensor]:
     k = min(k, len(points.unique(dim=0)))  # k-means++ cannot start from more
     # n points have the same distances in n dimensions; a layer of Llama-7B has d = 15,104
     data = torch.linalg.qr(points.T, mode="r").R.T.contiguous().cpu().numpy()
-    start = {"minit": "++", "rng": np.random.default_rng(seed)}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # "one of the clusters is empty"
-        starts = [_settled(data, kmeans2(data, k, PART, **start)) for _ in range(STARTS)]
+    rng = np.random.default_rng(seed)
+    with warnings.catch_warnings(action="ignore", category=UserWarning):  # of an empty cluster
+        starts = [_settled(data, k, rng) for _ in range(STARTS)]
     _, labels = min(starts, key=lambda found: float(((data - found[0][found[1]]) ** 2).sum()))
     return [torch.from_numpy(np.flatnonzero(labels == c)) for c in range(k) if (labels == c).any()]
 
 
-def _settled(data: np.ndarray, found: tuple) -> tuple:
+def _settled(data: np.ndarray, k: int, rng: np.random.Generator) -> tuple:
     """Centers and labels after ROUNDS rounds, or from when on the centers stay as they are."""
+    found = kmeans2(data, k, PART, minit="++", rng=rng)
     for _ in range(PART, ROUNDS, PART):
         before, found = found, kmeans2(data, found[0], PART, minit="matrix")
         if (before[0] == found[0]).all():
