@@ -122,13 +122,9 @@ def hypotheses(
     add("H2", "CAT within 5 points of the tuned sum", _within(tuned), _text(tuned))
     plain, weak = minus(main, SUM), weakest(main, SUM)
     keeps = minus(main, SUM, weak)
-    add(
-        "H3",
-        "CAT within 5 points of the plain sum, and more than 5 above it on its weakest skill",
-        _all(_within(plain), _above(keeps, MARGIN)),
-        _text(plain),
-        f"{weak}: {_text(keeps)}",
-    )
+    add("H3", "CAT within 5 points of the plain sum, and more than 5 above it on its weakest skill",
+        _all(_within(plain), _above(keeps, MARGIN)), _text(plain),
+        f"{weak}: {_text(keeps)}")  # fmt: skip
     mixes = {
         n: minus(known[c], MIX)
         for n, c in ((1, "composed"), (5, "map_imbalance_5"), (20, "map_imbalance_20"))
@@ -143,12 +139,8 @@ def hypotheses(
         m: (estimate(main, m).mean, min(of)) for m, of in kept.items()
         if of and reading.group(m, main) != reading.CEILING
     })  # fmt: skip
-    add(
-        "H5",
-        "anchored CAT is on the front of target and least kept skill",
-        HELD if ANCHORED in front else REFUTED,
-        f"front: {', '.join(front)}",
-    )
+    add("H5", "anchored CAT is on the front of target and least kept skill",
+        HELD if ANCHORED in front else REFUTED, f"front: {', '.join(front)}")  # fmt: skip
     more = {k: minus(known[f"map_k{k}"], TUNED) for k in (3, 4) if f"map_k{k}" in known}
     if more:
         add("H6", "CAT above the tuned sum with distractors", _all(*map(_above, more.values())),

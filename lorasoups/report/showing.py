@@ -5,6 +5,7 @@ Importing this first keeps noise of other packages out of a notebook's outputs.
 
 import os
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -45,12 +46,15 @@ def start(
     return experiment
 
 
-def study_results(experiment: Experiment, train: bool = False) -> dict:
-    """The results of the experiment's study: measured now (``train``), or the committed ones."""
+def study_results(experiment: Experiment, train: bool = False, only: Sequence[str] = ()) -> dict:
+    """The results of the experiment's study: measured now (``train``), or the committed ones.
+
+    Measured of ``only`` these methods (and base, skills and CAT), they are not written.
+    """
     profile = experiment.profile
-    if train:
-        return run_study(experiment)
-    return load_results(profile.name, profile.study, experiment.folders.project)
+    if not train:
+        return load_results(profile.name, profile.study, experiment.folders.project)
+    return run_study(experiment.variant(methods=only) if only else experiment, save=not only)
 
 
 def show_figure(drawn: Figure, folder: Path | str, name: str) -> Image:

@@ -54,8 +54,8 @@ class Collector:
                 "extra": _means(part, targets if view == "all" else []) | dict(extra or {}),
             })  # fmt: skip
 
-    def write(self, config: Mapping = {}, **fields) -> dict:  # noqa: B006
-        """Write the results file, with more ``config`` and ``fields``; returns what was written.
+    def write(self, config: Mapping = {}, save: bool = True, **fields) -> dict:  # noqa: B006
+        """Write (``save``) and return the results, with more ``config`` and ``fields``.
 
         A run that does not begin at seed 0 adds its seeds to those of the file that is there.
         """
@@ -83,7 +83,7 @@ class Collector:
         path = file.results_path(results["profile"], self.name, stages.folders.base)
         if stages.seeds[0] > 0 and path.exists():
             results = file.with_earlier_seeds(results, file.read_results(path), path.name)
-        if is_main():
+        if save and is_main():
             file.write_results(path, results)
         return results
 

@@ -37,8 +37,8 @@ class Experiment(Stages):
         return self.methods[method].answers(self, task, seed)
 
 
-def run_study(experiment: Experiment, progress: bool = True) -> dict:
-    """Evaluate what is not stored yet; write and return ``data/results/<profile>/<study>.json``."""
+def run_study(experiment: Experiment, progress: bool = True, save: bool = True) -> dict:
+    """Evaluate what is not stored yet; return ``data/results/<profile>/<study>.json``, written."""
     profile = experiment.profile
     jobs = [(method, task, seed) for seed in experiment.seeds for method, task in jobs_of(profile)]
     collector = Collector(experiment, profile.study)
@@ -53,7 +53,7 @@ def run_study(experiment: Experiment, progress: bool = True) -> dict:
     n_train = dict.fromkeys(profile.skills, ALL_ITEMS if profile.redraw else profile.n_train)
     if shared := experiment.source.tasks.decontamination(n_train, profile.n_test):
         fields["decontamination"] = shared
-    return collector.write(**fields)
+    return collector.write(save=save, **fields)
 
 
 def predictors(experiment: Experiment, seed: int) -> dict[str, float]:

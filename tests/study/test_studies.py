@@ -9,7 +9,8 @@ from lorasoups import merge, save_lora
 from lorasoups.errors import Diverged, SoupError
 from lorasoups.lora import methods as merge_methods
 from lorasoups.lora.lora import LoRA
-from lorasoups.results.file import load_results
+from lorasoups.report.showing import study_results
+from lorasoups.results.file import load_results, results_path
 from lorasoups.results.reading import GROUPS, against
 from lorasoups.study import methods as methods_module
 from lorasoups.study.ablations import ABLATIONS, learned, run_ablation, with_length, with_rank
@@ -132,6 +133,14 @@ def test_a_study_with_a_skill_from_a_folder(smoke, folder_of_math, tmp_path):
     for name in ("math", "cat", "data_mix"):  # the same LoRA gives the same numbers
         ours = [v["text"] for v in experiment.evaluate(name, "hard_math", 0)]
         assert ours == [v["text"] for v in usual.evaluate(name, "hard_math", 0)]
+
+
+def test_a_part_of_a_study_is_measured_and_its_file_left_alone(smoke):
+    path = results_path("smoke", "hard_math", smoke.folders.base)
+    before = path.exists() and path.read_bytes()
+    results = study_results(smoke, train=True, only=["linear@delta/w1"])
+    assert set(results["items"]["hard_math"]) == {*"base math code cat linear@delta/w1".split()}
+    assert (path.exists() and path.read_bytes()) == before
 
 
 def test_a_skill_that_does_not_fit_the_base_is_refused(smoke, folder_of_math, tmp_path):
