@@ -18,7 +18,7 @@ from lorasoups.files import write_text_atomic
 from lorasoups.learning.interference import MEANS, cross_activation, interference
 from lorasoups.results.file import find, load_results
 from lorasoups.study.profile import STUDIES, load_profile
-from lorasoups.study.run import Experiment
+from lorasoups.study.stages import Stages
 
 SEEDS, ROWS, DRAWS = 3, 50, 2000
 PAGE = Path(__file__).parent / "howto" / "own.md"
@@ -31,7 +31,7 @@ def measured(out: str) -> pd.DataFrame:
     lines = []
     for study in STUDIES:
         experiment, results = (
-            Experiment(load_profile("mini", study), SEEDS, out), load_results("mini", study),
+            Stages(load_profile("mini", study), SEEDS, out), load_results("mini", study),
         )  # fmt: skip
         skills, test_of = experiment.profile.skills, experiment.profile.test_of
         texts = [experiment.encoded(s, split="validation", n=ROWS) for s in skills]

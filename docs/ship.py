@@ -16,14 +16,14 @@ from lorasoups.lora.lora import LoRA
 from lorasoups.paths import Folders
 from lorasoups.results.file import load_results
 from lorasoups.study.profile import STUDIES, load_profile
-from lorasoups.study.run import Experiment
+from lorasoups.study.stages import Stages
 
 
 def ship(out: str) -> None:
     """Train, or take from ``out``, and write."""
     folder = Folders().adapters
     for study in STUDIES:
-        experiment = Experiment(load_profile("mini", study), 1, out)
+        experiment = Stages(load_profile("mini", study), 1, out)
         for skill in experiment.profile.skills:
             lora = experiment.skill(skill, 0).lora
             lora = LoRA(lora.modules, experiment.source.name, lora.provenance)

@@ -6,7 +6,6 @@ would share one cache, so it generates without. Here each has layers of its own 
 exact: the first run sees the base alone and attention is causal, so no scaling ever changes.
 """
 
-import json
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,25 +13,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 
-import safetensors
-import safetensors.torch
 import torch
 from peft import XLoraConfig, XLoraModel
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers.cache_utils import Cache, DynamicLayer
 
 from lorasoups.errors import SoupError
-from lorasoups.files import write_bytes_atomic
 from lorasoups.learning.cat import OnBase
 from lorasoups.learning.fit import fit, scheduled
 from lorasoups.lora.adapters import save_lora
 from lorasoups.lora.lora import LoRA, module_names
 from lorasoups.lora.merging import merge
-
-FILE = "xlora.safetensors"
-GATE = {"depth": 1, "hidden": 2048, "layerwise": False}
-"""PEFT's defaults: a linear map of the hidden state, one scaling of a LoRA for all its modules."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,26 +32,6 @@ class XLora:
 
     tensors: dict[str, Tensor]  # state dict of PEFT's XLoraClassifier, float32 on the CPU
     history: list[dict] = field(default_factory=list)  # `fit.Fit`'s, and ``scaling_mean`` [k]
-    seconds: float = 0.0
-
-    def save(self, folder: str | Path) -> Path:
-        """Write ``xlora.safetensors`` into ``folder``; everything but the tensors is metadata."""
-        notes = {"gate": GATE, "history": self.history, "seconds": self.seconds}
-        data = safetensors.torch.save(self.tensors, {"xlora": json.dumps(notes)})
-        return write_bytes_atomic(Path(folder) / FILE, data)
-
-    @classmethod
-    def load(cls, folder: str | Path) -> "XLora":
-        """Read what `save` wrote. Raises SoupError, naming the file, for anything else."""
-        path = Path(folder) / FILE
-        try:
-            with safetensors.safe_open(path, "pt", device="cpu") as file:
-                notes = json.loads(file.metadata()["xlora"])
-                del notes["gate"]
-                tensors = {name: file.get_tensor(name) for name in file.keys()}
-            return cls(tensors, **notes)
-        except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
-            raise SoupError(f"not an X-LoRA gate ({error}): {path}; train it again") from error
 
 
 def train_xlora(
@@ -92,7 +63,7 @@ def train_xlora(
         )  # fmt: skip
         state = mixture.classifier.state_dict()
         tensors = {name: tensor.detach().cpu().clone() for name, tensor in state.items()}
-        return XLora(tensors, trained.history, round(trained.seconds, 3))
+        return XLora(tensors, trained.history)
 
 
 @contextmanager
@@ -193,7 +164,7 @@ class _Mixture(OnBase):
 def _peft_xlora(model, loras: Sequence[LoRA]) -> XLoraModel:
     """PEFT's layers and gate; it reads adapters from folders and wants the keys "0", "1", ..."""
     use_cache = model.config.use_cache
-    gate = {"xlora_depth": GATE["depth"], "hidden_size": model.config.hidden_size}
+    gate = {"xlora_depth": 1, "hidden_size": model.config.hidden_size}  # depth 1: a linear map
     with tempfile.TemporaryDirectory() as folder:
         paths = {str(i): str(save_lora(lora, Path(folder, str(i)))) for i, lora in enumerate(loras)}
         config = XLoraConfig(task_type="CAUSAL_LM", adapters=paths, **gate)

@@ -140,7 +140,8 @@ def hypotheses(
         if of and reading.group(m, main) != reading.CEILING
     })  # fmt: skip
     add("H5", "anchored CAT is on the front of target and least kept skill",
-        HELD if ANCHORED in front else REFUTED, f"front: {', '.join(front)}")  # fmt: skip
+        HELD if ANCHORED in front else REFUTED,
+        f"front: {', '.join(reading.label(m, main) for m in front)}")  # fmt: skip
     more = {k: minus(known[f"map_k{k}"], TUNED) for k in (3, 4) if f"map_k{k}" in known}
     if more:
         add("H6", "CAT above the tuned sum with distractors", _all(*map(_above, more.values())),

@@ -89,7 +89,7 @@ def super_linear(results: Results) -> str:
     gain = reading.superlinear(results)
     if gain is None:
         two = len(reading.skills(results)) == 2
-        return f"Super-linearity {'was not measured' if two else 'is asked of two skills only'}."
+        return f"Super-linearity {'was not measured' if two else 'is defined for two skills only'}."
     neither = "Neither super- nor sub-linear, as far as these data tell"
     says = {ABOVE: "Super-linear", BELOW: "Sub-linear", OPEN: neither}[verdict(gain)]
     easy = (" That is nearly automatic where the target needs both skills: either alone then gains "
@@ -103,13 +103,11 @@ def super_linear(results: Results) -> str:
 
 def floors(results: Results) -> str:
     """What is solved without any skill, and whether CAT is above it."""
-    cat = estimate(results, "cat")
-    said = [
-        f"{name} would solve {percent(share)} % ("
-        + ("CAT's interval is above it" if cat.lo > share else "CAT is not above it") + ")"
-        for name, share in results.get("floors", {}).items() if cat
-    ]  # fmt: skip
-    return f"Floors: {'; '.join(said)}." if said else ""
+    cat, said = estimate(results, "cat"), []
+    for name, share in results.get("floors", {}).items() if cat else ():
+        where = ABOVE if cat.lo > share else BELOW if cat.hi < share else "not shown to be above"
+        said.append(f"{name}: {percent(share)} % (CAT is {where} it)")
+    return f"Floors, of constant answers: {'; '.join(said)}." if said else ""
 
 
 def form_and_content(results: Results, *methods: str) -> str:
@@ -186,7 +184,7 @@ def caveats(results: Results) -> list[str]:
         "Profile smoke proves that everything runs; its numbers mean nothing.":
             results["profile"] == "smoke",
         "One seed: the intervals cover new problems, not new training runs.": seeds == 1,
-        f"With {seeds} seeds, the spread between seeds is itself only roughly known.":
+        f"With {seeds} seeds, the variance between seeds is itself poorly estimated.":
             1 < seeds <= FEW_SEEDS,
         f"Only {n} problems: small differences cannot be seen.": n < FEW_PROBLEMS,
         "The mini world is generated and its base is tiny: what holds here need not hold in a "

@@ -17,7 +17,8 @@ from lorasoups.report.figures.style import in_words, render, save
 from lorasoups.report.tables import markdown
 from lorasoups.results.file import load_results
 from lorasoups.study.profile import load_profile
-from lorasoups.study.run import Experiment, run_study
+from lorasoups.study.run import run_study
+from lorasoups.study.stages import Stages
 from lorasoups.study.store import VERSIONS
 
 SCREEN_DPI = 80  # in the notebook; the saved PNG has more
@@ -29,7 +30,7 @@ warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing")  # PEFT
 def start(
     profile: str = "mini", seeds: int = 1, out: str = "runs/local", force: bool = False,
     train: bool = False, study: str = "hard_math",
-) -> Experiment:  # fmt: skip
+) -> Stages:  # fmt: skip
     """The experiment that a notebook works with; the arguments are its parameters.
 
     Unless ``train``, the skills' adapters of the first seed are those that lie in ``data/adapters``
@@ -40,13 +41,13 @@ def start(
     if not train and (loaded.name != "mini" or seeds != 1):
         what = f"profile {loaded.name} with {seeds} seeds is not shipped: parameters"
         raise SoupError(f"{what}; set train = True")
-    experiment = Experiment(loaded, seeds, out, tuple(VERSIONS) if force else ())
+    experiment = Stages(loaded, seeds, out, tuple(VERSIONS) if force else ())
     if not train:
         experiment.profile = loaded.shipped(experiment.folders.adapters)
     return experiment
 
 
-def study_results(experiment: Experiment, train: bool = False, only: Sequence[str] = ()) -> dict:
+def study_results(experiment: Stages, train: bool = False, only: Sequence[str] = ()) -> dict:
     """The results of the experiment's study: measured now (``train``), or the committed ones.
 
     Measured of ``only`` these methods (and base, skills and CAT), they are not written.

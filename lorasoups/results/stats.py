@@ -114,12 +114,7 @@ class Superlinearity(Paired):
 def superlinearity(
     base: np.ndarray, a: np.ndarray, b: np.ndarray, soup: np.ndarray
 ) -> Superlinearity:
-    """The soup's gain over the base against the two skills' gains; arguments as for `paired`.
-
-    The base may be [1, items]: one run for all seeds.
-    """
-    if np.ndim(base) == 2 and len(base) == 1:
-        base = np.broadcast_to(base, (len(np.atleast_2d(soup)), base.shape[1]))
+    """The soup's gain over the base against the two skills' gains; arguments as for `paired`."""
     base, a, b, soup = (table.astype(float) for table in _verdicts(base, a, b, soup))
     logits = [special.logit((t.sum(1) + 0.5) / (t.shape[1] + 1)) for t in (base, a, b, soup)]
     return Superlinearity(

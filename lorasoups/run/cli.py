@@ -398,7 +398,7 @@ def ablate(
 
 @app.command()
 def check(profile: Profile = "mini") -> None:
-    """Derive every committed number again from the items. Exit code 1 if one does not hold."""
+    """Derive a profile's committed numbers again. Exit code 1 if one does not hold."""
     from lorasoups.results.check import report
 
     raise typer.Exit(report(profile))

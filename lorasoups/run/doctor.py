@@ -31,8 +31,9 @@ from lorasoups.models.batching import heldout_loss
 from lorasoups.models.devices import device_name, peak_memory, seconds
 from lorasoups.study.methods import Static, methods_of
 from lorasoups.study.profile import Profile
-from lorasoups.study.run import Experiment, jobs_of, open_experiment
+from lorasoups.study.run import jobs_of, open_experiment
 from lorasoups.study.sources import dtype_of
+from lorasoups.study.stages import Stages
 from lorasoups.tasks.real.sets import catalogue
 
 SHAPES: dict[str, dict[str, Any]] = {
@@ -86,7 +87,7 @@ def random_lora(model: Any, targets: tuple[str, ...], rank: int, seed: int) -> L
     return LoRA(modules)
 
 
-def work(experiment: Experiment) -> dict[str, int]:
+def work(experiment: Stages) -> dict[str, int]:
     """Stage -> how often it is done, at most: as the profile's methods declare (``cost``)."""
     p, a, seeds = experiment.profile, experiment.profile.alphas, len(experiment.seeds)
     jobs, costs = jobs_of(p), Counter()
@@ -104,14 +105,13 @@ def work(experiment: Experiment) -> dict[str, int]:
     learned = seeds * costs["alphas"] + len(a.grid) - 1
     passes = costs["passes"] + costs["searches"] * p.budget
     problems = sum(_rows(p, task, "test", p.n_test[task]) for _, task in jobs)
-    on_grid = len(a.grid) * _rows(p, p.target, "test", p.n_test[p.target])
     return {
         "skill step": seeds * trained,
         "alpha step": learned * alpha_steps,
         "held-out row": learned * a.n_held_out * len(p.skills)
         + seeds * (passes * alpha_rows + len(jobs) * p.n_loss),
         "static merges": seeds,
-        "problem": seeds * (problems + costs["validations"] * a.n_held_out) + on_grid,
+        "problem": seeds * (problems + costs["validations"] * a.n_held_out),
     }
 
 

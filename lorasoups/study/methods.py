@@ -12,6 +12,7 @@ from itertools import product
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file, save_file
 
 from lorasoups.errors import SoupError
 from lorasoups.files import write_json_atomic
@@ -27,6 +28,7 @@ from lorasoups.results.reading import CAT, CEILING, CONTROLS, MIX, SEARCH, SKILL
 from lorasoups.study.profile import Profile
 from lorasoups.study.stages import ChangedModel, Skill, Stages
 
+GATE = "xlora.safetensors"
 WEIGHTS = [0.1 * i for i in range(3, 16)]  # of the sum that is chosen by accuracy
 
 
@@ -223,10 +225,6 @@ class LoraHub(Method):
     def adapter(self, stages: Stages, seed: int) -> LoRA:
         return load_lora(self._search(stages, seed) / "adapter")
 
-    def weights(self, stages: Stages, seed: int) -> list[float]:
-        """The weight of each LoRA."""
-        return json.loads((self._search(stages, seed) / "search.json").read_text())["weights"]
-
     def _search(self, stages: Stages, seed: int) -> Path:
         loras, rows = stages.loras(seed), stages.alpha_rows(seed)
         rows = stages.target_rows(self.few) if self.few else rows
@@ -246,7 +244,7 @@ class XLora(Method):
 
     def model(self, stages: Stages, seed: int) -> tuple[str, ChangedModel]:
         model, loras, folder = stages.source.model, stages.loras(seed), self._gate(stages, seed)
-        gate = xlora.XLora.load(folder)
+        gate = xlora.XLora(load_file(folder / GATE))
         return f"mixture {folder.name}", lambda: xlora.mixed(model, loras, gate)
 
     def _gate(self, stages: Stages, seed: int) -> Path:
@@ -255,7 +253,8 @@ class XLora(Method):
 
         def make(folder: Path, scratch: Path) -> None:
             run = {"seed": seed, "checkpoints": scratch}
-            xlora.train_xlora(stages.source.model, loras, rows, **run, **how).save(folder)
+            gate = xlora.train_xlora(stages.source.model, loras, rows, **run, **how)
+            save_file(gate.tensors, folder / GATE)
 
         return stages.build("xlora", stages.soup_inputs(loras, rows, seed) | how, make)
 

@@ -1,7 +1,6 @@
 """A study: every method on the target, with intervals, into one results file."""
 
 import os
-from functools import cached_property
 from itertools import product
 from pathlib import Path
 
@@ -10,34 +9,16 @@ from tqdm import tqdm
 
 from lorasoups.errors import SoupError
 from lorasoups.learning.interference import cross_activation, interference
-from lorasoups.lora.lora import LoRA
 from lorasoups.results.file import results_path
 from lorasoups.study.collect import CAT, Collector
-from lorasoups.study.methods import Cat, Method, Trained, methods_for, methods_of
+from lorasoups.study.methods import Cat, Method, Trained, methods_of
 from lorasoups.study.profile import ALL_ITEMS, Profile, load_profile
 from lorasoups.study.stages import Stages
 from lorasoups.study.store import VERSIONS
 from lorasoups.tasks.real.sets import catalogue
 
 
-class Experiment(Stages):
-    """The stages of a profile with the methods of its table; what notebooks work with."""
-
-    @cached_property
-    def methods(self) -> dict[str, Method]:
-        """Every method, by name; `methods_of` gives those that are evaluated."""
-        return methods_for(self.profile.skills)
-
-    def adapter(self, method: str, seed: int) -> LoRA | None:
-        """The adapter of one method; None for the base alone."""
-        return self.methods[method].adapter(self, seed)
-
-    def evaluate(self, method: str, task: str, seed: int) -> list[dict]:
-        """Answers and outcomes of one method on one test set (see `Stages.answers`)."""
-        return self.methods[method].answers(self, task, seed)
-
-
-def run_study(experiment: Experiment, progress: bool = True, save: bool = True) -> dict:
+def run_study(experiment: Stages, progress: bool = True, save: bool = True) -> dict:
     """Evaluate what is not stored yet; return ``data/results/<profile>/<study>.json``, written."""
     profile = experiment.profile
     jobs = [(method, task, seed) for seed in experiment.seeds for method, task in jobs_of(profile)]
@@ -49,14 +30,15 @@ def run_study(experiment: Experiment, progress: bool = True, save: bool = True) 
             extra |= predictors(experiment, seed)
         collector.add(task, method.name, seed, verdicts, label=method.label, group=method.group,
                       on=method.on, weight=method.weight, extra=extra)  # fmt: skip
-    fields = _alphas(experiment) | {"sweep": _grid(experiment), "skills": _skills(experiment)}
+    grid = experiment.grid if 0 in experiment.seeds else []  # it is seed 0's
+    fields = _alphas(experiment) | {"sweep": grid, "skills": _skills(experiment)}
     n_train = dict.fromkeys(profile.skills, ALL_ITEMS if profile.redraw else profile.n_train)
     if shared := experiment.source.tasks.decontamination(n_train, profile.n_test):
         fields["decontamination"] = shared
     return collector.write(save=save, **fields)
 
 
-def predictors(experiment: Experiment, seed: int) -> dict[str, float]:
+def predictors(experiment: Stages, seed: int) -> dict[str, float]:
     """What may tell a soup's fate without its target: how its first two LoRAs get along."""
     loras, rows = experiment.loras(seed)[:2], experiment.rows_by_skill(seed)[:2]
     total = interference(loras)["pairs"][0]["total"]
@@ -66,7 +48,7 @@ def predictors(experiment: Experiment, seed: int) -> dict[str, float]:
 
 
 def evaluated(
-    experiment: Experiment, method: Method, task: str, seed: int
+    experiment: Stages, method: Method, task: str, seed: int
 ) -> tuple[list[dict], dict[str, float]]:
     """A method's verdicts on one test; where the profile asks for it, its ``loss`` there."""
     model = method.model(experiment, seed)
@@ -90,7 +72,7 @@ def tasks_of(profile: Profile, method: Method) -> list[str]:
     return [task for task in dict.fromkeys(tasks) if task in profile.n_test]  # real code has none
 
 
-def _alphas(experiment: Experiment) -> dict[str, list[dict]]:
+def _alphas(experiment: Stages) -> dict[str, list[dict]]:
     """Learned alphas per module, and the curves of their training; at lr = 0 there are none."""
     cats = [m for m in methods_of(experiment.profile) if isinstance(m, Cat) and m.preset != "lr0"]
     alphas, curves = [], []
@@ -107,17 +89,7 @@ def _alphas(experiment: Experiment) -> dict[str, list[dict]]:
     return {"alphas": alphas, "curves": curves}
 
 
-def _grid(experiment: Experiment) -> list[dict]:
-    """The grid, and what each point solves of the target - looked at after the choice was made. It
-    is seed 0's; a run without that seed leaves what the results have of it."""
-    target = experiment.profile.target
-    if 0 not in experiment.seeds:
-        return []
-    return [entry | {"target_accuracy": experiment.solved(experiment.grid_soup(entry), target)}
-            for entry in experiment.grid]  # fmt: skip
-
-
-def _skills(experiment: Experiment) -> list[dict]:
+def _skills(experiment: Stages) -> list[dict]:
     """The logs of what was trained; a skill that was loaded has none."""
     kept = ("steps", "loss", "seconds", "tokens_per_s")
     trained = [m for m in methods_of(experiment.profile) if isinstance(m, Trained)]
@@ -140,10 +112,9 @@ def adapted_profile(
     wanted = tests.split(",") if tests else []
     if unknown := [task for task in wanted if task not in judges]:
         raise SoupError(f"no such test {unknown[0]!r}: --tests; choose of {', '.join(judges)}")
-    loaded, gpu = load_profile(profile, study), torch.cuda.is_available()
+    loaded = load_profile(profile, study)
     adapted = loaded.adapted(
-        device="cpu" if loaded.real and not gpu else "cuda",
-        gpu_bytes=torch.cuda.get_device_properties(0).total_memory if gpu else 0,
+        device="cpu" if loaded.real and not torch.cuda.is_available() else "cuda",
         tests={task: judges[task] for task in wanted},
         **options,
     )
@@ -154,13 +125,13 @@ def adapted_profile(
 def open_experiment(
     profile: str | Path, study: str, seeds: int, out: str | Path = "", force=False,
     first_seed: int = 0, **options,
-) -> Experiment:  # fmt: skip
+) -> Stages:  # fmt: skip
     """An experiment with options of `adapted_profile`; ``force`` builds every stage again."""
     if seeds < 1 or first_seed < 0:
         what = f"no seeds: --seeds {seeds} --first-seed {first_seed}"
         raise SoupError(f"{what}; give at least 1, from 0 on")
     adapted = adapted_profile(profile, study, **options)
-    return Experiment(adapted, seeds, out, tuple(VERSIONS) if force else (), first_seed=first_seed)
+    return Stages(adapted, seeds, out, tuple(VERSIONS) if force else (), first_seed=first_seed)
 
 
 def reproduce_real(

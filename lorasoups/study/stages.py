@@ -277,11 +277,6 @@ class Stages:
         min(entries, key=lambda entry: entry["heldout_loss"])["chosen"] = True
         return entries
 
-    def grid_soup(self, entry: dict) -> LoRA:
-        """The soup of one point of the grid, on the grid's seed."""
-        learned, _ = self._learn(entry["seed"], self.alpha_options(entry))
-        return merge(self.loras(entry["seed"]), "cat", weights=learned)
-
     def items(self, task: str, split: str = "test", n: int = 0) -> list[dict]:
         """The test items of a task; those of the target with the profile's demonstrations.
 

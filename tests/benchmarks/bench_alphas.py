@@ -12,7 +12,7 @@ from lorasoups.learning.alphas import PRESETS, learn_alphas
 from lorasoups.learning.cat import CatModel
 from lorasoups.lora.merging import merge
 from lorasoups.run.doctor import random_base
-from lorasoups.study.run import Experiment
+from lorasoups.study.stages import Stages
 
 
 @contextmanager
@@ -102,7 +102,7 @@ def test_alpha_steps_until_the_released_schedules_loss(benchmark, figure, quick)
     if quick:
         pytest.skip("needs the mini skills (from the cache, or trained: minutes)")
     seeds = 5
-    experiment = Experiment("mini", seeds)
+    experiment = Stages("mini", seeds)
     model = experiment.source.model
     softmax = min(
         (e for e in experiment.grid if e["normalise"] == "softmax"),

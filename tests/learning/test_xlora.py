@@ -8,7 +8,7 @@ from test_alphas import rows, sharp_llama, with_planted_texts
 from test_cat import llama_lora, pair
 
 from lorasoups.errors import SoupError
-from lorasoups.learning.xlora import GATE, XLora, mixed, train_xlora
+from lorasoups.learning.xlora import XLora, mixed, train_xlora
 from lorasoups.lora.adapters import save_lora
 from lorasoups.lora.lora import LoRA
 from lorasoups.models import generation
@@ -49,9 +49,7 @@ def stock_peft(folder, model, xlora):
         task_type="CAUSAL_LM",
         hidden_size=16,
         adapters=adapters,
-        xlora_depth=GATE["depth"],
-        xlora_size=GATE["hidden"],
-        layerwise_scalings=GATE["layerwise"],
+        xlora_depth=1,
     )
     peft = get_peft_model(model, config).eval()
     peft.base_model.internal_xlora_classifier.load_state_dict(xlora.tensors)
@@ -143,19 +141,6 @@ def test_a_bfloat16_base_gets_a_float32_gate():
     assert {t.dtype for t in trained.tensors.values()} == {torch.float32}
     with mixed(model, pair(), trained) as soup:
         assert greedy(soup).shape == (2, 22)
-
-
-def test_save_and_load_and_damage(tmp_path):
-    trained = train_xlora(tiny_llama(), pair(), rows(), max_steps=2)
-    path = trained.save(tmp_path)
-    again = XLora.load(tmp_path)
-    assert all(torch.equal(t, again.tensors[name]) for name, t in trained.tensors.items())
-    assert again.history == trained.history
-    path.write_bytes(path.read_bytes()[:40])
-    with pytest.raises(SoupError, match=r"xlora\.safetensors"):
-        XLora.load(tmp_path)
-    with pytest.raises(SoupError, match="not an X-LoRA gate"):
-        XLora.load(tmp_path / "nothing")
 
 
 def test_bad_input_is_refused_and_leaves_the_model_alone():

@@ -83,7 +83,7 @@ def test_a_soup_below_everything_is_told_as_plainly(bad):
     assert sentences.verdict(reading.against(bad, ["base"])["base"]) == sentences.BELOW
     assert f"below {len(STATIC)} (" in sentences.against_static(bad)
     assert sentences.super_linear(bad).startswith("Sub-linear")
-    assert "(CAT is not above it)" in sentences.floors(bad)
+    assert "(CAT is below it)" in sentences.floors(bad)
 
 
 def test_primary_contrasts_are_corrected_for_their_number(good):
@@ -146,7 +146,7 @@ def test_methods_of_ablations_are_called_what_their_file_calls_them(ablation, go
 def test_sentences_and_tables_can_be_made_of_any_experiment(ablation):
     text = sentences.all_sentences(ablation)
     assert "The paper's claim is not tested in this experiment." in text
-    assert "Super-linearity is asked of two skills only." in text
+    assert "Super-linearity is defined for two skills only." in text
     two = ablation | {"config": ablation["config"] | {"skills": ["math", "code"]}}
     assert sentences.super_linear(two) == "Super-linearity was not measured."
     for table in (tables.training, tables.sweep, tables.views, tables.tasks, tables.short):

@@ -36,7 +36,7 @@ def test_work_of_a_profile_by_hand(tmp_path):
     assert work["held-out row"] == (2 + 1) * 8 * 2
     # base, two skills, CAT, DATA-MIX and linear on all five tests, the new LoRA too; the grid
     main = [m for m in ("base", "math", "code", "cat", "data_mix", "fresh", "linear@delta")]
-    assert work["problem"] == 2 * len(main) * 5 * 8 + 2 * 8
+    assert work["problem"] == 2 * len(main) * 5 * 8
 
 
 def test_work_of_rivals_by_hand(tmp_path):
@@ -55,7 +55,7 @@ def test_work_of_every_method_is_declared(tmp_path):
     assert work["alpha step"] == (2 * 2 * 32 + 32) / 8  # CAT and the oracle
     passes = 12 + 1 + (HALVINGS + 2)  # the oracle's weight, RegMean, anchored
     assert work["held-out row"] == 5 * 8 * 2 + 2 * (passes * 32 + 3 * n_jobs)
-    assert work["problem"] == 2 * (8 * n_jobs + 8 * len(WEIGHTS)) + 2 * 8
+    assert work["problem"] == 2 * (8 * n_jobs + 8 * len(WEIGHTS))
 
 
 def test_epochs_count_the_rows_that_there_are(monkeypatch):

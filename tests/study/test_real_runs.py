@@ -15,7 +15,7 @@ from lorasoups.results.reading import against
 from lorasoups.run import cli
 from lorasoups.study import profile as profiles
 from lorasoups.study.profile import CPU_STEPS, load_profile
-from lorasoups.study.run import Experiment
+from lorasoups.study.stages import Stages
 from lorasoups.tasks.real import tasks as real_tasks
 from lorasoups.tasks.real.hub import MIRROR_VARIABLE
 
@@ -152,7 +152,7 @@ def test_epochs_decide_the_steps_and_the_mix_has_every_row_once(base, mirror, mo
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     cut = load_profile("small").adapted(device="cpu", base=str(base), limit=4)
     cut = cut.override(epochs=2.0, n_train=10)
-    experiment = Experiment(cut, 1, base.parent / "epochs")
+    experiment = Stages(cut, 1, base.parent / "epochs")
     rows = {skill: len(experiment.encoded(skill)) for skill in cut.skills}
     assert {
         skill: experiment._config(skill).steps for skill in cut.skills
@@ -221,7 +221,7 @@ def test_a_study_of_a_form_on_a_cpu_is_not_cut_and_has_every_row(
     assert steps == {"reading": 2, "form": 3, "target": 3, "data_mix": 5, "data_mix_2r": 5,
                      "data_mix_warm": 2}  # fmt: skip
     assert cli.main([*own, "--study", "shown", "--seeds", "2"]) == 0
-    shown = Experiment(load_profile(tmp_path / "own.toml", "shown", base=str(base)), 2, tmp_path)
+    shown = Stages(load_profile(tmp_path / "own.toml", "shown", base=str(base)), 2, tmp_path)
     item, plain = shown.items("reading_form")[0], shown.source.items("reading_form", "test", 1)[0]
     assert item["prompt"].endswith(plain["prompt"]) and item["prompt"].count("Passage:") == 3
     assert item["prompt"].count(plain["question"].splitlines()[-1]) == 3  # all in the item's form
@@ -238,7 +238,7 @@ def test_every_seed_draws_its_own_training_rows(base, tmp_path_factory, tmp_path
     drawn = {}
     for redraw in (True, False):
         own = load_profile("small", "reading_form", base=str(base), redraw=redraw, n_train=20)
-        stages = Experiment(own, 2, tmp_path)
+        stages = Stages(own, 2, tmp_path)
         drawn[redraw] = [stages.encoded("reading", seed) for seed in (0, 1, 0)]
         assert stages.held_out["reading"] == stages.held_out["reading"]
     assert drawn[True][0] == drawn[True][2] != drawn[True][1]

@@ -16,12 +16,13 @@ from lorasoups.study import methods as methods_module
 from lorasoups.study.ablations import ABLATIONS, learned, run_ablation, with_length, with_rank
 from lorasoups.study.methods import methods_for, methods_of
 from lorasoups.study.profile import load_profile
-from lorasoups.study.run import Experiment, jobs_of, run_study, tasks_of
+from lorasoups.study.run import jobs_of, run_study, tasks_of
+from lorasoups.study.stages import Stages
 
 
 @pytest.fixture(scope="module")
 def smoke(tmp_path_factory):
-    return Experiment("smoke", 1, tmp_path_factory.mktemp("smoke"))
+    return Stages("smoke", 1, tmp_path_factory.mktemp("smoke"))
 
 
 # --- methods of the table -----------------------------------------------------------------------
@@ -61,7 +62,7 @@ def test_a_new_merge_method_is_in_the_api_and_in_every_study(smoke, monkeypatch)
     assert new <= methods_for(("math", "code")).keys()
     for name in ("mini", "small"):
         assert new <= {method.name for method, _ in jobs_of(load_profile(name))}
-    assert smoke.evaluate("first@delta", "hard_math", 0)
+    assert methods_for(("math", "code"))["first@delta"].answers(smoke, "hard_math", 0)
 
 
 def test_a_static_merge_is_computed_once_on_a_first_run(smoke, monkeypatch):
@@ -76,21 +77,21 @@ def test_a_static_merge_is_computed_once_on_a_first_run(smoke, monkeypatch):
     for task in tasks_of(smoke.profile, method):
         method.answers(smoke, task, 0)
     assert calls == ["linear"]
-    again = Experiment("smoke", 1, smoke.folders.out)
+    again = Stages("smoke", 1, smoke.folders.out)
     method.answers(again, "hard_math", 0)
     assert calls == ["linear"]  # a second run need not merge at all
 
 
 def test_methods_without_adapter_say_so(smoke):
     with pytest.raises(SoupError, match="'xlora'"):
-        smoke.adapter("xlora", 0)
+        methods_for(smoke.profile.skills)["xlora"].adapter(smoke, 0)
 
 
 # --- stages -------------------------------------------------------------------------------------
 
 
 def test_data_mix_repeats_the_rows_of_skills_that_train_longer():
-    experiment = Experiment("mini", 1, study="manual_qa")
+    experiment = Stages("mini", 1, study="manual_qa")
     seen = {}
     experiment._trained = lambda name, rows, config, seed, start: seen.update(
         rows=rows, config=config
@@ -123,16 +124,17 @@ def own_profile(folder, **more):
 
 def test_a_study_with_a_skill_from_a_folder(smoke, folder_of_math, tmp_path):
     profile = own_profile(folder_of_math, methods=("data_mix", "linear@delta"))
-    experiment = Experiment(profile, 1, tmp_path)
+    experiment = Stages(profile, 1, tmp_path)
     results = run_study(experiment, progress=False)
     assert results == load_results("mine", "hard_math", tmp_path)
     assert {e["name"] for e in results["skills"]} == {"code", "data_mix"}  # math is not trained
     assert results["config"]["adapters"] == {"math": "math-lora"}
     assert str(tmp_path.parent) not in json.dumps(results)
-    usual = Experiment("smoke", 1, smoke.folders.out)
+    usual = Stages("smoke", 1, smoke.folders.out)
     for name in ("math", "cat", "data_mix"):  # the same LoRA gives the same numbers
-        ours = [v["text"] for v in experiment.evaluate(name, "hard_math", 0)]
-        assert ours == [v["text"] for v in usual.evaluate(name, "hard_math", 0)]
+        method = methods_for(profile.skills)[name]
+        ours, theirs = (method.answers(stages, "hard_math", 0) for stages in (experiment, usual))
+        assert [v["text"] for v in ours] == [v["text"] for v in theirs]
 
 
 def test_a_part_of_a_study_is_measured_and_its_file_left_alone(smoke):
@@ -144,7 +146,7 @@ def test_a_part_of_a_study_is_measured_and_its_file_left_alone(smoke):
 
 
 def test_a_skill_that_does_not_fit_the_base_is_refused(smoke, folder_of_math, tmp_path):
-    experiment = Experiment(own_profile(folder_of_math), 1, tmp_path)
+    experiment = Stages(own_profile(folder_of_math), 1, tmp_path)
     experiment.source = smoke.source
     lora = smoke.skill("math", 0).lora
     first = next(iter(lora.modules))
@@ -165,7 +167,7 @@ def test_a_skill_that_does_not_fit_the_base_is_refused(smoke, folder_of_math, tm
 def test_a_skill_that_is_nowhere_is_told(smoke, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     profile = smoke.profile.override(adapters={"math": "nobody/no-such-lora"})
-    experiment = Experiment(profile, 1, tmp_path)
+    experiment = Stages(profile, 1, tmp_path)
     experiment.source = smoke.source
     with pytest.raises(SoupError, match="LoRA nobody/no-such-lora"):
         experiment.skill("math", 0)
@@ -175,7 +177,7 @@ def test_a_skill_that_is_nowhere_is_told(smoke, tmp_path, monkeypatch):
 
 
 def test_sizes_change_what_they_say_and_keep_the_scale(smoke):
-    own = Experiment("smoke", 1, smoke.folders.out)
+    own = Stages("smoke", 1, smoke.folders.out)
     own.source, own.grid = smoke.source, [{"chosen": True}]
     training = with_rank(own, 2).profile.training
     assert (training.r, training.lora_alpha) == (2, 4)
