@@ -141,6 +141,15 @@ def learn_alphas(
         return Alphas(cat.weights(), history=trained.history, losses=losses, **start)
 
 
+def balanced(by_skill: Sequence[Sequence[dict]]) -> list[dict]:
+    """All rows, those of smaller skills again and again: as many of each skill as the largest has.
+
+    Alphas follow the majority of their rows (the cell ``imbalance 20`` in docs/results.md).
+    """
+    most = max(map(len, by_skill))
+    return [own[i % len(own)] for own in by_skill for i in range(most)]
+
+
 def _stacked(cat: CatModel) -> Tensor:
     """All alphas, [modules, k]."""
     return torch.stack(list(cat.weights().values()))

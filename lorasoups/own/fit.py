@@ -15,7 +15,7 @@ from scipy import stats as scipy_stats
 from lorasoups import __version__
 from lorasoups.errors import SoupError
 from lorasoups.files import json_text, write_text_atomic
-from lorasoups.learning.alphas import Alphas, learn_alphas
+from lorasoups.learning.alphas import Alphas, balanced, learn_alphas
 from lorasoups.learning.cat import applied, start_logits
 from lorasoups.learning.fitted import tuned_weight
 from lorasoups.lora.adapters import CONFIG, check_target, save_lora
@@ -79,7 +79,7 @@ def fit(
     names = list(names) or [f"LoRA {i + 1}" for i in range(len(loras))]
     if len({*names, "base", CAT, *SIMPLER}) < len(names) + 2 + len(SIMPLER):
         names = [f"LoRA {i}: {name}" for i, name in enumerate(names, start=1)]
-    train = [row for own in data for row in own.train]
+    train = balanced([own.train for own in data])
     how = DEFAULTS | options
 
     def learned(rate: float, length: float) -> Alphas:
@@ -266,14 +266,14 @@ def fit_folder(
     names = [Path(place).name for place in adapters]
     how = {"limit": limit, "share": share, "max_length": max_length}
     rows = [read_data(one, tokenizer, seed=options.get("seed", 0), **how) for one in data]
-    train = sum(len(own.train) for own in rows)
+    train = len(rows) * max(len(own.train) for own in rows)  # `balanced`
     batch, epochs = known["batch_size"], options.get("epochs", EPOCHS)
     one = estimate(model, loras, rows, batch)
     trials = 0 if options.get("lr") is not None else len(GRID)
     steps = (trials * min(TRIAL, epochs) + epochs) * train / batch
     told = steps * one["step"] + _evaluated(loras, rows, trials) * one["row"]
     told = f"{told / 60:.0f} min" if told > 90 else f"{told:.0f} s"
-    say(f"{train} rows to learn from, {len(loras)} LoRAs: about {told}, "
+    say(f"{train} rows to learn from (as many of each skill), {len(loras)} LoRAs: about {told}, "
         f"{one['bytes'] / 1e9:.1f} GB; interrupted, the same command goes on")  # fmt: skip
     work = target.with_name(f"{target.name}.work")
     seen = hashlib.sha256(str([own.train for own in rows]).encode()).hexdigest()

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from lorasoups.errors import SoupError
 from lorasoups.files import write_json_atomic
 from lorasoups.learning import lorahub, xlora
+from lorasoups.learning.alphas import balanced
 from lorasoups.learning.fitted import ANCHORINGS, TRIED, anchored, regmean, tuned_weight
 from lorasoups.learning.random_loras import gaussian_like
 from lorasoups.lora.adapters import load_lora, save_lora
@@ -118,6 +119,13 @@ def _anchored(stages: Stages, seed: int) -> LoRA:
 
     found = json.loads((stages.build("anchored", inputs, make) / "anchored.json").read_text())
     return merge(loras, "cat", weights=found["weights"])
+
+
+def _balanced(stages: Stages, seed: int) -> LoRA:
+    """CAT with as many alpha rows of every skill (see `alphas.balanced`)."""
+    loras, rows = stages.loras(seed), balanced(stages.rows_by_skill(seed))
+    learned, _ = stages.learn(loras, rows, stages.preset_options("ours"), seed)
+    return merge(loras, "cat", weights=learned)
 
 
 def _nan(stages: Stages, seed: int) -> LoRA:
@@ -293,6 +301,7 @@ def methods_for(skills: Sequence[str]) -> dict[str, Method]:
           for m in ("ties", "dare_ties", "knots")),
         Method("anchored", "CAT, anchored at 1", SEARCH, main=True, make=_anchored,
                cost=("passes", ANCHORINGS)),
+        Method("balanced", "CAT, rows balanced", CONTROLS, make=_balanced, cost=("alphas", 1)),
         Method("regmean", "RegMean", SEARCH, cost=("passes", 1),
                make=lambda s, n: regmean(s.source.model, s.loras(n), s.rows_by_skill(n))),
         Method("nan", "NAN (inverse norms)", SEARCH, make=_nan),

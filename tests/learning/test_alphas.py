@@ -8,7 +8,7 @@ from soup_helpers import tiny_llama
 from test_cat import pair
 
 from lorasoups.errors import SoupError
-from lorasoups.learning.alphas import Alphas, learn_alphas
+from lorasoups.learning.alphas import Alphas, balanced, learn_alphas
 from lorasoups.learning.cat import CatModel
 from lorasoups.lora.merging import merge
 from lorasoups.models.batching import encode_all, heldout_loss
@@ -137,6 +137,13 @@ def test_rows_without_labels_change_nothing():
     silent = [{"input_ids": [1, 2, 3], "labels": [-100] * 3}] * 20
     one, other = (learn_alphas(tiny_llama(), pair(), d) for d in (rows(), silent + rows()))
     assert one == other
+
+
+def test_balanced_rows_are_as_many_of_every_skill():
+    many, few = rows(7), rows(3, seed=1)
+    both = balanced([many, few])
+    assert both[:7] == many and both[7:] == [*few, *few, few[0]]
+    assert balanced([few, few]) == [*few, *few]  # nothing to do
 
 
 def test_held_out_loss_does_not_depend_on_batches():

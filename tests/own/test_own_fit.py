@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from lorasoups import load_lora, save_lora
 from lorasoups.errors import SoupError
 from lorasoups.files import sha256_file
+from lorasoups.learning.alphas import learn_alphas
 from lorasoups.learning.skills import SkillTraining, train_lora
 from lorasoups.lora.adapters import CONFIG, WEIGHTS
 from lorasoups.lora.lora import Factors, LoRA
@@ -293,6 +295,23 @@ def test_inputs_and_folders_of_others_are_never_replaced(place, tmp_path, capsys
     rows = str(tmp_path / "rows.jsonl")
     assert cli.main(["inspect", str(place / "math"), str(place / "code"), "--out", rows]) == 2
     assert "ends in .html" in capsys.readouterr().err
+
+
+def test_a_small_file_counts_as_much_as_a_large_one(place, base, monkeypatch):
+    from lorasoups.own import fit as module
+
+    def learned(model, loras, rows, **how):
+        seen.append(len(rows))
+        return learn_alphas(model, loras, rows, **how)
+
+    seen, (model, tokenizer) = [], base
+    monkeypatch.setattr(module, "learn_alphas", learned)
+    loras = [load_lora(place / name) for name in ("math", "code")]
+    data = [read_data(place / f"{name}.jsonl", tokenizer) for name in ("math", "code")]
+    data[1] = replace(data[1], train=data[1].train[:5])
+    report = module.fit(model, loras, data, lr=0.03, epochs=0.5, progress=False).report
+    assert seen == [2 * len(data[0].train)]
+    assert [own["train"] for own in report["data"]] == [len(data[0].train), 5]
 
 
 def test_names_of_methods_and_files_in_another_order_are_told_apart(place, base):

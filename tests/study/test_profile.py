@@ -159,7 +159,7 @@ def test_options_change_what_they_say():
     assert "100 training steps" in longer.note
     names = [m.name for m in methods_of(longer)]
     assert names[:5] == ["base", "math", "code", "data_mix", "cat"] and len(names) == 9
-    assert len(methods_of(small.adapted(methods="all"))) == 60
+    assert len(methods_of(small.adapted(methods="all"))) == 61
     easier = small.adapted(device="cpu", tests={"mawps": "program"}, template="released")
     assert easier.extras == ("mawps",) and easier.n_test["mawps"] == CPU_LIMIT
     assert easier.judge("mawps") == "program" and easier.template == "released"
