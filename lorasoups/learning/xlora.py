@@ -163,11 +163,10 @@ class _Mixture(OnBase):
 
 def _peft_xlora(model, loras: Sequence[LoRA]) -> XLoraModel:
     """PEFT's layers and gate; it reads adapters from folders and wants the keys "0", "1", ..."""
-    use_cache = model.config.use_cache
-    gate = {"xlora_depth": 1, "hidden_size": model.config.hidden_size}  # depth 1: a linear map
+    use_cache, size = model.config.use_cache, model.config.hidden_size
     with tempfile.TemporaryDirectory() as folder:
         paths = {str(i): str(save_lora(lora, Path(folder, str(i)))) for i, lora in enumerate(loras)}
-        config = XLoraConfig(task_type="CAUSAL_LM", adapters=paths, **gate)
+        config = XLoraConfig(task_type="CAUSAL_LM", adapters=paths, hidden_size=size, xlora_depth=1)
         try:
             model.config.use_cache = False  # PEFT refuses otherwise; here each run has its cache
             return XLoraModel(model, config, "default", torch_device=str(model.device))

@@ -266,7 +266,7 @@ def fit_folder(
     names = [Path(place).name for place in adapters]
     how = {"limit": limit, "share": share, "max_length": max_length}
     rows = [read_data(one, tokenizer, seed=options.get("seed", 0), **how) for one in data]
-    train = len(rows) * max(len(own.train) for own in rows)  # `balanced`
+    train = len(balanced([own.train for own in rows]))
     batch, epochs = known["batch_size"], options.get("epochs", EPOCHS)
     one = estimate(model, loras, rows, batch)
     trials = 0 if options.get("lr") is not None else len(GRID)

@@ -24,6 +24,7 @@ ALL_ITEMS = 100_000  # more than any test has
 CPU_STEPS, CPU_LIMIT = 6, 20
 CPU_NOTE = ("CPU run, cut down to {} training steps per skill: it shows that the path works, "
             "not what the whole profile would give")  # fmt: skip
+LARGE_GPU_BYTES = 40 * 2**30  # from here on `small` evaluates with five times the batch
 
 
 @dataclass(frozen=True)
@@ -119,12 +120,12 @@ class Profile:
         return replace(self.training, **self.by_skill.get(skill, {}))
 
     def adapted(
-        self, *, device: str = "cuda", base: str | None = None,
+        self, *, device: str = "cuda", gpu_bytes: int = 0, base: str | None = None,
         limit: int | None = None, steps: int | None = None, methods: str | None = None,
         tests: Mapping[str, str] = MappingProxyType({}), template: str | None = None,
         eval_batch: int | None = None, checkpointing: bool = False, four_bit: bool = False,
     ) -> "Profile":  # fmt: skip
-        """The profile for this machine and these options.
+        """The profile for this machine (with ``gpu_bytes`` of memory) and these options.
 
         A run on a CPU is cut down to minutes for 135M parameters, unless ``cut_on_cpu`` is false.
         ``methods`` are patterns with commas, or ``all``; ``tests`` more tests of the main methods,
@@ -140,6 +141,8 @@ class Profile:
         elif steps:
             training = replace(self.training, steps=steps)
             profile = self.override(training=training, epochs=0.0, by_skill={})
+        if gpu_bytes > LARGE_GPU_BYTES and self.name == "small":
+            profile = profile.override(eval_batch=5 * profile.eval_batch)
         if methods:
             patterns = () if methods == "all" else tuple(filter(None, methods.split(",")))
             profile = profile.override(methods=patterns, leave_out=())

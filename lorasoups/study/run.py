@@ -19,7 +19,7 @@ from lorasoups.tasks.real.sets import catalogue
 
 
 def run_study(experiment: Stages, progress: bool = True, save: bool = True) -> dict:
-    """Evaluate what is not stored yet; return ``data/results/<profile>/<study>.json``, written."""
+    """Evaluate what is not stored yet; return the results, ``save`` them in the study's file."""
     profile = experiment.profile
     jobs = [(method, task, seed) for seed in experiment.seeds for method, task in jobs_of(profile)]
     collector = Collector(experiment, profile.study)
@@ -112,9 +112,10 @@ def adapted_profile(
     wanted = tests.split(",") if tests else []
     if unknown := [task for task in wanted if task not in judges]:
         raise SoupError(f"no such test {unknown[0]!r}: --tests; choose of {', '.join(judges)}")
-    loaded = load_profile(profile, study)
+    loaded, gpu = load_profile(profile, study), torch.cuda.is_available()
     adapted = loaded.adapted(
-        device="cpu" if loaded.real and not torch.cuda.is_available() else "cuda",
+        device="cpu" if loaded.real and not gpu else "cuda",
+        gpu_bytes=torch.cuda.get_device_properties(0).total_memory if gpu else 0,
         tests={task: judges[task] for task in wanted},
         **options,
     )

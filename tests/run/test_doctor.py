@@ -34,7 +34,7 @@ def test_work_of_a_profile_by_hand(tmp_path):
     assert work["skill step"] == 2 * (12 + 12 + 24 + 4)
     assert work["alpha step"] == (2 * 32 + 32) / 8  # CAT of two seeds, one more point of the grid
     assert work["held-out row"] == (2 + 1) * 8 * 2
-    # base, two skills, CAT, DATA-MIX and linear on all five tests, the new LoRA too; the grid
+    # base, two skills, CAT, DATA-MIX and linear on all five tests, the new LoRA too
     main = [m for m in ("base", "math", "code", "cat", "data_mix", "fresh", "linear@delta")]
     assert work["problem"] == 2 * len(main) * 5 * 8
 

@@ -165,6 +165,7 @@ def test_options_change_what_they_say():
     assert easier.judge("mawps") == "program" and easier.template == "released"
     less = small.adapted(four_bit=True, checkpointing=True, eval_batch=8)
     assert less.four_bit and less.gradient_checkpointing and less.eval_batch == 8
+    assert small.adapted(gpu_bytes=80 * 2**30) == small.override(eval_batch=1280)
 
 
 def test_a_test_that_is_named_twice_is_evaluated_once():
