@@ -4,6 +4,7 @@ What each hypothesis predicts and what would refute it: data/protocol.md, frozen
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,7 @@ MARGIN = 0.05  # the smallest effect of interest, in shares of 1
 ANCHORED, MIX = "anchored", "data_mix"
 PLANNED = 20  # seeds of `composed`, says the protocol
 PREDICTORS = ("cosine", "norm_ratio", "loudest")  # of `study.run.predictors`
+SEEN = {"composed": (0, 1, 2)}  # seeds that E1 was found on; of a cell: 2
 HELD, REFUTED, OPEN = "held", "refuted", "open"
 
 
@@ -45,17 +47,39 @@ def weakest(results: Results, method: str) -> str:
 
 def excess(results: Results) -> float:
     """Loss of the plain sum minus CAT's on the skills' own tests (nats, mean): no target seen."""
-    tests = [reading.test_of(results, skill) for skill in reading.skills(results)]
-    losses = {m: [row["extra"]["loss"] for test in tests
-                  for row in reading.rows(results, task=test, method=m)]
-              for m in (SUM, "cat")}  # fmt: skip
-    return float(np.mean(losses[SUM]) - np.mean(losses["cat"]))
+    skills = reading.skills(results)
+    return _loss(results, SUM, skills) - _loss(results, "cat", skills)
+
+
+def form_ratio(results: Results) -> float:
+    """Log of the plain sum's loss over CAT's on the skill that writes the form, the second one."""
+    form = reading.skills(results)[1:2]
+    return float(np.log(_loss(results, SUM, form) / _loss(results, "cat", form)))
+
+
+def _loss(results: Results, method: str, skills: Sequence[str]) -> float:
+    """A method's mean loss on the skills' own tests."""
+    tests = [reading.test_of(results, skill) for skill in skills]
+    rows = [row for test in tests for row in reading.rows(results, task=test, method=method)]
+    return float(np.mean([row["extra"]["loss"] for row in rows]))
 
 
 def predictors(results: Results) -> dict[str, float]:
     """What may tell the winner without the target (see `PREDICTORS`)."""
     means = {key: float(np.mean(reading.extras(results, "cat", key))) for key in PREDICTORS}
-    return {"excess loss": excess(results)} | means
+    return {"excess loss": excess(results), "form ratio": form_ratio(results)} | means
+
+
+def without(results: Results, seen: Iterable[int]) -> Results | None:
+    """Results without these seeds; None where no other is left."""
+    dropped = set(seen)
+    if dropped >= set(results["config"]["seeds"]):
+        return None
+    items = {task: {method: {seed: bits for seed, bits in of.items() if int(seed) not in dropped}
+                    for method, of in methods.items()}
+             for task, methods in results["items"].items()}  # fmt: skip
+    return {**results, "items": items,
+            "rows": [row for row in results["rows"] if row["seed"] not in dropped]}  # fmt: skip
 
 
 def rival(results: Results) -> str:
@@ -105,7 +129,7 @@ def _all(*verdicts: str) -> str:
 def hypotheses(
     known: Mapping[str, Results], real: Results | None = None, planned: int = 0
 ) -> pd.DataFrame:
-    """H1 - H7 with what was found, for `composed` and the cells; ``real`` joins H7's points.
+    """H1 - H7 and E1 with what was found, for `composed` and the cells; ``real`` joins H7's points.
 
     With fewer seeds of `composed` than ``planned`` every verdict is marked as one "so far".
     """
@@ -154,6 +178,15 @@ def hypotheses(
         add("H7", "CAT minus sum grows with the sum's excess skill loss", verdict,
             f"rho {rho.statistic:+.2f}, {reading.p_value(rho.pvalue, 'p = ')}, "
             f"{len(points)} cells")  # fmt: skip
+    fresh = [left for name, r in known.items() if (left := without(r, SEEN.get(name, (2,))))]
+    if len(fresh) > 3:
+        ratios, gains = [form_ratio(r) for r in fresh], [minus(r, SUM).diff for r in fresh]
+        rho, right = spearmanr(ratios, gains), np.mean(np.sign(ratios) == np.sign(gains))
+        verdict = HELD if right >= 0.8 and rho.statistic > 0 and rho.pvalue < 0.05 else OPEN
+        verdict = REFUTED if right <= 0.6 or rho.statistic <= 0 else verdict
+        add("E1", "on seeds not seen then: CAT above the plain sum where the form ratio is above 0",
+            verdict, f"{round(right * len(fresh))} of {len(fresh)} cells; "
+            f"rho {rho.statistic:+.2f}, {reading.p_value(rho.pvalue, 'p = ')}")  # fmt: skip
     return pd.DataFrame(lines)
 
 
@@ -192,15 +225,17 @@ def _predictions(lines: Iterable[tuple[str, str, bool]], early: str) -> pd.DataF
 def foretold(
     known: Mapping[str, Results], values: Mapping[str, Sequence[float]] | None = None
 ) -> pd.DataFrame:
-    """How well each predictor tells CAT minus the better rival in a cell left out.
+    """How well each predictor tells CAT minus the better rival, or the sum, in a cell left out.
 
     A line is fitted on the other cells; the share of the variance that it explains is negative
     where their mean tells more. ``values``: predictor -> one per cell; default `predictors`.
     """
     values = values or pd.DataFrame(map(predictors, known.values())).to_dict("list")
-    outcome = np.array([minus(r, rival(r)).diff for r in known.values()])
+    outcomes = {"the better rival": [minus(r, rival(r)).diff for r in known.values()],
+                "the plain sum": [minus(r, SUM).diff for r in known.values()]}  # fmt: skip
     lines = []
-    for name, own in values.items():
+    for (against, gains), (name, own) in product(outcomes.items(), values.items()):
+        outcome = np.array(gains)
         x, told = np.array(own), []
         for at in range(len(x)):
             rest = np.arange(len(x)) != at
@@ -210,7 +245,8 @@ def foretold(
         signs = np.mean(np.sign(told) == np.sign(outcome))
         rho = spearmanr(x, outcome)
         lines.append({
-            "predictor": name, "rho": f"{rho.statistic:+.2f}", "p": reading.p_value(rho.pvalue),
+            "CAT minus": against, "predictor": name,
+            "rho": f"{rho.statistic:+.2f}", "p": reading.p_value(rho.pvalue),
             "variance told, left out": f"{explained:.2f}", "winner told, %": percent(signs),
         })  # fmt: skip
     return pd.DataFrame(lines)

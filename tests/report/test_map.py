@@ -42,7 +42,7 @@ def known():
         "map_imbalance_20": cell(mix=0.3),
         "map_k3": cell(tuned=0.3), "map_k4": cell(tuned=0.3),
     }  # fmt: skip
-    steps = {f"map_{i}": cell(plain=0.6 - 0.1 * i, excess=0.1 * i) for i in range(5)}
+    steps = {f"map_{i}": cell(plain=0.65 - 0.1 * i, excess=0.1 * i - 0.05) for i in range(5)}
     return worlds | steps
 
 
@@ -53,8 +53,8 @@ def verdicts(known):
 
 def test_what_was_planted_is_held(known):
     found = verdicts(known)
-    assert set(found) == {f"H{i}" for i in range(1, 8)}
-    assert found["H1"] == found["H3"] == found["H4"] == found["H6"] == found["H7"] == module.HELD
+    assert set(found) == {f"H{i}" for i in range(1, 8)} | {"E1"}
+    assert {found[name] for name in ("H1", "H3", "H4", "H6", "H7", "E1")} == {module.HELD}
     assert found["H2"] in (module.HELD, module.OPEN)
 
 
@@ -67,6 +67,7 @@ def test_what_was_planted_is_held(known):
         ("H3", {"composed": cell(plain=0.6, kept=(0.3, 0.9))}),
         ("H4", {"map_imbalance_20": cell(mix=0.9)}),
         ("H6", {"map_k4": cell(tuned=0.9)}),
+        ("E1", {f"map_{i}": cell(plain=0.9) for i in range(5)}),
     ],
 )
 def test_the_contrary_refutes(known, name, worlds):
@@ -79,17 +80,43 @@ def test_a_verdict_is_one_so_far_while_seeds_are_missing(known):
     assert not any("so far" in verdict for verdict in whole)
 
 
+def test_e1_counts_only_seeds_that_it_was_not_found_on(known):
+    """On those the plain sum is planted far above CAT, whatever its loss: they must not count."""
+
+    wrong = cell(plain=0.95, excess=0.3)
+
+    def mixed(name, results):
+        seen = module.SEEN.get(name, (2,))
+        items = {
+            task: {
+                method: of | {str(seed): wrong["items"][task][method][str(seed)] for seed in seen}
+                for method, of in methods.items()
+            }
+            for task, methods in results["items"].items()
+        }
+        rows = [row for row in wrong["rows"] if row["seed"] in seen]
+        rows += [row for row in results["rows"] if row["seed"] not in seen]
+        return results | {"rows": rows, "items": items}
+
+    changed = {name: mixed(name, results) for name, results in known.items()}
+    assert verdicts(changed)["E1"] == module.HELD
+    alone = {name: r | {"config": r["config"] | {"seeds": [2]}} for name, r in known.items()}
+    assert "E1" not in verdicts(alone)
+
+
 def test_a_cell_tells_its_better_rival_and_what_is_kept(known):
     frame = cells(known).set_index("cell")
     assert list(frame.index)[:2] == ["composed", "imbalance 20"]
     assert frame.loc["imbalance 20", "CAT minus the better rival"].startswith(("+", "-"))
-    assert frame.loc["3", "excess loss"] == "0.300"
+    assert frame.loc["3", "excess loss"] == "0.250"
+    assert frame.loc["3", "form ratio"] == f"{np.log(3.5):.3f}"
     assert frame.loc["composed", "loudest"] == "0.500"
 
 
 def test_a_predictor_that_knows_is_told_from_one_that_does_not():
     known = {str(i): cell(cat=0.3 + 0.1 * i, tuned=0.5, mix=0.1, seeds=3) for i in range(5)}
     frame = foretold(known, {"knows": [0, 1, 2, 3, 4], "noise": [3, 0, 4, 1, 2]})
+    assert list(frame["CAT minus"]) == ["the better rival"] * 2 + ["the plain sum"] * 2
     told = dict(zip(frame["predictor"], map(float, frame["variance told, left out"]), strict=True))
     assert told["knows"] > 0.9 > 0.0 > told["noise"]
 
