@@ -13,7 +13,8 @@ from torch import Tensor
 from lorasoups.errors import SoupError
 from lorasoups.lora.lora import Dense, Factors
 
-EXACT_CORE_LIMIT = 1024  # the largest core whose SVD is taken; above it, subspace iteration
+EXACT_CORE_LIMIT = 1024  # the largest core whose SVD is taken; above it, subspace iteration ...
+EXTRA = 16  # ... with so many directions more than the rank
 
 
 def concatenate(factors: list[Factors], weights: Tensor) -> Factors:
@@ -46,8 +47,12 @@ def compress(factors: Factors, rank: int | float) -> Factors:
         left, of_b = torch.linalg.qr(factors.B.double())
         right, of_a = torch.linalg.qr(factors.A.double().T)
         core, right = of_b @ of_a.T, right.T  # left @ core @ right = the delta, exactly
-    else:
-        left, core, right = _around_top(factors, rank)
+    else:  # of the leading directions alone
+        width = min(rank + EXTRA, *factors.shape)
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            left, S, right = torch.svd_lowrank(factors.delta().double(), width, niter=6)
+        core, right = S.diag(), right.T
     U, S, Vh = torch.linalg.svd(core, full_matrices=False)
     if share:
         energy = S.square().cumsum(0) / S.square().sum().clamp(min=1e-300)
@@ -55,22 +60,6 @@ def compress(factors: Factors, rank: int | float) -> Factors:
     root = S[:rank].sqrt()
     A, B = root[:, None] * (Vh[:rank] @ right), (left @ U[:, :rank]) * root
     return Factors(A.float().contiguous(), B.float().contiguous())
-
-
-def _around_top(
-    factors: Factors, rank: int, extra: int = 16, rounds: int = 6
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The same for the ``rank + extra`` leading directions of the delta alone."""
-    A, B = factors.A.double(), factors.B.double()
-    generator = torch.Generator().manual_seed(0)
-    width = min(rank + extra, factors.rank)
-    start = torch.randn(factors.shape[1], width, generator=generator, dtype=torch.float64)
-    left = torch.linalg.qr(B @ (A @ start.to(factors.device)))[0]
-    for _ in range(rounds):
-        right = torch.linalg.qr(A.T @ (B.T @ left))[0]
-        left = torch.linalg.qr(B @ (A @ right))[0]
-    Q, R = torch.linalg.qr(A.T @ (B.T @ left))
-    return left, R.T, Q.T
 
 
 def frobenius(factors: Factors) -> float:
