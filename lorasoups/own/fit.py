@@ -121,7 +121,7 @@ def fit(
         if min(names, key=lambda other: ratio(*losses[other][i].T)[0]) != name
     ] + [f"{name} is a LoRA that PEFT made of {lora.provenance['converted_from']}"
          for name, lora in zip(names, loras, strict=True)
-         if "converted_from" in lora.provenance]  # fmt: skip
+         if "converted_from" in lora.provenance] + [rule(names, losses)]  # fmt: skip
     report = {
         "schema": 1, "lorasoups": __version__, "adapters": names,
         "data": [{"name": own.name, "train": len(own.train), "held_out": len(own.held_out)}
@@ -207,6 +207,14 @@ def advice(report: dict) -> str:
         f"CAT is better than every simpler merge: the loss of the best of them, the {rival}, minus "
         f"CAT's is {apart}. Take CAT."
     )
+
+
+def rule(names: Sequence[str], losses: dict[str, list[np.ndarray]]) -> str:
+    """Which of CAT and the plain sum for a task that needs all skills (docs/results.md, E1)."""
+    of = {soup: [ratio(*table.T)[0] for table in losses[soup]] for soup in (CAT, SUM)}
+    told = "; ".join(f"{name}: {CAT if cat < plain else SUM}"
+                     for name, cat, plain in zip(names, of[CAT], of[SUM], strict=True))  # fmt: skip
+    return f"For a task that needs all skills, by the skill that writes its answers: {told}."
 
 
 def estimate(model: Any, loras: Sequence[LoRA], data: Sequence[Data], batch: int) -> dict:

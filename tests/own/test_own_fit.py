@@ -22,7 +22,7 @@ from lorasoups.models.base import load_base
 from lorasoups.models.batching import encode_all, heldout_loss, row_losses
 from lorasoups.models.fetch import fetch_lora
 from lorasoups.models.generation import folded
-from lorasoups.own.fit import GRID, advice, fit
+from lorasoups.own.fit import CAT, GRID, SUM, advice, fit, rule
 from lorasoups.own.rows import read_data
 from lorasoups.own.verify import DIFFERS, LOADERS, UNCHECKED, VERIFIED, verify
 from lorasoups.run import cli
@@ -203,6 +203,14 @@ def test_the_advice_names_the_simplest_that_is_as_good_on_every_skill():
     assert told().startswith("CAT is better than every simpler merge")
     few = told(total=(1.3, [1.25, 1.2]), ends=(-0.6,))  # no difference shown, none excluded
     assert few.startswith("These rows do not decide") and "Give more rows" in few
+
+
+def test_the_rule_names_the_soup_that_is_better_on_each_skill():
+    def rows(loss):
+        return np.array([[loss * 4, 4], [loss * 6, 6]])
+
+    losses = {CAT: [rows(0.5), rows(0.3)], SUM: [rows(0.6), rows(0.2)]}
+    assert rule(["math", "code"], losses).endswith(f"answers: math: {CAT}; code: {SUM}.")
 
 
 def test_row_losses_add_up_to_the_held_out_loss(base):
