@@ -1,20 +1,18 @@
-"""Reports on LoRAs and on their soup for people: HTML pages, and a model card."""
+"""Reports on a soup of one's own LoRAs for people: an HTML page, and a model card."""
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import seaborn
 from jinja2 import Environment, FileSystemLoader, select_autoescape
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from lorasoups.lora.serving import VLLM_RANKS
 from lorasoups.report.figures import style
-from lorasoups.report.figures.alphas import alphas_map, place
+from lorasoups.report.figures.alphas import alphas_map
 from lorasoups.report.tables import markdown
 
 LOAD = """from peft import PeftModel
@@ -74,14 +72,6 @@ def page(report: Mapping[str, Any]) -> str:
     return TEMPLATES.get_template("page.html").render(shown)
 
 
-def compared_page(compared: Mapping[str, Any], names: Sequence[str], told: str) -> str:
-    """One self-contained HTML page of `interference`: what ``inspect`` says, and every module."""
-    title = f"{', '.join(names)}: do they get in each other's way?"
-    pairs = [(f"{names[pair['i']]} and {names[pair['j']]}", _image(_modules(pair)))
-             for pair in compared["pairs"]]  # fmt: skip
-    return TEMPLATES.get_template("page.html").render(title=title, told=told, pairs=pairs)
-
-
 def _image(figure: Figure) -> str:
     """A figure as the address of an image."""
     data = base64.b64encode(style.render(figure, "png", 100)).decode()
@@ -92,26 +82,6 @@ def _alphas(report: Mapping[str, Any]) -> Figure:
     known = [(m, np.array(v, float)) for m, v in report["alphas"]["values"].items()]
     entries = [{"seed": 0, "preset": "ours", "module": m, "values": v} for m, v in known]
     return alphas_map({"alphas": entries, "config": {"skills": report["adapters"]}})
-
-
-@style.styled
-def _modules(pair: Mapping[str, Any]) -> Figure:
-    figure, axes = style.panels(3.2, columns=2)
-    frame = pd.DataFrame.from_dict(pair["by_module"], orient="index")
-    frame["module"], frame["layer"] = zip(*map(place, frame.index), strict=True)
-    shown = {"cosine": "cosine of the deltas", "norm_ratio": "norm of the second to the first"}
-    axes[0].set_ylim(-1, 1)
-    axes[1].set_yscale("log", base=2)
-    for ax, (key, label) in zip(axes, shown.items(), strict=True):
-        seaborn.scatterplot(frame, x="layer", y=key, hue="module", style="module",
-                            palette="colorblind", edgecolor=style.BLACK, ax=ax)  # fmt: skip
-        ax.get_legend().remove()
-        ax.set(ylabel="", title=label)
-        ax.xaxis.set_major_locator(MaxNLocator(8, integer=True))
-        ax.axhline(0 if key == "cosine" else 1, color=style.BLACK, linewidth=0.8)
-        ax.grid()
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=7)
-    return figure
 
 
 @style.styled

@@ -281,22 +281,14 @@ def inspect(
     adapters: Annotated[list[str], Argument(metavar="ADAPTER...", help="PEFT LoRA folders")],
     base: Annotated[str, Option(metavar="MODEL", help="what they add on it, with --data")] = "",
     data: Annotated[str, Option(metavar="FILE...", help="rows of each, as for fit")] = "",
-    out: Annotated[str, Option(metavar="FILE", help="also a page for people (.html)")] = "",
     as_json: Annotated[bool, Option("--json", help="every module, for programs")] = False,
 ) -> None:
     """Compare LoRAs by their factors: do they get in each other's way?"""
-    from lorasoups.files import write_text_atomic
-    from lorasoups.learning import interference
-    from lorasoups.own import page
+    from lorasoups.learning.interference import text
     from lorasoups.own.merge import compare_folders
 
-    if out and not out.endswith(".html"):
-        raise SoupError(f"not a name of a page: --out {out}; give one that ends in .html")
     compared = compare_folders(adapters, base, data.split(",") if data else ())
-    told = interference.text(compared, adapters)
-    if out:
-        write_text_atomic(out, page.compared_page(compared, adapters, told))
-    print(json.dumps(compared, indent=1) if as_json else told)
+    print(json.dumps(compared, indent=1) if as_json else text(compared, adapters))
 
 
 @app.command()
