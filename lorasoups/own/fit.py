@@ -214,7 +214,8 @@ def rule(names: Sequence[str], losses: dict[str, list[np.ndarray]]) -> str:
     of = {soup: [ratio(*table.T)[0] for table in losses[soup]] for soup in (CAT, SUM)}
     told = "; ".join(f"{name}: {CAT if cat < plain else SUM}"
                      for name, cat, plain in zip(names, of[CAT], of[SUM], strict=True))  # fmt: skip
-    return f"For a task that needs all skills, by the skill that writes its answers: {told}."
+    asked = "For a task that needs all skills, by the LoRA that writes its answers"
+    return f"{asked}: {told} (the better soup in most runs of docs/results.md, not in all)."
 
 
 def estimate(model: Any, loras: Sequence[LoRA], data: Sequence[Data], batch: int) -> dict:

@@ -78,8 +78,9 @@ def without(results: Results, seen: Iterable[int]) -> Results | None:
     items = {task: {method: {seed: bits for seed, bits in of.items() if int(seed) not in dropped}
                     for method, of in methods.items()}
              for task, methods in results["items"].items()}  # fmt: skip
-    return {**results, "items": items,
-            "rows": [row for row in results["rows"] if row["seed"] not in dropped]}  # fmt: skip
+    kept = {name: [entry for entry in results[name] if entry["seed"] not in dropped]
+            for name in ("rows", "alphas")}  # fmt: skip
+    return {**results, "items": items, **kept}
 
 
 def rival(results: Results) -> str:

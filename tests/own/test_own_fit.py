@@ -210,7 +210,7 @@ def test_the_rule_names_the_soup_that_is_better_on_each_skill():
         return np.array([[loss * 4, 4], [loss * 6, 6]])
 
     losses = {CAT: [rows(0.5), rows(0.3)], SUM: [rows(0.6), rows(0.2)]}
-    assert rule(["math", "code"], losses).endswith(f"answers: math: {CAT}; code: {SUM}.")
+    assert f"answers: math: {CAT}; code: {SUM} (" in rule(["math", "code"], losses)
 
 
 def test_row_losses_add_up_to_the_held_out_loss(base):
