@@ -211,9 +211,8 @@ def advice(report: dict) -> str:
 
 def rule(names: Sequence[str], losses: dict[str, list[np.ndarray]]) -> str:
     """Which of CAT and the plain sum for a task that needs all skills (docs/results.md, E1)."""
-    of = {soup: [ratio(*table.T)[0] for table in losses[soup]] for soup in (CAT, SUM)}
-    told = "; ".join(f"{name}: {CAT if cat < plain else SUM}"
-                     for name, cat, plain in zip(names, of[CAT], of[SUM], strict=True))  # fmt: skip
+    trios = zip(names, losses[CAT], losses[SUM], strict=True)
+    told = "; ".join(f"{n}: {CAT if ratio(*a.T)[0] < ratio(*b.T)[0] else SUM}" for n, a, b in trios)
     asked = "For a task that needs all skills, by the LoRA that writes its answers"
     return f"{asked}: {told} (the better soup in most runs of docs/results.md, not in all)."
 
