@@ -37,8 +37,8 @@ def compress(factors: Factors, rank: int | float) -> Factors:
 
     A float in (0, 1) is a share of the energy: the smallest rank whose squared singular values sum
     to it. Factors of a lower rank come back unchanged; singular values are split evenly.
-    Above EXACT_CORE_LIMIT (a full-rank delta of a wide layer) it is near-best: block subspace
-    iteration (Halko et al. 2011, arXiv 0909.4061, alg. 4.4), fixed start. Raises as `energy_share`.
+    Above EXACT_CORE_LIMIT (a full-rank delta of a wide layer) it is near-best: subspace iteration
+    (`torch.svd_lowrank`; Halko et al. 2011, arXiv 0909.4061). Raises as `energy_share`.
     """
     share = energy_share(rank)
     if not share and factors.rank <= rank:

@@ -211,10 +211,12 @@ def advice(report: dict) -> str:
 
 def rule(names: Sequence[str], losses: dict[str, list[np.ndarray]]) -> str:
     """Which of CAT and the plain sum for a task that needs all skills (docs/results.md, E1)."""
-    trios = zip(names, losses[CAT], losses[SUM], strict=True)
-    told = "; ".join(f"{n}: {CAT if ratio(*a.T)[0] < ratio(*b.T)[0] else SUM}" for n, a, b in trios)
-    asked = "For a task that needs all skills, by the LoRA that writes its answers"
-    return f"{asked}: {told} (the better soup in most runs of docs/results.md, not in all)."
+    told = []
+    for name, cat, plain in zip(names, losses[CAT], losses[SUM], strict=True):
+        _, lo, hi = _interval([ratio(cat[:, 0] - plain[:, 0], plain[:, 1])])
+        told.append(f"{name}: {CAT if hi < 0 else SUM if lo > 0 else 'not told apart'}")
+    asked = f"CAT or {SUM} for a task that needs all skills? By the LoRA that writes its answers"
+    return f"{asked}: {'; '.join(told)} (a rule of thumb: docs/results.md)."
 
 
 def estimate(model: Any, loras: Sequence[LoRA], data: Sequence[Data], batch: int) -> dict:

@@ -80,7 +80,8 @@ def without(results: Results, seen: Iterable[int]) -> Results | None:
              for task, methods in results["items"].items()}  # fmt: skip
     kept = {name: [entry for entry in results[name] if entry["seed"] not in dropped]
             for name in ("rows", "alphas")}  # fmt: skip
-    return {**results, "items": items, **kept}
+    seeds = [seed for seed in results["config"]["seeds"] if seed not in dropped]
+    return {**results, **kept, "items": items, "config": results["config"] | {"seeds": seeds}}
 
 
 def rival(results: Results) -> str:

@@ -206,11 +206,12 @@ def test_the_advice_names_the_simplest_that_is_as_good_on_every_skill():
 
 
 def test_the_rule_names_the_soup_that_is_better_on_each_skill():
-    def rows(loss):
-        return np.array([[loss * 4, 4], [loss * 6, 6]])
+    def rows(loss, apart=0.0):
+        return np.array([[(loss + apart) * 4, 4], [loss * 6, 6], [(loss - apart) * 4, 4]])
 
-    losses = {CAT: [rows(0.5), rows(0.3)], SUM: [rows(0.6), rows(0.2)]}
-    assert f"answers: math: {CAT}; code: {SUM} (" in rule(["math", "code"], losses)
+    losses = {CAT: [rows(0.5), rows(0.3), rows(0.4, 0.2)], SUM: [rows(0.6), rows(0.2), rows(0.41)]}
+    told = rule(["math", "code", "aside"], losses)
+    assert f"answers: math: {CAT}; code: {SUM}; aside: not told apart (" in told
 
 
 def test_row_losses_add_up_to_the_held_out_loss(base):
