@@ -154,14 +154,14 @@ def _mean(losses: list[np.ndarray]) -> float:
 
 def _entry(name: str, losses: dict[str, list[np.ndarray]], best: str) -> dict:
     """A method's loss per skill with its interval, their mean, and what it is above others."""
-
-    def above(rival: str) -> list[tuple[float, float, float]]:
-        pairs = zip(losses[name], losses[rival], strict=True)
-        return [ratio(own[:, 0] - other[:, 0], other[:, 1]) for own, other in pairs]
-
     return {"name": name, "losses": [_interval([ratio(*table.T)]) for table in losses[name]],
-            "mean": _mean(losses[name]), "minus_cat": _interval(above(CAT)),
-            "minus_best": [_interval([part]) for part in above(best)]}  # fmt: skip
+            "mean": _mean(losses[name]), "minus_cat": _interval(_above(losses[name], losses[CAT])),
+            "minus_best": [_interval([p]) for p in _above(losses[name], losses[best])]}  # fmt: skip
+
+
+def _above(losses: list[np.ndarray], rival: list[np.ndarray]) -> list[tuple[float, float, float]]:
+    """Of each skill what a method's loss is above another's: parts for `_interval`."""
+    return [ratio(a[:, 0] - b[:, 0], b[:, 1]) for a, b in zip(losses, rival, strict=True)]
 
 
 def _interval(parts: list[tuple[float, float, float]]) -> list[float]:
@@ -212,8 +212,8 @@ def advice(report: dict) -> str:
 def rule(names: Sequence[str], losses: dict[str, list[np.ndarray]]) -> str:
     """Which of CAT and the plain sum for a task that needs all skills (docs/results.md, E1)."""
     told = []
-    for name, cat, plain in zip(names, losses[CAT], losses[SUM], strict=True):
-        _, lo, hi = _interval([ratio(cat[:, 0] - plain[:, 0], plain[:, 1])])
+    for name, part in zip(names, _above(losses[CAT], losses[SUM]), strict=True):
+        _, lo, hi = _interval([part])
         told.append(f"{name}: {CAT if hi < 0 else SUM if lo > 0 else 'not told apart'}")
     asked = f"CAT or {SUM} for a task that needs all skills? By the LoRA that writes its answers"
     return f"{asked}: {'; '.join(told)} (a rule of thumb: docs/results.md)."
