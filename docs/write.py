@@ -70,8 +70,7 @@ def _headline_block(known: All) -> list[str]:
 def _map_block(known: All) -> list[str]:
     results, real = known["mini"]["composed"], known.get("small", {}).get("reading_form")
     of_cells = {name: known["mini"][name] for name in of_map(known["mini"])}
-    tables = [hypotheses(of_cells, real, PLANNED), cells(of_cells)]
-    tables += [foretold(of_cells)] if len(of_cells) > 3 else []
+    tables = [hypotheses(of_cells, real, PLANNED), cells(of_cells), foretold(of_cells)]
     told = [_intro(results), markdown(ten_rows(results)), sentences.all_sentences(results)]
     return told + [markdown(table) for table in tables]
 

@@ -8,7 +8,6 @@ from itertools import product
 
 import numpy as np
 import pandas as pd
-from scipy.stats import spearmanr
 
 from lorasoups.results import reading, stats
 from lorasoups.results.file import read_results, results_path
@@ -19,7 +18,7 @@ MARGIN = 0.05  # the smallest effect of interest, in shares of 1
 ANCHORED, MIX = "anchored", "data_mix"
 PLANNED = 20  # seeds of `composed`, says the protocol
 PREDICTORS = ("cosine", "norm_ratio", "loudest")  # of `study.run.predictors`
-SEEN = {"composed": (0, 1, 2)}  # seeds that E1 was found on; of a cell: 2
+SEEN = {"composed": {0, 1, 2}}  # seeds that E1 was found on; of a cell: 2
 HELD, REFUTED, OPEN = "held", "refuted", "open"
 
 
@@ -84,6 +83,16 @@ def without(results: Results, seen: Iterable[int]) -> Results | None:
     return {**results, **kept, "items": items, "config": results["config"] | {"seeds": seeds}}
 
 
+def found_and_fresh(known: Mapping[str, Results]) -> tuple[dict[str, Results], dict[str, Results]]:
+    """The results of the seeds that E1 was found on, and those of the others."""
+    found, fresh = {}, {}
+    for name, results in known.items():
+        seen = SEEN.get(name, {2})
+        found[name] = without(results, set(results["config"]["seeds"]) - seen)
+        fresh[name] = without(results, seen)
+    return tuple({name: r for name, r in kept.items() if r} for kept in (found, fresh))
+
+
 def rival(results: Results) -> str:
     """The better of the tuned sum and DATA-MIX on the target."""
     return max((TUNED, MIX), key=lambda m: estimate(results, m).mean)
@@ -110,6 +119,12 @@ def cells(known: Mapping[str, Results]) -> pd.DataFrame:
 
 def _text(pair: Paired) -> str:
     return f"{100 * pair.diff:+.1f} {interval(pair.lo, pair.hi, '+')}"
+
+
+def _rho(x: Sequence[float], y: Sequence[float]) -> tuple[float, float, str]:
+    """Rank correlation, its p, and both with an interval as text."""
+    rho, lo, hi, p = stats.spearman(x, y)
+    return rho, p, f"{rho:+.2f} [{lo:+.2f}, {hi:+.2f}], {reading.p_value(p, 'p = ')}"
 
 
 def _above(pair: Paired, bound: float = 0.0) -> str:
@@ -151,15 +166,11 @@ def hypotheses(
     add("H3", "CAT within 5 points of the plain sum, and more than 5 above it on its weakest skill",
         _all(_within(plain), _above(keeps, MARGIN)), _text(plain),
         f"{weak}: {_text(keeps)}")  # fmt: skip
-    mixes = {
-        n: minus(known[c], MIX)
-        for n, c in ((1, "composed"), (5, "map_imbalance_5"), (20, "map_imbalance_20"))
-        if c in known
-    }
-    if 20 in mixes:
-        below = minus(main, "cat", method=MIX)
-        add("H4", "CAT below DATA-MIX at 1:1, above it at 20:1", _all(_above(below),
-            _above(mixes[20])), *(f"{n}:1 {_text(pair)}" for n, pair in mixes.items()))  # fmt: skip
+    named = {1: "composed", 5: "map_imbalance_5", 20: "map_imbalance_20"}
+    mixes = {n: minus(known[name], MIX) for n, name in named.items()}
+    add("H4", "CAT below DATA-MIX at 1:1, above it at 20:1",
+        _all(_above(minus(main, "cat", method=MIX)), _above(mixes[20])),
+        *(f"{n}:1 {_text(pair)}" for n, pair in mixes.items()))  # fmt: skip
     kept = reading.kept_by_method(main)[0]
     front = reading.front({
         m: (estimate(main, m).mean, min(of)) for m, of in kept.items()
@@ -168,27 +179,21 @@ def hypotheses(
     add("H5", "anchored CAT is on the front of target and least kept skill",
         HELD if ANCHORED in front else REFUTED,
         f"front: {', '.join(reading.label(m, main) for m in front)}")  # fmt: skip
-    more = {k: minus(known[f"map_k{k}"], TUNED) for k in (3, 4) if f"map_k{k}" in known}
-    if more:
-        add("H6", "CAT above the tuned sum with distractors", _all(*map(_above, more.values())),
-            *(f"k = {k}: {_text(pair)}" for k, pair in more.items()))  # fmt: skip
+    more = {k: minus(known[f"map_k{k}"], TUNED) for k in (3, 4)}
+    add("H6", "CAT above the tuned sum with distractors", _all(*map(_above, more.values())),
+        *(f"k = {k}: {_text(pair)}" for k, pair in more.items()))  # fmt: skip
     points = list(known.values()) + ([real] if real else [])
-    if len(points) > 3:
-        rho = spearmanr([excess(r) for r in points], [minus(r, SUM).diff for r in points])
-        verdict = HELD if rho.statistic > 0 and rho.pvalue < 0.05 else OPEN
-        verdict = REFUTED if rho.statistic <= 0 else verdict
-        add("H7", "CAT minus sum grows with the sum's excess skill loss", verdict,
-            f"rho {rho.statistic:+.2f}, {reading.p_value(rho.pvalue, 'p = ')}, "
-            f"{len(points)} cells")  # fmt: skip
-    fresh = [left for name, r in known.items() if (left := without(r, SEEN.get(name, (2,))))]
-    if len(fresh) > 3:
-        ratios, gains = [form_ratio(r) for r in fresh], [minus(r, SUM).diff for r in fresh]
-        rho, right = spearmanr(ratios, gains), np.mean(np.sign(ratios) == np.sign(gains))
-        verdict = HELD if right >= 0.8 and rho.statistic > 0 and rho.pvalue < 0.05 else OPEN
-        verdict = REFUTED if right <= 0.6 or rho.statistic <= 0 else verdict
-        add("E1", "on seeds not seen then: CAT above the plain sum where the form ratio is above 0",
-            verdict, f"{round(right * len(fresh))} of {len(fresh)} cells; "
-            f"rho {rho.statistic:+.2f}, {reading.p_value(rho.pvalue, 'p = ')}")  # fmt: skip
+    rho, p, told = _rho([excess(r) for r in points], [minus(r, SUM).diff for r in points])
+    verdict = REFUTED if rho <= 0 else HELD if p < 0.05 else OPEN
+    add("H7", "CAT minus sum grows with the sum's excess skill loss", verdict,
+        f"{len(points)} cells; rho {told}")  # fmt: skip
+    fresh = found_and_fresh(known)[1].values()
+    ratios, gains = [form_ratio(r) for r in fresh], [minus(r, SUM).diff for r in fresh]
+    right, (rho, p, told) = np.sign(ratios) == np.sign(gains), _rho(ratios, gains)
+    verdict = HELD if right.mean() >= 0.8 and rho > 0 and p < 0.05 else OPEN
+    verdict = REFUTED if right.mean() <= 0.6 or rho <= 0 else verdict
+    add("E1", "on seeds not seen then: CAT above the plain sum where the form ratio is above 0",
+        verdict, f"{right.sum()} of {len(right)} cells; rho {told}")  # fmt: skip
     return pd.DataFrame(lines)
 
 
@@ -237,18 +242,14 @@ def foretold(
                 "the plain sum": [minus(r, SUM).diff for r in known.values()]}  # fmt: skip
     lines = []
     for (against, gains), (name, own) in product(outcomes.items(), values.items()):
-        outcome = np.array(gains)
-        x, told = np.array(own), []
-        for at in range(len(x)):
-            rest = np.arange(len(x)) != at
-            told.append(np.polyval(np.polyfit(x[rest], outcome[rest], 1), x[at]))
-        means = [(outcome.sum() - y) / (len(x) - 1) for y in outcome]
+        outcome, line = np.array(gains), np.column_stack([np.ones(len(own)), own])
+        itself = (fitted := line @ np.linalg.pinv(line)).diagonal()
+        told = (fitted @ outcome - itself * outcome) / (1 - itself)  # each by the others' line
+        means = (outcome.sum() - outcome) / (len(own) - 1)
         explained = 1 - np.square(outcome - told).sum() / np.square(outcome - means).sum()
-        signs = np.mean(np.sign(told) == np.sign(outcome))
-        rho = spearmanr(x, outcome)
+        agree = np.sign(told) == np.sign(outcome)
         lines.append({
-            "CAT minus": against, "predictor": name,
-            "rho": f"{rho.statistic:+.2f}", "p": reading.p_value(rho.pvalue),
-            "variance told, left out": f"{explained:.2f}", "winner told, %": percent(signs),
+            "CAT minus": against, "predictor": name, "rho": _rho(own, outcome)[-1],
+            "variance told, left out": f"{explained:.2f}", "winner told, %": percent(agree.mean()),
         })  # fmt: skip
     return pd.DataFrame(lines)

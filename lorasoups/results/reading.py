@@ -3,11 +3,9 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from itertools import combinations
 from typing import Any
 
 import numpy as np
-from scipy.stats import spearmanr
 
 from lorasoups.errors import SoupError
 from lorasoups.results import stats
@@ -259,11 +257,3 @@ def alphas_by_seed(results: Results) -> np.ndarray:
         if e["preset"] == "ours":
             seeds.setdefault(e["seed"], {})[e["module"]] = e["values"]
     return np.array([[values for _, values in sorted(of.items())] for of in seeds.values()])
-
-
-def correlations(results: Results) -> list[list[float]]:
-    """Per LoRA Spearman's rank correlation over modules, for every pair of seeds."""
-    return [
-        [float(spearmanr(a, b).statistic) for a, b in combinations(of_lora, 2)]
-        for of_lora in np.moveaxis(alphas_by_seed(results), -1, 0)
-    ]

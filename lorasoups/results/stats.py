@@ -125,6 +125,15 @@ def superlinearity(
     )
 
 
+def spearman(x: Sequence[float], y: Sequence[float]) -> tuple[float, float, float, float]:
+    """Rank correlation of four pairs or more, its 95 % interval (Bonett and Wright 2000), and p."""
+    rho, p = scipy_stats.spearmanr(x, y)
+    half = scipy_stats.norm.ppf((1 + LEVEL) / 2) * np.sqrt((1 + rho**2 / 2) / (len(x) - 3))
+    with np.errstate(divide="ignore"):  # a perfect correlation
+        lo, hi = np.tanh(np.arctanh(rho) + [-half, half])
+    return float(rho), float(lo), float(hi), float(p)
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """Holm's step-down adjustment: p-values that hold for the whole family, in the given order."""
     p = np.asarray(p_values, dtype=float)

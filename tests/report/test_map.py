@@ -39,7 +39,7 @@ def cell(cat=0.6, plain=0.3, tuned=0.6, mix=0.6, kept=(0.9, 0.3), excess=0.3, se
 def known():
     worlds = {
         "composed": cell(plain=0.6, mix=0.75, excess=0.0),
-        "map_imbalance_20": cell(mix=0.3),
+        "map_imbalance_5": cell(), "map_imbalance_20": cell(mix=0.3),
         "map_k3": cell(tuned=0.3), "map_k4": cell(tuned=0.3),
     }  # fmt: skip
     steps = {f"map_{i}": cell(plain=0.65 - 0.1 * i, excess=0.1 * i - 0.05) for i in range(5)}
@@ -86,7 +86,7 @@ def test_e1_counts_only_seeds_that_it_was_not_found_on(known):
     wrong = cell(plain=0.95, excess=0.3)
 
     def mixed(name, results):
-        seen = module.SEEN.get(name, (2,))
+        seen = module.SEEN.get(name, {2})
         items = {
             task: {
                 method: of | {str(seed): wrong["items"][task][method][str(seed)] for seed in seen}
@@ -100,13 +100,17 @@ def test_e1_counts_only_seeds_that_it_was_not_found_on(known):
 
     changed = {name: mixed(name, results) for name, results in known.items()}
     assert verdicts(changed)["E1"] == module.HELD
+    found, fresh = module.found_and_fresh(known)
+    for kept, seeds, of_first in ((found, {2}, {0, 1, 2}), (fresh, {0, 1, 3, 4, 5}, {3, 4, 5})):
+        there = {name: {row["seed"] for row in r["rows"]} for name, r in kept.items()}
+        assert there == dict.fromkeys(known, seeds) | {"composed": of_first}
     alone = {name: r | {"config": r["config"] | {"seeds": [2]}} for name, r in known.items()}
-    assert "E1" not in verdicts(alone)
+    assert module.found_and_fresh(alone)[1] == {}
 
 
 def test_a_cell_tells_its_better_rival_and_what_is_kept(known):
     frame = cells(known).set_index("cell")
-    assert list(frame.index)[:2] == ["composed", "imbalance 20"]
+    assert list(frame.index)[:2] == ["composed", "imbalance 5"]
     assert frame.loc["imbalance 20", "CAT minus the better rival"].startswith(("+", "-"))
     assert frame.loc["3", "excess loss"] == "0.250"
     assert frame.loc["3", "form ratio"] == f"{np.log(3.5):.3f}"

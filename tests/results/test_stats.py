@@ -5,7 +5,15 @@ import pytest
 import scipy.stats
 
 from lorasoups.errors import SoupError
-from lorasoups.results.stats import contrast, holm, mcnemar, paired, superlinearity, wilson
+from lorasoups.results.stats import (
+    contrast,
+    holm,
+    mcnemar,
+    paired,
+    spearman,
+    superlinearity,
+    wilson,
+)
 
 
 def verdicts(rate, seeds=5, items=400, seed=0):
@@ -115,6 +123,19 @@ def test_superlinear_gain_is_told_from_a_sum_of_gains():
     assert superlinearity(half, half, half, verdicts(0.6, seed=3)).logit == pytest.approx(
         0.4, abs=0.1
     )
+
+
+def test_the_interval_of_a_rank_correlation_covers_the_true_one():
+    """Of normal pairs, whose rank correlation is 6 / pi arcsin(rho / 2)."""
+    rng, rho, covered = np.random.default_rng(0), 0.7, []
+    true = 6 / np.pi * np.arcsin(rho / 2)
+    for _ in range(1000):
+        x, y = rng.multivariate_normal([0, 0], [[1, rho], [rho, 1]], 15).T
+        _, lo, hi, _ = spearman(x, y)
+        covered.append(lo < true < hi)
+    assert 0.93 < np.mean(covered) < 0.97
+    assert spearman([1, 2, 3, 4], [1, 2, 3, 4])[:3] == (1.0, 1.0, 1.0)
+    assert spearman([1, 2, 3, 4], [2, 1, 4, 3])[0] == pytest.approx(0.6)
 
 
 def test_holm_of_a_known_case():
