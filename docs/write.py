@@ -124,7 +124,10 @@ def _form_results_block(known: All) -> list[str]:
         if other := known["small"].get(f"reading_form_{name}"):
             told += [_intro(other), markdown(short(other, best=6))]
             if name == "more":
-                told += [markdown(comparisons(other))]
+                solving = [m for m in reading.order(other) if estimate(other, m).mean > 0.02]
+                frame, names = comparisons(other), [label(m, other) for m in solving]
+                told += ["Against those of them that solve more than 2 %:",
+                         markdown(frame[frame["CAT minus"].isin(names)])]  # fmt: skip
             else:
                 told += [sentences.primary(other), sentences.form_and_content(other)]
                 told += [markdown(foreseen(other, results))]

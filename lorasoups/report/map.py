@@ -17,7 +17,8 @@ from lorasoups.results.stats import Paired
 MARGIN = 0.05  # the smallest effect of interest, in shares of 1
 ANCHORED, MIX = "anchored", "data_mix"
 PLANNED = 20  # seeds of `composed`, says the protocol
-PREDICTORS = ("cosine", "norm_ratio", "loudest")  # of `study.run.predictors`
+PREDICTORS = {"cosine": "cosine", "norm_ratio": "norm ratio", "loudest": "cross-activation"}
+RIVAL = "the better of tuned sum and DATA-MIX"
 SEEN = {"composed": {0, 1, 2}}  # seeds that E1 was found on; of a cell: 2
 HELD, REFUTED, OPEN = "held", "refuted", "open"
 
@@ -64,9 +65,9 @@ def _loss(results: Results, method: str, skills: Sequence[str]) -> float:
 
 
 def predictors(results: Results) -> dict[str, float]:
-    """What may tell the winner without the target (see `PREDICTORS`)."""
-    means = {key: float(np.mean(reading.extras(results, "cat", key))) for key in PREDICTORS}
-    return {"excess loss": excess(results), "form ratio": form_ratio(results)} | means
+    """What may tell the winner without the target (some from `study.run.predictors`)."""
+    of_cat = {name: np.mean(reading.extras(results, "cat", k)) for k, name in PREDICTORS.items()}
+    return {"excess loss": excess(results), "form ratio": form_ratio(results)} | of_cat
 
 
 def without(results: Results, seen: Iterable[int]) -> Results | None:
@@ -111,7 +112,7 @@ def cells(known: Mapping[str, Results]) -> pd.DataFrame:
             "seeds": len(estimate(results, "cat").per_seed),
             "CAT, %": of["cat"], "plain sum, %": of[SUM], "tuned sum, %": of[TUNED],
             "DATA-MIX, %": of[MIX], "anchored, %": of[ANCHORED],
-            "CAT minus the better rival": _text(against),
+            f"CAT minus {RIVAL}": _text(against),
             "least kept: CAT / tuned / DATA-MIX, %": " / ".join(kept),
         } | {key: f"{value:.3f}" for key, value in predictors(results).items()})  # fmt: skip
     return pd.DataFrame(lines).fillna("-")
@@ -155,7 +156,7 @@ def hypotheses(
 
     def add(name: str, claim: str, verdict: str, *found: str) -> None:
         verdict += " so far" * early
-        lines.append({"": name, "prediction": claim, "found": "; ".join(found), "so it": verdict})
+        lines.append({"": name, "prediction": claim, "found": "; ".join(found), "verdict": verdict})
 
     paper = reading.primary(main)[0].pair
     add("H1", "CAT above the mean of the paper's baselines", _above(paper), _text(paper))
@@ -224,7 +225,7 @@ def foreseen(results: Results, first: Results) -> pd.DataFrame:
 
 def _predictions(lines: Iterable[tuple[str, str, bool]], early: str) -> pd.DataFrame:
     return pd.DataFrame(
-        {"prediction": claim, "found": found, "so it": (HELD if held else REFUTED) + early}
+        {"prediction": claim, "found": found, "verdict": (HELD if held else REFUTED) + early}
         for claim, found, held in lines
     )  # fmt: skip
 
@@ -232,13 +233,13 @@ def _predictions(lines: Iterable[tuple[str, str, bool]], early: str) -> pd.DataF
 def foretold(
     known: Mapping[str, Results], values: Mapping[str, Sequence[float]] | None = None
 ) -> pd.DataFrame:
-    """How well each predictor tells CAT minus the better rival, or the sum, in a cell left out.
+    """How well each predictor tells CAT minus `rival`, or the plain sum, in a cell left out.
 
     A line is fitted on the other cells; the share of the variance that it explains is negative
     where their mean tells more. ``values``: predictor -> one per cell; default `predictors`.
     """
     values = values or pd.DataFrame(map(predictors, known.values())).to_dict("list")
-    outcomes = {"the better rival": [minus(r, rival(r)).diff for r in known.values()],
+    outcomes = {RIVAL: [minus(r, rival(r)).diff for r in known.values()],
                 "the plain sum": [minus(r, SUM).diff for r in known.values()]}  # fmt: skip
     lines = []
     for (against, gains), (name, own) in product(outcomes.items(), values.items()):
@@ -250,6 +251,6 @@ def foretold(
         agree = np.sign(told) == np.sign(outcome)
         lines.append({
             "CAT minus": against, "predictor": name, "rho": _rho(own, outcome)[-1],
-            "variance told, left out": f"{explained:.2f}", "winner told, %": percent(agree.mean()),
+            "explained, left out": f"{explained:.2f}", "winner right, %": percent(agree.mean()),
         })  # fmt: skip
     return pd.DataFrame(lines)

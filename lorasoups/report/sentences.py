@@ -17,6 +17,7 @@ from lorasoups.results.stats import Paired
 ABOVE, BELOW, OPEN = "above", "below", "not told apart from"
 SIGNIFICANT = 0.05
 FEW_PROBLEMS, FEW_SEEDS = 500, 5  # up to here a caveat is shown
+MAIN = ("cat", reading.SUM, reading.TUNED, "linear@delta", "data_mix")
 
 
 def verdict(pair: Paired) -> str:
@@ -112,9 +113,8 @@ def floors(results: Results) -> str:
 
 def form_and_content(results: Results, *methods: str) -> str:
     """Solved = P(in form) x P(right | in form), for CAT and its main rivals."""
-    rivals = (*reading.skills(results), reading.SUM, reading.TUNED, "linear@delta", "data_mix")
     said = []
-    for method in methods or ("cat", *rivals):
+    for method in methods or (*MAIN, *reading.skills(results)):
         if (shares := reading.form(results, method)) is not None:
             said.append(f"{label(method, results)} {100 * shares[0]:.0f} x {100 * shares[1]:.0f}")
     return "Solved = P(in form) x P(right given the form), in %: " + ", ".join(said) + "."
@@ -146,14 +146,14 @@ def alphas_moved(results: Results) -> str:
 
 
 def skills_kept(results: Results) -> str:
-    """How much of each skill the methods keep, as far as they took the skills' own tests."""
+    """How much of each skill CAT and its main rivals keep, and the front of all methods."""
     kept, front = reading.kept_by_method(results)
     if not kept.get("cat"):
         return ""
     skills = reading.skills(results)
     shown = (
         f"{label(m, results)} {', '.join(f'{100 * share:.0f} % of {s}' for s, share in parts)}"
-        for m, k in kept.items() if k and m not in (*skills, "base")
+        for m, k in kept.items() if k and m in MAIN
         for parts in [zip(skills, k, strict=True)]
     )  # fmt: skip
     best = ", ".join(label(m, results) for m in front)
@@ -195,12 +195,11 @@ def caveats(results: Results) -> list[str]:
     return [sentence for sentence, applies in known.items() if applies]
 
 
-STUDY = (summary, primary, floors, form_and_content, skills_kept, against_static, super_linear,
-         controls, alphas_moved)  # fmt: skip
+STUDY = (primary, floors, form_and_content, skills_kept, against_static, controls, alphas_moved)
 
 
 def all_sentences(results: Results) -> str:
-    """The whole reading as a Markdown list, the summary first."""
+    """The whole reading as a Markdown list."""
     sentences = [*(say(results) for say in STUDY), *caveats(results)]
     return "\n".join(f"- {sentence}" for sentence in sentences if sentence)
 

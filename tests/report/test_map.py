@@ -48,7 +48,7 @@ def known():
 
 def verdicts(known):
     frame = hypotheses(known)
-    return dict(zip(frame[""], frame["so it"], strict=True))
+    return dict(zip(frame[""], frame["verdict"], strict=True))
 
 
 def test_what_was_planted_is_held(known):
@@ -75,7 +75,7 @@ def test_the_contrary_refutes(known, name, worlds):
 
 
 def test_a_verdict_is_one_so_far_while_seeds_are_missing(known):
-    early, whole = (set(hypotheses(known, planned=n)["so it"]) for n in (7, 6))
+    early, whole = (set(hypotheses(known, planned=n)["verdict"]) for n in (7, 6))
     assert all(verdict.endswith(" so far") for verdict in early)
     assert not any("so far" in verdict for verdict in whole)
 
@@ -111,17 +111,17 @@ def test_e1_counts_only_seeds_that_it_was_not_found_on(known):
 def test_a_cell_tells_its_better_rival_and_what_is_kept(known):
     frame = cells(known).set_index("cell")
     assert list(frame.index)[:2] == ["composed", "imbalance 5"]
-    assert frame.loc["imbalance 20", "CAT minus the better rival"].startswith(("+", "-"))
+    assert frame.loc["imbalance 20", f"CAT minus {module.RIVAL}"].startswith(("+", "-"))
     assert frame.loc["3", "excess loss"] == "0.250"
     assert frame.loc["3", "form ratio"] == f"{np.log(3.5):.3f}"
-    assert frame.loc["composed", "loudest"] == "0.500"
+    assert frame.loc["composed", "cross-activation"] == "0.500"
 
 
 def test_a_predictor_that_knows_is_told_from_one_that_does_not():
     known = {str(i): cell(cat=0.3 + 0.1 * i, tuned=0.5, mix=0.1, seeds=3) for i in range(5)}
     frame = foretold(known, {"knows": [0, 1, 2, 3, 4], "noise": [3, 0, 4, 1, 2]})
-    assert list(frame["CAT minus"]) == ["the better rival"] * 2 + ["the plain sum"] * 2
-    told = dict(zip(frame["predictor"], map(float, frame["variance told, left out"]), strict=True))
+    assert list(frame["CAT minus"]) == [module.RIVAL] * 2 + ["the plain sum"] * 2
+    told = dict(zip(frame["predictor"], map(float, frame["explained, left out"]), strict=True))
     assert told["knows"] > 0.9 > 0.0 > told["noise"]
 
 
@@ -148,6 +148,6 @@ def test_predictions_for_a_setting_beside_the_first(other, verdicts):
     for results in (other, first):  # every answer is in form but the base's and the sum's failures
         for row in results["rows"]:
             row["outcomes"] = {"ok": row["correct"], "wrong": row["n"] - row["correct"]}
-    assert list(foreseen(other, first)["so it"]) == verdicts
+    assert list(foreseen(other, first)["verdict"]) == verdicts
     one = other | {k: [e for e in other[k] if e["seed"] in (0, None)] for k in ("alphas", "rows")}
-    assert list(foreseen(one, first)["so it"]) == [f"{word} so far" for word in verdicts]
+    assert list(foreseen(one, first)["verdict"]) == [f"{word} so far" for word in verdicts]
