@@ -40,6 +40,20 @@ def test_regmean_fits_what_each_lora_does_on_its_own_inputs(monkeypatch):
     assert found.rank(name) == sum(lora.rank(name) for lora in loras)
 
 
+def test_regmean_shrinks_what_is_off_the_diagonal():
+    model, loras, data = tiny_llama(), pair(), [rows()[:12], rows()[12:]]
+    name = next(name for name in loras[0].modules if name in loras[1].modules)
+    wanted, grams = 0, []
+    for lora, own in zip(loras, data, strict=True):
+        seen = inputs_of(model, lora, own, name)
+        gram = seen.T @ seen
+        grams.append(torch.where(torch.eye(len(gram)) == 1, gram, module.KEPT * gram))
+        wanted = wanted + lora.delta(name).double() @ grams[-1]
+    found = regmean(model, loras, data).delta(name).double()
+    assert module.KEPT < 1
+    assert_close(found, wanted @ torch.linalg.inv(sum(grams)), "shrunk")
+
+
 def test_regmean_of_one_lora_is_the_lora_and_of_a_missing_module_only_one_part():
     model, lora = tiny_llama(), llama_lora(1, 3)
     alone = regmean(model, [lora], [rows()])

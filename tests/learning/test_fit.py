@@ -12,8 +12,8 @@ import pytest
 import torch
 import torch._inductor.compile_fx
 from killed import STEPS, rows, train
-from soup_helpers import tiny_llama
-from test_cat import pair
+from soup_helpers import assert_close, tiny_llama
+from test_cat import llama_lora, pair
 
 from lorasoups.errors import Diverged, SoupError
 from lorasoups.learning import fit as fit_module
@@ -136,6 +136,15 @@ def test_compiled_layers_train_the_same_lora_and_leave_the_model_alone(monkeypat
     for ours, theirs in zip(trained(0), expected, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)  # float32
     assert calls and "no compiler today" not in capfd.readouterr().err
+
+
+def test_a_training_begins_at_the_adapter_that_it_is_given():
+    start = llama_lora(1, 3, ("self_attn.q_proj",))
+    config = SkillTraining(r=3, lora_alpha=6, target_modules=("q_proj",), lr=0.0, steps=1,
+                           bf16=False, batch_size=4, warmup_steps=0)  # fmt: skip
+    found, _ = train_lora(tiny_llama(), rows(), config, 0, start=start)
+    for name in start.modules:
+        assert_close(found.delta(name), start.delta(name), name)
 
 
 def test_fsdp_is_refused(monkeypatch):

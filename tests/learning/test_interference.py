@@ -33,6 +33,9 @@ def test_numbers_are_those_of_dense_deltas():
         spaces = [torch.linalg.svd(d).U[:, :r] for d, r in ((x, 3), (y, 2))]
         angles = torch.linalg.svdvals(spaces[0].T @ spaces[1])
         assert of["columns"] == pytest.approx(float(angles.square().mean()), rel=1e-5)
+        spaces = [torch.linalg.svd(d).Vh[:r] for d, r in ((x, 3), (y, 2))]
+        angles = torch.linalg.svdvals(spaces[0] @ spaces[1].T)
+        assert of["rows"] == pytest.approx(float(angles.square().mean()), rel=1e-5)
         singular = torch.linalg.svdvals(x)
         stable = float(singular.square().sum() / singular[0] ** 2)
         assert found["stable_ranks"][0][name] == pytest.approx(stable, rel=1e-5)

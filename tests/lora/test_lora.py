@@ -122,6 +122,16 @@ def test_compression_is_the_best_approximation(monkeypatch, limit, rank):
     assert_close(linalg.compress(factors, rank).delta(), best, f"best rank {rank}, limit {limit}")
 
 
+@pytest.mark.parametrize("share", [0.3, 0.7, 0.99])
+def test_a_share_keeps_the_smallest_rank_with_that_much_energy(share):
+    noise = torch.randn(30, 20, generator=torch.Generator().manual_seed(0))
+    U, _, Vh = torch.linalg.svd(noise, full_matrices=False)
+    S = torch.tensor([8.0, 4.0, 2.0, 1.0, 0.5])
+    kept = linalg.compress(Factors(Vh[:5].contiguous(), U[:, :5] * S), share).rank
+    energy = (S.square().cumsum(0) / S.square().sum()).tolist()
+    assert energy[kept - 1] >= share and (kept == 1 or energy[kept - 2] < share)
+
+
 def test_compression_never_decomposes_a_dense_matrix(monkeypatch):
     widest = 0
     original = torch.linalg.svd

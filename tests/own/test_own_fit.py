@@ -10,8 +10,9 @@ import torch
 from peft import LoHaConfig, PeftModel, get_peft_model
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from scipy.stats import ttest_ind
 
-from lorasoups import load_lora, save_lora
+from lorasoups import load_lora, merge, save_lora
 from lorasoups.errors import SoupError
 from lorasoups.files import sha256_file
 from lorasoups.learning.alphas import learn_alphas
@@ -22,9 +23,10 @@ from lorasoups.models.base import load_base
 from lorasoups.models.batching import encode_all, heldout_loss, row_losses
 from lorasoups.models.fetch import fetch_lora
 from lorasoups.models.generation import folded
-from lorasoups.own.fit import CAT, GRID, SUM, advice, fit, rule
+from lorasoups.own.fit import CAT, GRID, SUM, _interval, advice, fit, rule
 from lorasoups.own.rows import read_data
 from lorasoups.own.verify import DIFFERS, LOADERS, UNCHECKED, VERIFIED, verify
+from lorasoups.results.stats import ratio
 from lorasoups.run import cli
 from lorasoups.tasks.worlds.mini.tasks import dataset
 
@@ -134,20 +136,28 @@ def test_an_interrupted_fit_goes_on(place, tmp_path, monkeypatch):
     """Trials that ended are not done again; another setting starts anew."""
     from lorasoups.own import fit as module
 
-    out, calls, real = tmp_path / "soup", [], module.learn_alphas
+    out, real = tmp_path / "soup", module.learn_alphas
 
-    def stop_at_third(*args, **how):
-        calls.append(how.get("max_steps", how["lr"]))
-        if len([c for c in calls if c in GRID]) == 3:
-            raise KeyboardInterrupt
-        return real(*args, **how)
+    def learned_in(*more, stop=99):
+        """Exit code, and how often alphas were learned; an interrupt at the ``stop``-th time."""
+        rates = []
 
-    monkeypatch.setattr(module, "learn_alphas", stop_at_third)
-    assert run(place, out, "--epochs", "1") == 130
+        def counted(*args, **how):
+            if "max_steps" not in how:  # one step that is timed
+                rates.append(how["lr"])
+                if len(rates) == stop:
+                    raise KeyboardInterrupt
+            return real(*args, **how)
+
+        monkeypatch.setattr(module, "learn_alphas", counted)
+        return run(place, out, "--epochs", "1", "--no-verify", *more), len(rates)
+
+    assert learned_in(stop=3) == (130, 3)
     assert not out.exists() and (tmp_path / "soup.work").is_dir()
-    monkeypatch.setattr(module, "learn_alphas", real)
-    assert run(place, out, "--epochs", "1", "--no-verify") == 0
+    assert learned_in() == (0, 1)  # both trials lie there
     assert (out / "report.json").exists() and not (tmp_path / "soup.work").exists()
+    assert learned_in("--overwrite", stop=3) == (130, 3)
+    assert learned_in("--overwrite", "--share", "0.3") == (0, 3)  # of other rows
 
 
 def test_as_many_rows_are_evaluated_as_the_time_was_told_for(place, base, monkeypatch):
@@ -212,6 +222,50 @@ def test_the_rule_names_the_soup_that_is_better_on_each_skill():
     losses = {CAT: [rows(0.5), rows(0.3), rows(0.4, 0.2)], SUM: [rows(0.6), rows(0.2), rows(0.41)]}
     told = rule(["math", "code", "aside"], losses)
     assert f"answers: math: {CAT}; code: {SUM}; aside: not told apart (" in told
+
+
+def test_the_report_tells_the_losses_of_the_soups_that_it_names(place, base):
+    model, tokenizer = base
+    loras = [load_lora(place / name) for name in ("math", "code")]
+    data = [read_data(place / f"{name}.jsonl", tokenizer) for name in ("math", "code")]
+    fitted = fit(model, loras, data, lr=0.03, epochs=0.5, progress=False)
+    weights = {"plain sum": 1.0, "average": 0.5, "sum, one weight": fitted.report["sum_weight"]}
+    soups = {name: merge(loras, "cat", weights=[w, w]) for name, w in weights.items()}
+    soups |= {"base": None, "LoRA 1": loras[0], "LoRA 2": loras[1], CAT: fitted.soup}
+    told = {entry["name"]: entry for entry in fitted.report["methods"]}
+    assert told.keys() == soups.keys()
+    best = np.array(told[fitted.report["best"]]["losses"])[:, 0]
+    for name, soup in soups.items():
+        with folded(model, soup):
+            expected = [heldout_loss(model, own.held_out) for own in data]
+        entry, losses = told[name], np.array(told[name]["losses"])[:, 0]
+        assert losses == pytest.approx(expected, rel=1e-4), name
+        assert entry["minus_cat"][0] == pytest.approx(entry["mean"] - told[CAT]["mean"], abs=1e-9)
+        assert np.array(entry["minus_best"])[:, 0] == pytest.approx(losses - best, abs=1e-9)
+
+
+def test_the_rate_is_chosen_on_rows_that_the_report_is_not_on(place, base, monkeypatch):
+    from lorasoups.own import fit as module
+
+    seen, real = [], module.heldout_loss
+
+    def watched(model, rows, *more):
+        seen.append(rows)
+        return real(model, rows, *more)
+
+    monkeypatch.setattr(module, "heldout_loss", watched)
+    loras = [load_lora(place / name) for name in ("math", "code")]
+    data = [read_data(place / f"{name}.jsonl", base[1]) for name in ("math", "code")]
+    module.fit(base[0], loras, data, epochs=0.5, progress=False)
+    assert seen == [own.choice for _ in GRID for own in data]
+    assert all(row not in own.held_out for own in data for row in own.choice)
+
+
+def test_the_interval_over_two_skills_is_welchs():
+    x, y = np.random.default_rng(0).normal(size=12), np.random.default_rng(1).normal(size=7)
+    _, lo, hi = _interval([ratio(x, np.ones(12)), ratio(-y, np.ones(7))])
+    welch = ttest_ind(x, y, equal_var=False).confidence_interval()
+    assert (2 * lo, 2 * hi) == pytest.approx((welch.low, welch.high))
 
 
 def test_row_losses_add_up_to_the_held_out_loss(base):
@@ -428,14 +482,14 @@ def test_a_loader_of_another_strength_or_none_is_told(place, monkeypatch, capsys
 
     real = module.PeftModel.from_pretrained
 
-    def doubled(model, folder):
+    def stronger(model, folder):
         wrapped = real(model, folder)
         for layer in wrapped.modules():
             if isinstance(getattr(layer, "scaling", None), dict):
-                layer.scaling["default"] *= 2
+                layer.scaling["default"] *= 1.02
         return wrapped
 
-    monkeypatch.setattr(module.PeftModel, "from_pretrained", doubled)
+    monkeypatch.setattr(module.PeftModel, "from_pretrained", stronger)
     assert verify(place / "math", BASE) == DIFFERS
 
     def missing(*known):

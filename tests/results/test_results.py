@@ -6,6 +6,7 @@ import subprocess
 
 import numpy as np
 import pytest
+from results_example import example_results
 
 from lorasoups.errors import SoupError
 from lorasoups.results import file as R
@@ -220,6 +221,19 @@ def test_bad_results_do_not_replace_good_ones(good, tmp_path):
     with pytest.raises(SoupError, match="missing field"):
         R.write_results(path, {"schema": 1})
     assert path.read_bytes() == before and list(path.parent.iterdir()) == [path]
+
+
+def test_a_seed_that_is_run_again_replaces_the_earlier_one():
+    old = example_results(2, ("base", "math", "code", "cat"), n=20) | {"artifacts": {}}
+    again = old | {"config": old["config"] | {"seeds": [1]}}
+    for name in ("rows", "alphas", "curves", "sweep", "skills"):
+        again[name] = [entry for entry in old[name] if entry["seed"] == 1]
+    both = R.with_earlier_seeds(again, old, "a.json")
+
+    def of(results):
+        return sorted((row["task"], row["method"], row["seed"]) for row in results["rows"])
+
+    assert of(both) == of(old) and both["config"]["seeds"] == [0, 1]
 
 
 def test_find_filters_by_value_and_by_one_of_several():

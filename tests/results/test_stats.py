@@ -10,6 +10,7 @@ from lorasoups.results.stats import (
     holm,
     mcnemar,
     paired,
+    ratio,
     spearman,
     superlinearity,
     wilson,
@@ -136,6 +137,12 @@ def test_the_interval_of_a_rank_correlation_covers_the_true_one():
     assert 0.93 < np.mean(covered) < 0.97
     assert spearman([1, 2, 3, 4], [1, 2, 3, 4])[:3] == (1.0, 1.0, 1.0)
     assert spearman([1, 2, 3, 4], [2, 1, 4, 3])[0] == pytest.approx(0.6)
+
+
+def test_a_ratio_of_equal_counts_has_the_error_of_a_mean():
+    x = np.random.default_rng(0).normal(size=12)
+    expected = (x.mean(), scipy.stats.sem(x), 11)
+    assert ratio(4 * x, np.full(12, 4.0)) == pytest.approx(expected)
 
 
 def test_holm_of_a_known_case():

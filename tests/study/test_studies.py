@@ -182,6 +182,10 @@ def test_sizes_change_what_they_say_and_keep_the_scale(smoke):
     training = with_rank(own, 2).profile.training
     assert (training.r, training.lora_alpha) == (2, 4)
     assert with_length(own, 0.5).profile.training.steps == smoke.profile.training.steps // 2
+    whole = Stages("mini", 1, smoke.folders.out)  # its code skill has steps of its own
+    whole.grid = [{"chosen": True}]
+    half = with_length(whole, 0.5).profile
+    assert [half.training_of(skill).steps for skill in half.skills] == [200, 300]
 
 
 @pytest.mark.parametrize("name", ["alphas", "random_loras"])
