@@ -62,7 +62,32 @@ def test_the_settings_are_those_of_the_protocol():
     assert (form.n_test["reading_form"], form.max_new_tokens, form.demonstrations) == (500, 32, 0)
     assert composed.n_test["hard_math"] == 1000 and cell.n_test["hard_math"] == 500
     assert (composed.max_new_tokens, composed.demonstrations) == (90, 2)
-    text = PROTOCOL.read_text(encoding="utf-8")
-    for cell in MAP:
-        word = cell.split("_")[1]  # a family of cells, such as imbalance, is named once
-        assert word in text or load_profile("mini", cell).rescale, cell
+
+
+def test_every_cell_changes_one_thing():
+    quick, slow = ({"code_forms": {"steps": n}} for n in (150, 1800))
+    two, balanced = ("math_forms", "code_forms"), ("balanced",)
+    changed = {
+        "zero_shot": {"demonstrations": 0},
+        "one_form": {"skills": ("math", "code"), "tests": {}, "by_skill": {"code": {"steps": 600}}},
+        "dose_quarter": {"training": {"steps": 100}, "by_skill": quick},
+        "dose_3": {"training": {"steps": 1200}, "by_skill": slow},
+        "half": {"rescale": {"code_forms": 0.5}}, "less": {"rescale": {"code_forms": 0.7071}},
+        "more": {"rescale": {"code_forms": 1.4142}}, "double": {"rescale": {"code_forms": 2.0}},
+        "imbalance_5": {"share": {"code_forms": 0.2}, "methods": balanced},
+        "imbalance_20": {"share": {"code_forms": 0.05}, "methods": balanced},
+        "k3": {"skills": (*two, "aside")}, "k4": {"skills": (*two, "aside", "line")},
+        "rank_2": {"training": {"r": 2, "lora_alpha": 4}},
+        "rank_32": {"training": {"r": 32, "lora_alpha": 64}},
+    }  # fmt: skip
+    usual = asdict(load_profile("mini", "map"))
+    for cell, wanted in changed.items():
+        own = asdict(load_profile("mini", f"map_{cell}"))
+        found = {k: v for k, v in own.items() if v != usual[k] and k != "study"}
+        if "training" in found:
+            of = usual["training"].items()
+            found["training"] = {k: own["training"][k] for k, v in of if own["training"][k] != v}
+        if "methods" in found:
+            found["methods"] = found["methods"][len(usual["methods"]) :]
+        assert found == wanted, cell
+    assert {f"map_{cell}" for cell in changed} == set(MAP)
