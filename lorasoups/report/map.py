@@ -125,7 +125,7 @@ def _text(pair: Paired) -> str:
 def _rho(x: Sequence[float], y: Sequence[float]) -> tuple[float, float, str]:
     """Rank correlation, its p, and both with an interval as text."""
     rho, lo, hi, p = stats.spearman(x, y)
-    return rho, p, f"{rho:+.2f} [{lo:+.2f}, {hi:+.2f}], {reading.p_value(p, 'p = ')}"
+    return rho, p, f"{rho:+.2f} [{lo:+.2f}, {hi:+.2f}], p {reading.p_value(p, '= ')}"
 
 
 def _above(pair: Paired, bound: float = 0.0) -> str:
