@@ -10,7 +10,14 @@ from lorasoups.errors import SoupError
 from lorasoups.files import read_json, write_text_atomic
 from lorasoups.paths import Folders
 from lorasoups.report import sentences
-from lorasoups.report.map import PLANNED, cells, foreseen, foretold, hypotheses, of_map
+from lorasoups.report.map import (
+    PLANNED,
+    cells,
+    foreseen,
+    foretold,
+    hypotheses,
+    known_before,
+)
 from lorasoups.report.tables import (
     AVERAGE,
     LORAHUB,
@@ -69,8 +76,10 @@ def _headline_block(known: All) -> list[str]:
 
 def _map_block(known: All) -> list[str]:
     results, real = known["mini"]["composed"], known.get("small", {}).get("reading_form")
-    of_cells = {name: known["mini"][name] for name in of_map(known["mini"])}
-    tables = [hypotheses(of_cells, real, PLANNED), cells(of_cells), foretold(of_cells)]
+    names = sorted(n for n in known["mini"] if n == "composed" or n.startswith("map_"))
+    of_cells = {name: known["mini"][name] for name in names}
+    tables = [hypotheses(of_cells, real, PLANNED), cells(of_cells), known_before(of_cells),
+              foretold(of_cells)]  # fmt: skip
     told = [_intro(results), markdown(ten_rows(results)), sentences.all_sentences(results)]
     return told + [markdown(table) for table in tables]
 

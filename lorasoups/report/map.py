@@ -23,26 +23,16 @@ SEEN = {"composed": {0, 1, 2}}  # seeds that E1 was found on; of a cell: 2
 HELD, REFUTED, OPEN = "held", "refuted", "open"
 
 
-def of_map(names: Iterable[str]) -> list[str]:
-    """`composed` and then its cells, of all these experiments."""
-    return sorted(n for n in names if n == "composed" or n.startswith("map_"))
-
-
 def known_cells(profile: str = "mini") -> dict[str, Results]:
     """The committed results of `composed` and, after it, of the cells that have been run."""
-    names = of_map(path.stem for path in results_path(profile).parent.glob("*.json"))
-    return {name: read_results(results_path(profile, name)) for name in names}
+    folder = results_path(profile).parent
+    paths = [folder / "composed.json", *sorted(folder.glob("map_*.json"))]
+    return {path.stem: read_results(path) for path in paths}
 
 
 def minus(results: Results, other: str, task: str = "", method: str = "cat") -> Paired:
     """CAT, or ``method``, minus another one on a test, by default the target."""
     return stats.paired(*reading.pair(results, task or reading.target(results), method, other))
-
-
-def weakest(results: Results, method: str) -> str:
-    """The test of the skill that a method keeps least of."""
-    kept, skills = reading.kept(results, method), reading.skills(results)
-    return reading.test_of(results, skills[int(np.argmin(kept))])
 
 
 def excess(results: Results) -> float:
@@ -100,7 +90,7 @@ def rival(results: Results) -> str:
 
 
 def cells(known: Mapping[str, Results]) -> pd.DataFrame:
-    """A line per cell: what CAT and its rivals solve, CAT minus the better one, the excess loss."""
+    """A line per cell: what CAT and its rivals solve, CAT minus the better one, what is kept."""
     lines = []
     for name, results in known.items():
         against = minus(results, rival(results))
@@ -108,14 +98,24 @@ def cells(known: Mapping[str, Results]) -> pd.DataFrame:
         kept = [percent(min(shares)) if (shares := reading.kept(results, m)) else "-"
                 for m in ("cat", TUNED, MIX)]  # fmt: skip
         lines.append({
-            "cell": name.removeprefix("map_").replace("_", " "),
+            "cell": title(name),
             "seeds": len(estimate(results, "cat").per_seed),
             "CAT, %": of["cat"], "plain sum, %": of[SUM], "tuned sum, %": of[TUNED],
             "DATA-MIX, %": of[MIX], "anchored, %": of[ANCHORED],
             f"CAT minus {RIVAL}": _text(against),
             "least kept: CAT / tuned / DATA-MIX, %": " / ".join(kept),
-        } | {key: f"{value:.3f}" for key, value in predictors(results).items()})  # fmt: skip
-    return pd.DataFrame(lines).fillna("-")
+        })  # fmt: skip
+    return pd.DataFrame(lines)
+
+
+def known_before(known: Mapping[str, Results]) -> pd.DataFrame:
+    """A line per cell: its `predictors`."""
+    told = {title(n): {k: f"{v:.3f}" for k, v in predictors(r).items()} for n, r in known.items()}
+    return pd.DataFrame(told).T.rename_axis("cell").reset_index()
+
+
+def title(name: str) -> str:  # `rank 2` for `map_rank_2`
+    return name.removeprefix("map_").replace("_", " ")
 
 
 def _text(pair: Paired) -> str:
@@ -162,8 +162,8 @@ def hypotheses(
     add("H1", "CAT above the mean of the paper's baselines", _above(paper), _text(paper))
     tuned = minus(main, TUNED)
     add("H2", "CAT within 5 points of the tuned sum", _within(tuned), _text(tuned))
-    plain, weak = minus(main, SUM), weakest(main, SUM)
-    keeps = minus(main, SUM, weak)
+    weak = reading.test_of(main, reading.skills(main)[np.argmin(reading.kept(main, SUM))])
+    plain, keeps = minus(main, SUM), minus(main, SUM, weak)
     add("H3", "CAT within 5 points of the plain sum, and more than 5 above it on its weakest skill",
         _all(_within(plain), _above(keeps, MARGIN)), _text(plain),
         f"{weak}: {_text(keeps)}")  # fmt: skip

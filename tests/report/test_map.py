@@ -5,7 +5,7 @@ import pytest
 from results_example import SKILLS, _row, example_results
 
 from lorasoups.report import map as module
-from lorasoups.report.map import ANCHORED, MIX, cells, foreseen, foretold, hypotheses
+from lorasoups.report.map import ANCHORED, MIX, cells, foreseen, foretold, hypotheses, known_before
 from lorasoups.results.file import pack_verdicts
 from lorasoups.results.reading import SUM, TUNED
 
@@ -113,6 +113,7 @@ def test_a_cell_tells_its_better_rival_and_what_is_kept(known):
     assert list(frame.index)[:2] == ["composed", "imbalance 5"]
     told = frame.loc["imbalance 20", f"CAT minus {module.RIVAL}"]  # the tuned sum, as good as CAT
     assert abs(float(told.split()[0])) < 2
+    frame = known_before(known).set_index("cell")
     assert frame.loc["3", "excess loss"] == "0.250"
     assert frame.loc["3", "form ratio"] == f"{np.log(3.5):.3f}"
     assert frame.loc["composed", "cross-activation"] == "0.500"
