@@ -51,7 +51,12 @@ def lorahub(
         Diverged: a loss that is not finite.
         SoupError: no LoRA, no rows, bad options, LoRAs of another base or of unequal ranks.
     """
-    _check(loras, rows, on, budget)
+    if not rows:
+        raise SoupError("no data to search on: rows is empty; give the rows CAT gets")
+    merge(loras, "linear", on=on)  # refuses what does not belong together
+    most = BUDGET_PER_LORA * len(loras)
+    if not 1 <= budget <= most:
+        raise SoupError(f"budget is {budget}: LoraHub with {len(loras)} LoRAs; give 1 to {most}")
     history: list[dict] = []
 
     def objective(weights: list[float]) -> float:
@@ -100,20 +105,3 @@ def _merged(loras: Sequence[LoRA], weights: list[float], on: str) -> LoRA:
         weighted = [(w * factors.A, w * factors.B) for w, factors in pairs if factors is not None]
         modules[name] = Factors(*map(sum, zip(*weighted, strict=True)))
     return LoRA(modules, next((lora.base_model for lora in loras if lora.base_model), ""))
-
-
-def _check(loras: Sequence[LoRA], rows: Sequence[dict], on: str, budget: int) -> None:
-    if not loras:
-        raise SoupError("no LoRA given: LoraHub needs at least one adapter")
-    if not rows:
-        raise SoupError("no data to search on: rows is empty; give the rows CAT gets")
-    if on not in ("delta", "factors"):
-        raise SoupError(f'LoraHub does not work on {on!r}; use on="delta" or on="factors"')
-    merge(loras, "cat")  # refuses what does not belong together
-    most = BUDGET_PER_LORA * len(loras)
-    if not 1 <= budget <= most:
-        raise SoupError(f"budget is {budget}: LoraHub with {len(loras)} LoRAs; give 1 to {most}")
-    for name in module_names(list(loras)) if on == "factors" else ():
-        ranks = sorted({lora.rank(name) for lora in loras if name in lora.modules})
-        if len(ranks) > 1:
-            raise SoupError(f'ranks differ {ranks}: module {name!r}; LoraHub needs on="delta"')

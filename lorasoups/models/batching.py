@@ -1,7 +1,7 @@
 """Token ids of examples, and batches of them: padded on the right, no attention mask needed."""
 
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -90,10 +90,7 @@ def _length(row: dict) -> int:
     return len(row["input_ids"])
 
 
-def answer_loss(
-    model: Any, input_ids: Tensor, labels: Tensor, attention_mask: Tensor | None = None,
-    each: bool = False,
-) -> Tensor:  # fmt: skip
+def answer_loss(model: Any, input_ids: Tensor, labels: Tensor, each: bool = False) -> Tensor:
     """Mean cross-entropy per labelled token (nats), with logits at labelled positions only.
 
     Logits would be most of a step's memory. A hook in front of the output layer picks the
@@ -101,8 +98,7 @@ def answer_loss(
 
     Args:
         model: causal LM, plain, quantised or wrapped (PEFT, `CatModel`); DDP wraps the caller.
-        input_ids, labels: int64 [rows, tokens]; -100 where nothing is asked.
-        attention_mask: not needed for right-padded rows.
+        input_ids, labels: int64 [rows, tokens], padded on the right; -100: nothing is asked.
         each: the loss of every labelled token instead, float32 [tokens], row after row.
 
     Returns float32 [], NaN without any label; the model's own loss if its output layer sees
@@ -110,7 +106,7 @@ def answer_loss(
     """
     while not hasattr(model, "get_output_embeddings"):
         model = model.model
-    batch = {"input_ids": input_ids, "attention_mask": attention_mask, "use_cache": False}
+    batch = {"input_ids": input_ids, "use_cache": False}
     asked = labels[:, 1:] != -100
     picked = []
 
@@ -131,23 +127,20 @@ def answer_loss(
     return F.cross_entropy(logits.float(), labels[:, 1:][asked], reduction=how)
 
 
-def _by_length(
-    model: Any, rows: list[dict], batch_size: int
-) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
-    """Batches of rows of like length on the model's device, each with the rows' numbers."""
+@torch.no_grad()
+def row_losses(model, rows: list[dict], batch_size: int = AT_ONCE) -> Tensor:
+    """Loss (nats, summed) and number of the labelled tokens of each row, float64 [rows, 2].
+
+    rows: dicts of ``input_ids`` and ``labels`` (-100: not asked), batched by length. The model is
+    put into eval mode and computes in its own precision.
+    """
     model.eval()
     device, collate = next(model.parameters()).device, Collate(model.config.pad_token_id or 0)
     order = sorted(range(len(rows)), key=lambda i: _length(rows[i]))
+    found = torch.zeros(len(rows), 2, dtype=torch.float64)
     for at in range(0, len(order), batch_size):
         chosen = order[at : at + batch_size]
-        yield chosen, {k: v.to(device) for k, v in collate([rows[i] for i in chosen]).items()}
-
-
-@torch.no_grad()
-def row_losses(model, rows: list[dict], batch_size: int = AT_ONCE) -> Tensor:
-    """Loss (nats, summed) and number of the labelled tokens of each row, float64 [rows, 2]."""
-    found = torch.zeros(len(rows), 2, dtype=torch.float64)
-    for chosen, batch in _by_length(model, rows, batch_size):
+        batch = {k: v.to(device) for k, v in collate([rows[i] for i in chosen]).items()}
         counts = (batch["labels"][:, 1:] != -100).sum(1).tolist()
         losses = answer_loss(model, **batch, each=True).double().cpu().split(counts)
         for i, own, n in zip(chosen, losses, counts, strict=True):
@@ -155,17 +148,7 @@ def row_losses(model, rows: list[dict], batch_size: int = AT_ONCE) -> Tensor:
     return found
 
 
-@torch.no_grad()
 def heldout_loss(model, rows: list[dict], batch_size: int = AT_ONCE) -> float:
-    """Mean cross-entropy per labelled token (nats) of ``rows``, in the model's own precision.
-
-    rows: dicts of ``input_ids`` and ``labels`` (-100: not asked), batched by length. The model is
-    put into eval mode.
-    """
-    total, count = 0.0, 0
-    for _, batch in _by_length(model, rows, batch_size):
-        tokens = int((batch["labels"][:, 1:] != -100).sum())
-        if tokens:
-            total += float(answer_loss(model, **batch)) * tokens
-        count += tokens
-    return total / max(1, count)
+    """Mean cross-entropy per labelled token (nats) of ``rows``; see `row_losses`."""
+    loss, tokens = row_losses(model, rows, batch_size).sum(0).tolist()
+    return loss / max(1, tokens)

@@ -68,7 +68,8 @@ def page(report: Mapping[str, Any]) -> str:
     """One self-contained HTML page: table, verdict, alphas by layer and module, loss by rank."""
     with pd.option_context("display.max_colwidth", None):  # names are shown whole
         shown = _common(report) | {"table": table(report).to_html(index=False, border=0)}
-    shown |= {"alphas": _image(_alphas(report)), "ranks": _image(_ranks(report))}
+    drawn = alphas_map(report["alphas"]["values"], report["adapters"])
+    shown |= {"alphas": _image(drawn), "ranks": _image(_ranks(report))}
     return TEMPLATES.get_template("page.html").render(shown)
 
 
@@ -76,12 +77,6 @@ def _image(figure: Figure) -> str:
     """A figure as the address of an image."""
     data = base64.b64encode(style.render(figure, "png", 100)).decode()
     return f"data:image/png;base64,{data}"
-
-
-def _alphas(report: Mapping[str, Any]) -> Figure:
-    known = [(m, np.array(v, float)) for m, v in report["alphas"]["values"].items()]
-    entries = [{"seed": 0, "preset": "ours", "module": m, "values": v} for m, v in known]
-    return alphas_map({"alphas": entries, "config": {"skills": report["adapters"]}})
 
 
 @style.styled

@@ -131,7 +131,6 @@ def timings(results: Results) -> pd.DataFrame:
     return pd.DataFrame(
         {"stage": stage, "seconds": f"{seconds:,.1f}"}
         for stage, seconds in results["timings"].items()
-        if isinstance(seconds, int | float)
     )
 
 

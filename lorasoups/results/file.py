@@ -119,7 +119,7 @@ def with_earlier_seeds(results: dict, earlier: Mapping[str, Any], where: str) ->
 
 
 def find(rows: Iterable[Mapping[str, Any]], **filters: Any) -> list[Mapping[str, Any]]:
-    """Rows whose fields equal the filters; a list, tuple or set means "one of".
+    """Rows whose fields equal the filters.
 
     Raises SoupError if no row has a field of that name (a typo would else find nothing).
     """
@@ -127,8 +127,7 @@ def find(rows: Iterable[Mapping[str, Any]], **filters: Any) -> list[Mapping[str,
     for name in filters:
         if rows and not any(name in row for row in rows):
             raise SoupError(f"unknown field: {name!r}; rows have {', '.join(sorted(rows[0]))}")
-    wanted = {k: v if isinstance(v, list | tuple | set) else (v,) for k, v in filters.items()}
-    return [row for row in rows if all(row.get(k) in values for k, values in wanted.items())]
+    return [row for row in rows if all(row.get(k) == value for k, value in filters.items())]
 
 
 def provenance(*, device: str, cpu: str, threads: int | None = None, **more: Any) -> dict[str, Any]:

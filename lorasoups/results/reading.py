@@ -72,9 +72,9 @@ def rows(results: Results, **filters: Any) -> list[Mapping[str, Any]]:
     return find(results["rows"], **{"task": target(results), "view": "all"} | filters)
 
 
-def methods(results: Results, **filters: Any) -> dict[str, list[str]]:
-    """The methods that have such rows, by group, both in their fixed order."""
-    present = dict.fromkeys(row["method"] for row in rows(results, **filters))
+def methods(results: Results) -> dict[str, list[str]]:
+    """The methods that were evaluated on the target, by group, both in their fixed order."""
+    present = dict.fromkeys(row["method"] for row in rows(results))
     order = results["config"].get("labels", {})
     ordered = [m for m in order if m in present] + [m for m in present if m not in order]
     grouped = {name: [m for m in ordered if group(m, results) == name] for name in GROUPS}

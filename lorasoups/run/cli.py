@@ -187,8 +187,6 @@ def reproduce(
         try:
             from lorasoups.run import notebooks
         except ModuleNotFoundError as error:
-            if (error.name or "").startswith("lorasoups"):
-                raise
             cure = 'install with `pip install "lorasoups[notebooks]"` or `make venv`'
             where = f"package {error.name} is missing: this Python environment"
             raise SoupError(f"{where}; {cure}") from error
@@ -379,13 +377,15 @@ def ablate(
     out: Out = LOCAL,
 ) -> None:
     """Run the controls and ablations of notebook 07 (hours), or what is left of them."""
-    from lorasoups.study.ablations import run_ablations
+    from lorasoups.study.ablations import ABLATIONS, run_ablation
     from lorasoups.study.stages import Stages
 
     if seeds < 1:
         raise SoupError(f"no seeds: --seeds {seeds}; give at least 1")
     with processes.one_voice():
-        run_ablations(Stages(profile, seeds, out), names or ())
+        stages = Stages(profile, seeds, out)
+        for name in names or ABLATIONS:
+            run_ablation(stages, name)
 
 
 @app.command()

@@ -55,7 +55,7 @@ IN_KERNELS = {  # where the user has not set them
 
 def reproduce(
     profile: str = "mini", seeds: int = 1, only: str | None = None, start_from: str | None = None,
-    force: bool = False, out: Path | str | None = None, progress: bool = True, *,
+    force: bool = False, out: Path | str | None = None, *,
     parameters: Mapping[str, Any] | None = None, root: Path | str | None = None, train: bool = True,
 ) -> dict[str, float]:  # fmt: skip
     """Run the notebooks of the series; returns seconds per notebook.
@@ -65,7 +65,6 @@ def reproduce(
             stages, without ``train`` they start from the shipped adapters and results.
         only, start_from: these alone ("03", "01,04_cat_from_scratch"); this one and all after it.
         out: write below this folder instead of into the project and over its notebooks.
-        progress: bars on stderr and a table of times on stdout.
         parameters: further ones; each goes to the notebooks that declare it.
         root: the project (`paths.project_root`).
 
@@ -82,32 +81,23 @@ def reproduce(
     plan = parameters_of(sources, common, parameters or {})
     ensure_folder(folders.notebooks)
     load = psutil.getloadavg()[0]  # processes that computed in the last minute
-    if progress and load > (os.cpu_count() or 1) / 2 and "OMP_NUM_THREADS" not in os.environ:
+    if load > (os.cpu_count() or 1) / 2 and "OMP_NUM_THREADS" not in os.environ:
         print(f"other work on this machine (load {load:.1f}): threads wait for each other, up to "
               "ten times as long; OMP_NUM_THREADS=1 avoids it")  # fmt: skip
     with tempfile.TemporaryDirectory() as scratch:
         kernels = _kernels(scratch, folders.project)
         for position, (source, given) in enumerate(plan.items(), start=1):
             name, started = source.stem, time.monotonic()
-            bar = {"desc": f"[{position}/{len(plan)}] {name}", "disable": not progress}
-            _run(source, given, folders, kernels, bar)
+            _run(source, given, folders, kernels, {"desc": f"[{position}/{len(plan)}] {name}"})
             times[name] = time.monotonic() - started
-    if progress:
-        print(time_table(times))
+    for name, seconds in {**times, "total": sum(times.values())}.items():
+        print(f"{name:24}{seconds:8.1f} s")
     for study in (s for source in plan if train for s in RESULTS_OF.get(int(source.stem[:2]), ())):
         seen = {row["seed"] for row in load_results(loaded.name, study, folders.base)["rows"]}
         if (n := len(seen - {None})) < seeds:
             path = results_path(loaded.name, study, folders.base)
             raise SoupError(f"results of {n} seeds, {seeds} were asked for: {path}; run 01 again")
     return times
-
-
-def time_table(times: Mapping[str, float]) -> str:
-    """Two columns, notebook and seconds, and the sum."""
-    rows = {**times, "total": sum(times.values())}.items()
-    width = max(len("notebook"), *(len(name) for name, _ in rows))
-    lines = [f"{name:<{width}}  {seconds:8.1f}" for name, seconds in rows]
-    return "\n".join([f"{'notebook':<{width}}  {'seconds':>8}", *lines])
 
 
 def choose(folder: Path, only: str | None, start_from: str | None) -> list[Path]:

@@ -86,12 +86,6 @@ def run_ablation(stages: Stages, name: str, progress: bool = True) -> dict:
     return collector.write(config=config, floors={})
 
 
-def run_ablations(stages: Stages, names: Iterable[str] = (), progress: bool = True) -> None:
-    """Run several ablations, by default all, in the registry's order."""
-    for name in list(names) or ABLATIONS:
-        run_ablation(stages, name, progress)
-
-
 def learned(
     stages: Stages, seed: int, *, options: dict | None = None,
     change_loras: Callable[[list[LoRA], int], list[LoRA]] = lambda loras, seed: loras,

@@ -49,16 +49,12 @@ class Method:
     def adapter(self, stages: Stages, seed: int) -> LoRA | None:
         """The adapter, made once for all its tests; None is the base alone."""
         if self.make is None:
-            raise SoupError(f"{self.label} is no adapter: method {self.name!r}; use its answers")
+            raise SoupError(f"{self.label} is no adapter: method {self.name!r}; use its model")
         return stages.latest((self.name, seed), partial(self.make, stages, seed))
 
     def model(self, stages: Stages, seed: int) -> tuple[str | None, ChangedModel]:
         """A digest of what changes the base (None: nothing), and the base so changed."""
         return stages.changed(self.adapter(stages, seed))
-
-    def answers(self, stages: Stages, task: str, seed: int) -> list[dict]:
-        """Verdicts on one test, in its order (see `Stages.answers`)."""
-        return stages.answers(task, *self.model(stages, seed))
 
 
 @dataclass(frozen=True)
@@ -231,9 +227,6 @@ class LoraHub(Method):
     cost: tuple[str, int] = ("searches", 1)
 
     def adapter(self, stages: Stages, seed: int) -> LoRA:
-        return load_lora(self._search(stages, seed) / "adapter")
-
-    def _search(self, stages: Stages, seed: int) -> Path:
         loras, rows = stages.loras(seed), stages.alpha_rows(seed)
         rows = stages.target_rows(self.few) if self.few else rows
         how = {"on": self.on, "budget": stages.profile.budget}
@@ -244,27 +237,25 @@ class LoraHub(Method):
             search = {"weights": best.weights, "history": best.history}
             write_json_atomic(folder / "search.json", search)
 
-        return stages.build("lorahub", stages.soup_inputs(loras, rows, seed) | how, make)
+        folder = stages.build("lorahub", stages.soup_inputs(loras, rows, seed) | how, make)
+        return load_lora(folder / "adapter")
 
 
 class XLora(Method):
     """A mixture of the skills' LoRAs, token by token, by a trained gate."""
 
     def model(self, stages: Stages, seed: int) -> tuple[str, ChangedModel]:
-        model, loras, folder = stages.source.model, stages.loras(seed), self._gate(stages, seed)
-        gate = xlora.XLora(load_file(folder / GATE))
-        return f"mixture {folder.name}", lambda: xlora.mixed(model, loras, gate)
-
-    def _gate(self, stages: Stages, seed: int) -> Path:
-        loras, rows = stages.loras(seed), stages.alpha_rows(seed)
+        model, loras, rows = stages.source.model, stages.loras(seed), stages.alpha_rows(seed)
         how = {k: getattr(stages.profile.alphas, k) for k in ("epochs", "batch_size")}
 
         def make(folder: Path, scratch: Path) -> None:
             run = {"seed": seed, "checkpoints": scratch}
-            gate = xlora.train_xlora(stages.source.model, loras, rows, **run, **how)
+            gate = xlora.train_xlora(model, loras, rows, **run, **how)
             save_file(gate.tensors, folder / GATE)
 
-        return stages.build("xlora", stages.soup_inputs(loras, rows, seed) | how, make)
+        folder = stages.build("xlora", stages.soup_inputs(loras, rows, seed) | how, make)
+        gate = xlora.XLora(load_file(folder / GATE))
+        return f"mixture {folder.name}", lambda: xlora.mixed(model, loras, gate)
 
 
 # --- the table ------------------------------------------------------------------------------------

@@ -32,8 +32,9 @@ def run_study(experiment: Stages, progress: bool = True, save: bool = True) -> d
                       on=method.on, weight=method.weight, extra=extra)  # fmt: skip
     grid = experiment.grid if 0 in experiment.seeds else []  # it is seed 0's
     fields = _alphas(experiment) | {"sweep": grid, "skills": _skills(experiment)}
-    n_train = dict.fromkeys(profile.skills, ALL_ITEMS if profile.redraw else profile.n_train)
-    if shared := experiment.source.tasks.decontamination(n_train, profile.n_test):
+    if profile.real:  # in a world training and test are disjoint by design
+        n_train = dict.fromkeys(profile.skills, ALL_ITEMS if profile.redraw else profile.n_train)
+        shared = experiment.source.tasks.decontamination(n_train, profile.n_test)
         fields["decontamination"] = shared
     return collector.write(save=save, **fields)
 

@@ -22,7 +22,7 @@ WORLDS = {"world": (mini_dataset, mini.VERSION), "pages": (pages_dataset, pages.
 
 
 class WorldTasks:
-    """Items and views of an embedded world; the same interface as `RealTasks`."""
+    """Items and views of an embedded world; as `RealTasks`, but no data files are read."""
 
     def __init__(self, dataset: Callable[[str, str, int, int], list[dict]]):
         self.items = cache(lambda task, split, n, draw=None: dataset(task, split, n, draw or 0))
@@ -33,14 +33,6 @@ class WorldTasks:
         parts = dict.fromkeys(filter(None, names))
         masks = {part: np.array([name == part for name in names]) for part in parts}
         return {"all": np.ones(len(names), dtype=bool)} | (masks if len(masks) > 1 else {})
-
-    def data(self) -> list[dict]:
-        """No data files are read."""
-        return []
-
-    def decontamination(self, n_train: dict[str, int], n_test: dict[str, int]) -> dict:
-        """Nothing is shared: training and test are disjoint by design."""
-        return {}
 
 
 @dataclass

@@ -242,10 +242,8 @@ class Stages:
 
     def alphas(self, seed: int, preset: str = "ours") -> Alphas:
         """CAT's alphas of a preset (see `preset_options`)."""
-        return self._learn(seed, self.preset_options(preset))[0]
-
-    def _learn(self, seed: int, options: dict) -> tuple[Alphas, float]:
-        return self.learn(self.loras(seed), self.alpha_rows(seed), options, seed)
+        options = self.preset_options(preset)
+        return self.learn(self.loras(seed), self.alpha_rows(seed), options, seed)[0]
 
     def preset_options(self, preset: str) -> dict:
         """Arguments of `learn_alphas`: ``ours`` (the grid's choice), ``global`` (the same, one
@@ -269,10 +267,10 @@ class Stages:
     @cached_property
     def grid(self) -> list[dict]:
         """Every point of the grid on seed 0; the least held-out loss is ``chosen``."""
-        entries = []
+        entries, loras, rows = [], self.loras(0), self.alpha_rows(0)
         for values in self.profile.alphas.grid:
             entry = {"seed": 0, **dict(zip(POINT, values, strict=True))}
-            _, loss = self._learn(entry["seed"], self.alpha_options(entry))
+            _, loss = self.learn(loras, rows, self.alpha_options(entry), 0)
             entries.append(entry | {"heldout_loss": loss, "chosen": False})
         min(entries, key=lambda entry: entry["heldout_loss"])["chosen"] = True
         return entries
@@ -351,7 +349,7 @@ class Stages:
 
     def config(self) -> dict:
         """The profile as plain JSON values, and what base and data are. No paths."""
-        p, data = self.profile, self.source.tasks.data()
+        p, data = self.profile, self.source.tasks.data() if self.profile.real else []
         adapters = {s: Path(a).name if Path(a).is_dir() else a for s, a in p.adapters.items()}
         return {**json.loads(json.dumps(asdict(p))), "adapters": adapters, "data": data,
                 "base": self.source.name, "base_info": self.source.info,

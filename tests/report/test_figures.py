@@ -15,11 +15,7 @@ from lorasoups.errors import SoupError
 from lorasoups.report.figures import alphas, methods, style
 from lorasoups.results import reading
 
-DRAWN = {
-    f.__name__: f
-    for f in (methods.accuracy, methods.outcomes, alphas.alphas_map,
-              alphas.alpha_curves)
-}  # fmt: skip
+DRAWN = {f.__name__: f for f in (methods.accuracy, methods.outcomes, alphas.alpha_curves)}
 NAMES = tuple(DRAWN)
 FEW = ("base", "math", "code", "cat")
 
@@ -137,22 +133,18 @@ def test_groups_differ_in_grey():
     assert set(style.GROUPS) == set(reading.GROUPS)
 
 
-def test_alphas_map_averages_over_seeds_by_layer_and_type():
-    results = example_results(3)
-    values, types, layers = alphas.grid(results)
+def test_alphas_map_is_by_layer_and_type():
+    weights = {name: [i, -i] for i, name in enumerate(MODULES)}
+    values, types, layers = alphas.grid(weights)
     assert (types, layers) == (["q_proj", "v_proj", "down_proj"], [0, 1, 2])
-    own = [
-        e["values"] for e in results["alphas"] if (e["module"], e["preset"]) == (MODULES[3], "ours")
-    ]
-    assert values[:, 0, 1] == pytest.approx(np.mean(own, axis=0))
+    assert values[:, 0, 1].tolist() == [3, -3]
 
 
 def test_alphas_map_leaves_absent_modules_empty():
-    results = example_results(1)
-    results["alphas"] = [e for e in results["alphas"] if e["module"] != MODULES[0]]
-    values, _, _ = alphas.grid(results)
-    assert np.isnan(values[:, 0, 0]).all() and np.isfinite(values).sum() == values.size - 2
-    check_texts(alphas.alphas_map(results))
+    weights = {name: [0.5, None if name == MODULES[1] else 1.5] for name in MODULES[1:]}
+    values, _, _ = alphas.grid(weights)
+    assert np.isnan(values[:, 0, 0]).all() and np.isfinite(values).sum() == values.size - 3
+    check_texts(alphas.alphas_map(weights, ["math", "code"]))
 
 
 def test_outcome_shares_are_of_all_seeds_and_sum_to_one():

@@ -18,7 +18,7 @@ from processes import child
 
 from lorasoups.errors import SoupError
 from lorasoups.results.file import results_path
-from lorasoups.run.notebooks import clean, declared_parameters, reproduce, time_table
+from lorasoups.run.notebooks import clean, declared_parameters, reproduce
 
 PARAMETERS = 'profile = "mini"\nseeds = 1\nout = ""\nforce = False\ntrain = True'
 
@@ -47,7 +47,7 @@ def add(project: Path, name: str, *sources, **options) -> Path:
 
 
 def run(project, *args, profile="smoke", **options):
-    return reproduce(profile, *args, root=project, progress=False, **options)
+    return reproduce(profile, *args, root=project, **options)
 
 
 def text_of(path: Path) -> str:
@@ -313,7 +313,7 @@ def test_wrong_names_are_refused_before_anything_runs(project, options, told):
         add(project, name, "open('ran', 'w')")
     options = {"profile": "smoke", "seeds": 1} | options
     with pytest.raises(SoupError, match=told):
-        reproduce(root=project, progress=False, **options)
+        reproduce(root=project, **options)
     assert not (project / "ran").exists()
 
 
@@ -439,8 +439,3 @@ def test_declared_parameters_reads_what_papermill_overlooks():
     source = 'url = "http://a/?b=c#d"  # help\nn: int | None = None\nlrs = [1e-3, -2]'
     declared = declared_parameters(notebook(parameters=source), Path("x.ipynb"))
     assert declared == {"url": "http://a/?b=c#d", "n": None, "lrs": [1e-3, -2]}
-
-
-def test_time_table_sums():
-    lines = time_table({"00_tour": 1.25, "01_skills": 60.0}).splitlines()
-    assert lines[1:] == ["00_tour         1.2", "01_skills      60.0", "total          61.2"]

@@ -62,7 +62,8 @@ def test_a_new_merge_method_is_in_the_api_and_in_every_study(smoke, monkeypatch)
     assert new <= methods_for(("math", "code")).keys()
     for name in ("mini", "small"):
         assert new <= {method.name for method, _ in jobs_of(load_profile(name))}
-    assert methods_for(("math", "code"))["first@delta"].answers(smoke, "hard_math", 0)
+    first = methods_for(("math", "code"))["first@delta"]
+    assert smoke.answers("hard_math", *first.model(smoke, 0))
 
 
 def test_a_static_merge_is_computed_once_on_a_first_run(smoke, monkeypatch):
@@ -75,10 +76,10 @@ def test_a_static_merge_is_computed_once_on_a_first_run(smoke, monkeypatch):
     monkeypatch.setattr(methods_module, "merge", counted)
     method = methods_for(smoke.profile.skills)["linear@delta"]
     for task in tasks_of(smoke.profile, method):
-        method.answers(smoke, task, 0)
+        smoke.answers(task, *method.model(smoke, 0))
     assert calls == ["linear"]
     again = Stages("smoke", 1, smoke.folders.out)
-    method.answers(again, "hard_math", 0)
+    again.answers("hard_math", *method.model(again, 0))
     assert calls == ["linear"]  # a second run need not merge at all
 
 
@@ -133,7 +134,8 @@ def test_a_study_with_a_skill_from_a_folder(smoke, folder_of_math, tmp_path):
     usual = Stages("smoke", 1, smoke.folders.out)
     for name in ("math", "cat", "data_mix"):  # the same LoRA gives the same numbers
         method = methods_for(profile.skills)[name]
-        ours, theirs = (method.answers(stages, "hard_math", 0) for stages in (experiment, usual))
+        ours, theirs = (stages.answers("hard_math", *method.model(stages, 0))
+                        for stages in (experiment, usual))  # fmt: skip
         assert [v["text"] for v in ours] == [v["text"] for v in theirs]
 
 

@@ -3,10 +3,9 @@
 import json
 import time
 
-import pytest
 from mirrors import real_mirror
 
-from lorasoups.errors import SoupError
+from lorasoups.tasks.real import decontamination
 from lorasoups.tasks.real import tasks as real_tasks
 from lorasoups.tasks.real.decontamination import report, words
 from lorasoups.tasks.real.hub import MIRROR_VARIABLE
@@ -18,8 +17,8 @@ def item(question, answer="", name="x", **more):
     return {"question": question, "answer": answer, "id": name, **more}
 
 
-def one(train, test, **options):
-    return report({"a": train}, {"b": test}, **options)["pairs"][0]
+def one(train, test):
+    return report({"a": train}, {"b": test})["pairs"][0]
 
 
 def test_words_are_lower_case_without_punctuation():
@@ -49,16 +48,18 @@ def test_a_small_part_in_common_is_not_near():
     assert (found["items"], found["near"]) == (1, 0)
 
 
-def test_seven_shared_words_are_not_eight():
+def test_seven_shared_words_are_not_eight(monkeypatch):
     seven = " ".join(STORY.split()[:7])
     assert one([item(seven + " now")], [item(seven + " then")])["as_it_is"]["items"] == 0
-    assert one([item(seven + " now")], [item(seven + " then")], n=7)["as_it_is"]["items"] == 1
+    monkeypatch.setattr(decontamination, "N", 7)
+    assert one([item(seven + " now")], [item(seven + " then")])["as_it_is"]["items"] == 1
 
 
-def test_no_passage_runs_from_question_into_answer():
+def test_no_passage_runs_from_question_into_answer(monkeypatch):
+    monkeypatch.setattr(decontamination, "N", 12)
     head, tail = STORY.split(" in ", 1)
-    assert one([item(head, "in " + tail)], [item(STORY)], n=12)["as_it_is"]["items"] == 0
-    assert one([item(head + " in " + tail)], [item(STORY)], n=12)["as_it_is"]["items"] == 1
+    assert one([item(head, "in " + tail)], [item(STORY)])["as_it_is"]["items"] == 0
+    assert one([item(head + " in " + tail)], [item(STORY)])["as_it_is"]["items"] == 1
 
 
 def test_the_request_for_a_program_is_not_compared():
@@ -92,13 +93,6 @@ def test_the_report_is_plain_and_covers_every_pair():
         ("a", "t"), ("b", "t"), ("a", "u"), ("b", "u"),
     ]  # fmt: skip
     assert json.loads(json.dumps(found)) == found
-
-
-def test_bad_input_is_refused():
-    with pytest.raises(SoupError, match="n-grams of 0 words"):
-        one([item("a")], [item("b")], n=0)
-    with pytest.raises(SoupError, match="no items to compare: b"):
-        one([item("a")], [])
 
 
 # --- the real data, where a mirror is -----------------------------------------------------------

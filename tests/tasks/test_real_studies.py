@@ -1,4 +1,4 @@
-"""The four composed tasks on real data: disjoint parts, stand-ins, one's own manual, templates."""
+"""The four composed tasks on real data: disjoint parts, stand-ins, templates."""
 
 import datasets
 import pytest
@@ -6,7 +6,7 @@ from mirrors import FORMATS, SQUAD, write_split, write_whole_mirror
 from pretrain import word_tokenizer
 
 from lorasoups.errors import SoupError
-from lorasoups.tasks.real.hub import MANUAL_VARIABLE, MIRROR_VARIABLE, OWN_FILE
+from lorasoups.tasks.real.hub import MIRROR_VARIABLE
 from lorasoups.tasks.real.sets import SPLITS, catalogue
 from lorasoups.tasks.real.source import RealTasks
 from lorasoups.tasks.real.tasks import USE_PYTHON, items, render
@@ -20,7 +20,6 @@ def whole(tmp_path_factory):
 @pytest.fixture
 def mirror(whole, monkeypatch):
     monkeypatch.setenv(MIRROR_VARIABLE, str(whole))
-    monkeypatch.delenv(MANUAL_VARIABLE, raising=False)
     return whole
 
 
@@ -123,7 +122,7 @@ def test_a_mirror_with_both_files_needs_no_stand_in(tmp_path, monkeypatch):
     assert len(items("squad", "test")[0]) == 240
 
 
-# --- stand-ins and one's own manual -------------------------------------------------------------
+# --- stand-ins ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -131,7 +130,6 @@ def test_a_mirror_with_both_files_needs_no_stand_in(tmp_path, monkeypatch):
     [
         ("metamath", "openai/gsm8k", "meta-math/MetaMathQA"),
         ("alpaca", "tatsu-lab/alpaca", "yahma/alpaca-cleaned"),
-        ("manual", "local/openstax-biology", OWN_FILE),
         ("code", "sahil2801/CodeAlpaca-20k", "sahil2801/CodeAlpaca-20k"),
         ("math", "openai/gsm8k", None),
     ],
@@ -162,45 +160,6 @@ def test_the_hub_s_own_set_is_asked_for_without_a_mirror(monkeypatch):
     assert asked == [("yahma/alpaca-cleaned", "default", "train")]
     with pytest.raises(SoupError, match="not on the Hub, only in a mirror: local/bioasq-rc"):
         items("bioasq", "test")
-
-
-def test_one_s_own_manual_is_cut_into_chunks(tmp_path, monkeypatch, tokenizer):
-    monkeypatch.delenv(MIRROR_VARIABLE, raising=False)
-    path = tmp_path / "manual.txt"
-    path.write_text("\n\n".join(f"Press {i} twice to stop." for i in range(300)))
-    monkeypatch.setenv(MANUAL_VARIABLE, str(path))
-    parts = {split: items("manual", split)[0] for split in ("train", "validation")}
-    text = [item["answer"] for found in parts.values() for item in found]
-    assert all(parts.values()) and len(set(text)) == len(text)
-    assert sorted(" ".join(text).split()) == sorted(path.read_text().split())
-    assert all(len(chunk.split()) <= 160 for chunk in text)
-    tasks = RealTasks(tokenizer, max_length=40)
-    item = tasks.items("manual", "train", 1)[0]
-    assert item["prompt"] == item["question"] == "" and len(item["answer"].split()) <= 20
-    (info,) = tasks.data()
-    assert info["repo"] == OWN_FILE and info["stand_in_for"] is None
-    assert str(tmp_path) not in str(info)
-
-
-@pytest.mark.parametrize(
-    ("content", "told"),
-    [(None, "cannot be read"), (b" \n", "an empty"), (b"\xff\xfe", "utf-8")],
-)
-def test_a_bad_manual_is_refused(tmp_path, monkeypatch, content, told):
-    monkeypatch.delenv(MIRROR_VARIABLE, raising=False)
-    path = tmp_path / "manual.txt"
-    monkeypatch.setenv(MANUAL_VARIABLE, str(path))
-    if content is not None:
-        path.write_bytes(content)
-    with pytest.raises(SoupError, match=told):
-        items("manual", "train")
-
-
-def test_no_manual_at_all_is_told(monkeypatch):
-    monkeypatch.delenv(MIRROR_VARIABLE, raising=False)
-    monkeypatch.delenv(MANUAL_VARIABLE, raising=False)
-    with pytest.raises(SoupError, match="LORASOUPS_MANUAL|only in a mirror"):
-        items("manual", "train")
 
 
 # --- templates ----------------------------------------------------------------------------------

@@ -17,9 +17,9 @@ from processes import child
 
 from lorasoups.errors import SoupError
 from lorasoups.tasks.judging import judges, sandbox
-from lorasoups.tasks.judging.sandbox import STATUSES, Limits, Outcome, run_programs
+from lorasoups.tasks.judging.sandbox import STATUSES, Outcome, run_programs
 
-SHORT = Limits(seconds=0.3, grace=0.3)
+SHORT = 0.3  # seconds
 SENTINEL = 90210.125  # a target that no program can know
 
 
@@ -38,10 +38,10 @@ def attacked(tmp_path_factory):
     folder, home, outcomes = tmp_path_factory.mktemp("attacked"), os.getcwd(), {}
     os.chdir(folder)
     try:
-        for limits in (SHORT, Limits(seconds=30)):
+        for seconds in (SHORT, 30):
             may = {n: source for n, (source, allowed) in ATTACKS.items()
-                   if ("timeout" in allowed) == (limits is SHORT)}  # fmt: skip
-            outcomes |= dict(zip(may, run_programs(may.values(), limits=limits), strict=True))
+                   if ("timeout" in allowed) == (seconds == SHORT)}  # fmt: skip
+            outcomes |= dict(zip(may, run_programs(may.values(), seconds=seconds), strict=True))
     finally:
         os.chdir(home)
     return folder, outcomes
@@ -94,7 +94,7 @@ def test_campaign_keeps_order_and_memory_and_time():
             expected.append(3 * i + 1)
     before = psutil.Process().memory_info().rss
     started = time.perf_counter()
-    outcomes = run_programs(programs, limits=SHORT)
+    outcomes = run_programs(programs, seconds=SHORT)
     seconds = time.perf_counter() - started
     for outcome, wanted in zip(outcomes, expected, strict=True):
         if isinstance(wanted, int):
@@ -161,7 +161,7 @@ def test_a_program_whose_worker_always_dies_costs_its_own_verdict_only():
     killer = threading.Thread(target=kill_the_busy)
     killer.start()
     try:
-        outcomes = run_programs(programs, limits=Limits(seconds=20))
+        outcomes = run_programs(programs, seconds=20)
     finally:
         stop.set()
         killer.join()
@@ -172,7 +172,7 @@ def test_a_program_whose_worker_always_dies_costs_its_own_verdict_only():
 
 def test_one_worker_and_four_give_the_same_outcomes():
     programs = [source for source, _ in ATTACKS.values()][-60:]
-    one, four = (run_programs(programs, limits=SHORT, workers=n) for n in (1, 4))
+    one, four = (run_programs(programs, seconds=SHORT, workers=n) for n in (1, 4))
     assert repr(one) == repr(four)  # as text: a NaN equals no NaN
 
 
@@ -219,9 +219,9 @@ def test_a_sandbox_that_does_not_start_is_told_in_one_line(monkeypatch):
 
 
 HOST = textwrap.dedent("""
-    from lorasoups.tasks.judging.sandbox import Limits, run_programs
+    from lorasoups.tasks.judging.sandbox import run_programs
     print("started", flush=True)
-    run_programs(["def solution():\\n    while True: pass\\n"] * 500, limits=Limits(seconds=1))
+    run_programs(["def solution():\\n    while True: pass\\n"] * 500, seconds=1)
 """)
 
 

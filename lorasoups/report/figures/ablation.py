@@ -13,22 +13,15 @@ _LOOKS = ((style.BLUE, "o", "-"), (style.ORANGE, "s", "--"), (style.GREEN, "^", 
 
 
 @style.styled
-def curves(
-    results: Results, xlabel: str, title: str, names: Mapping[str, str], log: bool = True,
-    facts: Mapping[str, str] | None = None,
-) -> Figure:  # fmt: skip
-    """Solved problems over what is varied (``xlabel``), one line per curve; a panel more per fact.
+def curves(results: Results, xlabel: str, title: str, names: Mapping[str, str]) -> Figure:
+    """Solved problems and held-out skill loss over what is varied (``xlabel``), a line per curve.
 
-    ``names``: curve -> what the legend calls it; curves that are not named are left out. ``log``:
-    logarithmic x axis. ``facts``: further numbers of the rows (``extra``) -> label of their panel.
+    ``names``: curve -> what the legend calls it; curves that are not named are left out.
     """
-    facts = facts or {}
-    width = style.WIDTH if facts else style.WIDTH * 0.75
-    figure, (main, *others) = style.panels(3.0, title, 1, 1 + len(facts), width)
+    figure, (main, loss) = style.panels(3.0, title, columns=2)
     places = reading.places(results)
     for (curve, name), (color, mark, line) in zip(names.items(), _LOOKS, strict=False):
-        points = [(x, m, estimate(results, m)) for x, m in places.get(curve, [])]
-        points = [point for point in points if point[2]]
+        points = [(x, m, e) for x, m in places.get(curve, []) if (e := estimate(results, m))]
         if not points:
             continue
         xs, methods, estimates = zip(*points, strict=True)
@@ -36,18 +29,15 @@ def curves(
                           color=color, alpha=0.18, lw=0)  # fmt: skip
         look = {"color": color, "marker": mark, "linestyle": line, "label": name}
         main.plot(xs, [100 * e.mean for e in estimates], **look)
-        for ax, fact in zip(others, facts, strict=True):
-            values = [np.mean(reading.extras(results, m, fact) or [np.nan]) for m in methods]
-            ax.plot(xs, values, **look)
+        losses = [np.mean(reading.extras(results, m, "heldout_loss") or [np.nan]) for m in methods]
+        loss.plot(xs, losses, **look)
     main.set(ylabel=f"solved, % ({reading.target(results)})", ylim=(0, None))
+    loss.set_ylabel("held-out skill loss")
     ticks = sorted({x for points in places.values() for x, _ in points})
-    for ax in (main, *others):
-        ax.set(xlabel=xlabel, xscale="log" if log else "linear")
+    for ax in (main, loss):
+        ax.set(xlabel=xlabel, xscale="log")
         ax.grid(axis="y")
-        if len(ticks) <= 6:
-            ax.set_xticks(ticks, [f"{x:g}" for x in ticks])
-            ax.minorticks_off()
-    for ax, text in zip(others, facts.values(), strict=True):
-        ax.set(ylabel=text, yscale="log" if "log" in text else "linear")
+        ax.set_xticks(ticks, [f"{x:g}" for x in ticks])
+        ax.minorticks_off()
     main.legend()
     return figure

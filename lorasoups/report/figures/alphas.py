@@ -1,6 +1,7 @@
 """Figures of CAT's alphas: while they are learned, and by place."""
 
 import re
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -61,11 +62,10 @@ def place(module: str) -> tuple[str, int]:
     return module.rpartition(".")[2], int(layer[1]) if layer else 0
 
 
-def grid(results: Results) -> tuple[np.ndarray, list[str], list[int]]:
-    """Mean alphas over seeds [k, module types, layers] (NaN where none), the types, the layers."""
-    entries = [e for e in results["alphas"] if e["preset"] == "ours"]
-    places = pd.MultiIndex.from_tuples([place(e["module"]) for e in entries])
-    alphas = pd.DataFrame([e["values"] for e in entries], places)
+def grid(weights: Mapping[str, Sequence]) -> tuple[np.ndarray, list[str], list[int]]:
+    """Alphas [k, module types, layers] (NaN where none), the types, the layers."""
+    places = pd.MultiIndex.from_tuples(map(place, weights))
+    alphas = pd.DataFrame(list(weights.values()), places, dtype=float)
     means = alphas.groupby(level=[0, 1]).mean().unstack()
     known = [name for name in _ORDER if name in means.index]
     means = means.loc[[*known, *means.index.difference(known)]]
@@ -74,16 +74,18 @@ def grid(results: Results) -> tuple[np.ndarray, list[str], list[int]]:
 
 
 @style.styled
-def alphas_map(results: Results) -> Figure:
-    """Heat maps by layer and module type, one per LoRA, with one scale."""
-    values, types, layers = grid(results)
-    seeds = len(reading.alphas_by_seed(results))
-    title = f"CAT's learned alphas, {'one seed' if seeds == 1 else f'mean of {seeds} seeds'}"
-    figure, axes = style.panels(1.3 + 0.29 * len(types), title, columns=len(values), sharey=True)
+def alphas_map(weights: Mapping[str, Sequence], names: Sequence[str]) -> Figure:
+    """Heat maps by layer and module type, one per LoRA, with one scale.
+
+    ``weights``: module -> alphas [k], None where a LoRA lacks it; ``names``: of the k LoRAs.
+    """
+    values, types, layers = grid(weights)
+    how = {"columns": len(values), "sharey": True}
+    figure, axes = style.panels(1.3 + 0.29 * len(types), "CAT's learned alphas", **how)
     few = len(layers) <= MOST_WRITTEN
     scale = {"cmap": "cividis", "vmin": np.nanmin(values), "vmax": np.nanmax(values)}
     leaves = [name.removesuffix("_proj") for name in types]
-    for ax, name, of_lora in zip(axes, reading.skills(results), values, strict=True):
+    for ax, name, of_lora in zip(axes, names, values, strict=True):
         frame = pd.DataFrame(of_lora, leaves, layers)
         seaborn.heatmap(frame, ax=ax, annot=few, fmt=".2f", annot_kws={"size": 7.5}, cbar=False,
                         xticklabels=1 if few else 5, yticklabels=1, **scale)  # fmt: skip

@@ -13,9 +13,6 @@ from lorasoups.results.reading import Results, estimate
 _TITLES = {
     "hard_math": "Word problems answered by a program that runs",
     "gsm_hard": "Word problems answered by a program that runs",
-    "manual_qa": "Questions on a manual, answered from memory in brackets",
-    "technical_qa": "Questions on technical passages, answered in brackets",
-    "formats": "Counting words in prompt formats that were never trained",
 }
 _ROW, _HEAD = 0.19, 0.33  # inches per method and per group title
 _MARKS = ("o", "s", "^", "D", "v", "P", "X")

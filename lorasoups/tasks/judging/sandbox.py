@@ -33,15 +33,8 @@ STATUSES = (
     "bad_type",  # returned something that is no number in float64
 )
 _LONGEST = 400  # characters of a number: no float64 needs more
+GRACE = 1.0  # seconds after which a worker that does not stop by itself is killed
 _ATTEMPTS = 3  # a worker that dies is replaced and its program run again
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What one program may use. The slowest GSM-Hard reference program needs 0.3 s."""
-
-    seconds: float = 5.0  # wall time of defining ``solution`` and of running it, each
-    grace: float = 1.0  # seconds after which a worker that does not stop by itself is killed
 
 
 @dataclass(frozen=True)
@@ -54,23 +47,23 @@ class Outcome:
 
 
 def run_programs(
-    sources: Iterable[str | None], *, limits: Limits | None = None, workers: int = 2
+    sources: Iterable[str | None], *, seconds: float = 5.0, workers: int = 2
 ) -> list[Outcome]:
     """Run programs side by side; one outcome per source, in order.
 
-    None stands for an answer without a program; ``limits`` are each program's; ``workers`` is the
+    None stands for an answer without a program. ``seconds``: wall time of defining ``solution`` and
+    of running it, each (the slowest GSM-Hard reference program needs 0.3 s); ``workers`` is the
     number of processes. A program whose worker dies runs again in a new one; the third time it is
     an ``exception``. Raises SoupError if the sandbox does not start.
     """
     sources = list(sources)
-    limits = limits or Limits()
     workers = max(1, min(workers, len(sources)))
     if all(source is None for source in sources):
         return [_NONE for _ in sources]
     try:
         pool = monty.Monty(
-            min_processes=workers, max_processes=workers, feed_duration_limit_grace=limits.grace,
-            request_timeout=limits.seconds + 2 * limits.grace,
+            min_processes=workers, max_processes=workers, feed_duration_limit_grace=GRACE,
+            request_timeout=seconds + 2 * GRACE,
         ).__enter__()  # fmt: skip
     except Exception as error:
         what = f"the sandbox does not start: pydantic-monty, {one_line(error)}"
@@ -79,7 +72,7 @@ def run_programs(
     with pool:
         threads = ThreadPoolExecutor(workers, thread_name_prefix="sandbox")
         try:
-            return list(threads.map(lambda source: _run(pool, source, limits), sources))
+            return list(threads.map(lambda source: _run(pool, source, seconds), sources))
         finally:
             # after Ctrl-C: nothing new is begun, what runs ends within its limits
             threads.shutdown(wait=True, cancel_futures=True)
@@ -109,22 +102,22 @@ _NO_ATTRIBUTE = re.compile(r"'(\w+)' object has no attribute '(\w+)'")
 _NO_MEMBER = re.compile(r"module '([\w.]+)' has no attribute '\w+'")
 
 
-def _run(pool: monty.Monty, source: str | None, limits: Limits) -> Outcome:
+def _run(pool: monty.Monty, source: str | None, seconds: float) -> Outcome:
     if source is None:
         return _NONE
     for _ in range(_ATTEMPTS):
         try:
-            return _session(pool, source, limits)
+            return _session(pool, source, seconds)
         except monty.MontyCrashedError as error:
             if error.timed_out:
-                return Outcome("timeout", detail=f"worker killed after {limits.seconds:g} s")
+                return Outcome("timeout", detail=f"worker killed after {seconds:g} s")
             died = error
     return Outcome("exception", detail=f"the worker died {_ATTEMPTS} times: {one_line(died)}")
 
 
-def _session(pool: monty.Monty, source: str, limits: Limits) -> Outcome:
+def _session(pool: monty.Monty, source: str, seconds: float) -> Outcome:
     """One program in one fresh session: define it, then call it."""
-    session_limits = _LIMITS | {"max_feed_duration_secs": limits.seconds}
+    session_limits = _LIMITS | {"max_feed_duration_secs": seconds}
     with pool.checkout(limits=session_limits, os_policy=_POLICY) as session:
         defined, printed = False, partial(monty.CollectString, _OUTPUT)
         try:

@@ -12,9 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 
-from lorasoups.errors import SoupError
-
-N = 8
+N = 8  # words of an n-gram
 COMMON, COMMON_AT_LEAST = 0.01, 5
 NEAR = 0.5
 _WORD = re.compile(r"\d+(?:,\d{3})*(?:\.\d+)?|[^\W\d_]+")
@@ -45,45 +43,40 @@ def words(text: str, mask_numbers: bool = False) -> list[str]:
     return masked
 
 
-def report(train: Sets, test: Sets, n: int = N) -> dict:
-    """Compare every training set with every test set; ``n``: words of an n-gram.
+def report(train: Sets, test: Sets) -> dict:
+    """Compare every training set with every test set; none is empty.
 
     ``train`` is name -> items ``{question, answer}``, ``test`` name -> items ``{question}``; an
     item's ``compare`` (its content without its form) or ``source_question`` (without the request
     for a program) replaces the question.
 
     Returns ``{n, pairs}``. A pair has ``train``, ``test`` (names), ``train_rows``, ``test_items``,
-    ``too_short`` (test items of fewer than n words) and two counts, ``as_it_is`` and
+    ``too_short`` (test items of fewer than `N` words) and two counts, ``as_it_is`` and
     ``numbers_masked``: ``items`` (test items with a shared n-gram), ``share`` (of all),
     ``specific`` (items that share more than the test's ``formulas``), ``near`` (items that share at
     least half of their specific n-grams), ``formulas`` and ``same_question`` (items whose whole
-    question is a training row's). Raises SoupError for n below 1, or a set without items.
+    question is a training row's).
     """
-    if n < 1:
-        raise SoupError(f"n-grams of {n} words: decontamination; give at least 1")
-    for name, items in [*train.items(), *test.items()]:
-        if not items:
-            raise SoupError(f"no items to compare: {name}; leave it out")
     pairs = []
     for (test_name, tested), (train_name, trained) in product(test.items(), train.items()):
-        too_short = sum(len(words(_asked(item))) < n for item in tested)
+        too_short = sum(len(words(_asked(item))) < N for item in tested)
         pair = {"train": train_name, "test": test_name, "train_rows": len(trained),
                 "test_items": len(tested), "too_short": too_short}  # fmt: skip
         for kind, mask in (("as_it_is", False), ("numbers_masked", True)):
             rows = [(words(i["question"], mask), words(i["answer"], mask)) for i in trained]
-            pair[kind] = _compare(rows, [words(_asked(item), mask) for item in tested], n)
+            pair[kind] = _compare(rows, [words(_asked(item), mask) for item in tested])
         pairs.append(pair)
-    return {"n": n, "pairs": pairs}
+    return {"n": N, "pairs": pairs}
 
 
-def _compare(trained: list[Row], tested: list[list[str]], n: int) -> dict:
-    grams_of = [set(_grams(tokens, n)) for tokens in tested]
+def _compare(trained: list[Row], tested: list[list[str]]) -> dict:
+    grams_of = [set(_grams(tokens)) for tokens in tested]
     items_with = Counter(gram for grams in grams_of for gram in grams)
     limit = max(COMMON_AT_LEAST, COMMON * len(tested))
     formulas = {gram for gram, items in items_with.items() if items > limit}
     seen: set[tuple] = set()
     for question, answer in trained:
-        seen |= items_with.keys() & {*_grams(question, n), *_grams(answer, n)}
+        seen |= items_with.keys() & {*_grams(question), *_grams(answer)}
     questions = {tuple(question) for question, _ in trained}
     shares = [len((g & seen) - formulas) / max(1, len(g - formulas)) for g in grams_of]
     shared_items = sum(not grams.isdisjoint(seen) for grams in grams_of)
@@ -100,5 +93,5 @@ def _asked(item: Mapping) -> str:
     return item.get("compare") or item.get("source_question") or item["question"]
 
 
-def _grams(tokens: list[str], n: int) -> Iterator[tuple]:
-    return zip(*(tokens[k:] for k in range(n)), strict=False)
+def _grams(tokens: list[str]) -> Iterator[tuple]:
+    return zip(*(tokens[k:] for k in range(N)), strict=False)

@@ -1,4 +1,4 @@
-"""Rows of a data set: from a local mirror folder, from the Hub, or from the user's text file.
+"""Rows of a data set: from a local mirror folder, or from the Hub.
 
 A mirror is a folder with ``<org>/<name>/<config>/<split>.jsonl.gz`` (one JSON object per line) and
 a ``MANIFEST.json``: a list of ``{path, sha256, rows, licence, complete, note}``. Every file is
@@ -21,8 +21,6 @@ from lorasoups.errors import SoupError
 from lorasoups.models.hub_errors import hub_errors
 
 MIRROR_VARIABLE = "LORASOUPS_HUB_MIRROR"
-MANUAL_VARIABLE = "LORASOUPS_MANUAL"
-OWN_FILE = "your own text file"
 MIRROR_OPTION = f"give a local mirror with --hub-mirror DIR (or {MIRROR_VARIABLE})"
 
 
@@ -51,26 +49,11 @@ def load_split(
         _require(all(column in row for row in rows), f"{problem}; check the data set's name")
     if (about.get("note") or "").startswith("STAND-IN"):
         stand_in_for = stand_in_for or repo
-    return rows, _info((*place, origin), len(rows), about, stand_in_for)
-
-
-def load_manual() -> tuple[list[dict], dict]:
-    """The text file that ``LORASOUPS_MANUAL`` names, as one row ``{text}``, and its info.
-
-    Raises SoupError: none is named, or it cannot be read, is empty or not UTF-8.
-    """
-    named = os.environ.get(MANUAL_VARIABLE)
-    _require(named, f"no manual: name a text file in {MANUAL_VARIABLE}, or use a mirror")
-    path = Path(named).expanduser()
-    try:
-        data = path.read_bytes()
-        text = data.decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        why = getattr(error, "strerror", None) or error
-        raise SoupError(f"cannot be read ({why}): {path}; name a UTF-8 text file") from error
-    _require(text.strip(), f"an empty text: {path}; name a file with the manual's text")
-    about = {"sha256": hashlib.sha256(data).hexdigest(), "complete": True, "note": ""}
-    return [{"text": text}], _info((OWN_FILE, "", "train", "file"), 1, about, None)
+    kept = ("sha256", "revision", "licence", "complete", "note")
+    info = {"repo": repo, "config": config, "split": split, "origin": origin,
+            "rows": len(rows), "of": len(rows)}  # fmt: skip
+    info |= {name: about.get(name) for name in kept} | {"stand_in_for": stand_in_for}
+    return rows, info
 
 
 def mirror_folder() -> Path | None:
@@ -82,13 +65,6 @@ def mirror_folder() -> Path | None:
 def mirror_file(repo: str, config: str, split: str) -> str:
     """The path of a split inside a mirror."""
     return f"{repo}/{config}/{split}.jsonl.gz"
-
-
-def _info(source: tuple[str, ...], n: int, about: dict, stand_in_for: str | None) -> dict:
-    known = dict(zip(("repo", "config", "split", "origin"), source, strict=True))
-    kept = ("sha256", "revision", "licence", "complete", "note")
-    known |= {"rows": n, "of": n} | {name: about.get(name) for name in kept}
-    return known | {"stand_in_for": stand_in_for}
 
 
 def _from_mirror(mirror: Path, repo: str, config: str, split: str) -> tuple[list[dict], dict]:

@@ -40,13 +40,12 @@ class DataSet:
     licence: str
     source: str
     columns: Texts
-    repo: str = ""
+    repo: str
     config: str = "default"
     splits: dict[str, str] = field(default_factory=dict)  # our train, test -> the Hub's split
     rows: dict[str, int] = field(default_factory=dict)  # the Hub's split -> its rows
     notes: str = ""
     hub: bool = True  # False: only a mirror has it
-    file: bool = False  # True: it is the text file that the user names
     drop_rows: tuple[int, ...] = ()
     prepare: str = ""  # a name of `prepare.PREPARE`
 

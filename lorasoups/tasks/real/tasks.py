@@ -5,7 +5,6 @@ with a program, and targets (GSM-Hard, ...) are never trained on.
 """
 
 import hashlib
-import os
 import re
 from collections.abc import Iterator, Sequence
 from functools import cache
@@ -43,7 +42,7 @@ def items(task: str, split: str, max_words: int | None = None) -> tuple[list[dic
         raise SoupError(f"task {task} has no split {split!r}; use {' or '.join(chosen.splits)}")
     data, stand_in_for = declared.sets[chosen.set], None
     if chosen.stand_in and not _available(data):
-        stand_in_for, chosen = data.repo or hub.OWN_FILE, declared.tasks[chosen.stand_in]
+        stand_in_for, chosen = data.repo, declared.tasks[chosen.stand_in]
         data = declared.sets[chosen.set]
     if split == "test" and "test" in data.splits and not chosen.test_part:
         rows, info = _read(data, "test", stand_in_for)
@@ -77,17 +76,13 @@ def render(tokenizer, question: str, template: str = "same", split: str = "test"
 
 
 def _available(data: DataSet) -> bool:
-    """Whether a set needs no stand-in: the file is named, or the mirror (if any) has its splits."""
-    if data.file:
-        return bool(os.environ.get(hub.MANUAL_VARIABLE))
+    """Whether a set needs no stand-in: the mirror, if there is one, has its splits."""
     folder = hub.mirror_folder()
     files = (hub.mirror_file(data.repo, data.config, split) for split in data.splits.values())
     return not (folder and folder.is_dir()) or all((folder / file).is_file() for file in files)
 
 
 def _read(data: DataSet, split: str, stand_in_for: str | None) -> tuple[list[dict], dict]:
-    if data.file:
-        return hub.load_manual()
     if not data.hub and hub.mirror_folder() is None:
         raise SoupError(f"not on the Hub, only in a mirror: {data.repo}; {hub.MIRROR_OPTION}")
     place = data.repo, data.config, data.splits[split]
@@ -98,7 +93,7 @@ def _made(
     task: Task, data: DataSet, rows: Sequence[dict], split: str, max_words: int | None
 ) -> Iterator[tuple[str, dict]]:
     """Key and item of every row that the task uses, in the file's order."""
-    file = f"{data.repo.rpartition('/')[2] or data.name}/{data.splits.get(split, split)}"
+    file = f"{data.repo.rpartition('/')[2]}/{data.splits.get(split, split)}"
     words = min(task.chunk_words, max_words or task.chunk_words)
     prepared = map(PREPARE[data.prepare], rows) if data.prepare else rows
     for i, row in enumerate(prepared):
