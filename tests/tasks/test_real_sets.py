@@ -42,8 +42,8 @@ def problems(declared):
         if (template.train or template.test) and fields != [[("question", "")]] * 2:
             yield f"templates.{name} needs one {{question}} in train and in test, or neither text"
     for name, data in declared.sets.items():
-        if data.file == bool(data.repo) or data.file == bool(data.splits):
-            yield f"sets.{name} needs a repo and splits, or file = true"
+        if not (data.repo and data.splits):
+            yield f"sets.{name} needs a repo and splits"
         yield from unknown(f"sets.{name}.splits", data.splits, ("train", "test"))
     for name, task in declared.tasks.items():
         yield from task_problems(f"tasks.{name}", task, declared)
@@ -52,7 +52,7 @@ def problems(declared):
 def task_problems(where, task, declared):
     yield from unknown(f"{where}.set", [task.set], declared.sets)
     data = declared.sets[task.set]
-    trains = data.file or "train" in data.splits
+    trains = "train" in data.splits
     yield from unknown(f"{where}.splits", task.splits, SPLITS if trains else ["test"])
     yield from unknown(f"{where}.judge", [task.judge], ["", *JUDGES])
     if task.stand_in:
@@ -89,7 +89,7 @@ def test_the_paper_s_sets_are_declared_whole():
     found = catalogue()
     for own in found.sets.values():
         assert own.licence and own.source and own.columns, own.name
-        assert own.file or set(own.rows) == set(own.splits.values()), own.name
+        assert set(own.rows) == set(own.splits.values()), own.name
     repos = {own.repo for own in found.sets.values()}
     assert repos >= {
         "meta-math/MetaMathQA", "sahil2801/CodeAlpaca-20k", "yahma/alpaca-cleaned",
@@ -155,7 +155,7 @@ def test_an_error_names_file_and_key(tmp_path, old, new, problem):
     ("old", "new", "problem"),
     [
         ('{ train = "train" }', '{ dev = "train" }', "sets.a.splits: unknown 'dev'"),
-        ('repo = "org/a"', "", "sets.a needs a repo"),
+        ('repo = "org/a"', 'repo = ""', "sets.a needs a repo"),
         ('set = "a"', 'set = "b"', "tasks.t.set: unknown 'b'"),
         ('"{q}"', '"{query}"', "tasks.t.question: unknown 'query'"),
         ('"{q}"', '"{q|upper}"', "tasks.t.question: unknown 'upper'"),
