@@ -58,7 +58,7 @@ def test_rooms_are_the_folders():
 
 def test_the_package_stays_small():
     lines = sum(len(path.read_text(encoding="utf-8").splitlines()) for path in SOURCES.values())
-    assert lines <= 12_102 and len(SOURCES) <= 100, (lines, len(SOURCES))
+    assert lines <= 12_117 and len(SOURCES) <= 100, (lines, len(SOURCES))
 
 
 def test_imports_go_from_room_to_room_in_one_direction():

@@ -15,10 +15,11 @@ import sys
 import tempfile
 import time
 import warnings
+from array import array
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import accumulate
+from itertools import accumulate, chain
 from pathlib import Path
 
 import torch
@@ -79,8 +80,7 @@ def fit(
     run = _Run(module, batches, lr, warmup_steps, name, describe)
     if checkpoints is not None:
         settings = {"name": name, "lr": lr, "warmup_steps": warmup_steps, "seed": seed}
-        data = hashlib.sha256(str(batches.batches).encode()).hexdigest()
-        run.open(checkpoints, settings | {"bf16": bf16, "data": data})
+        run.open(checkpoints, settings | {"bf16": bf16, "data": _digest(batches)})
     done = len(run.fit.history)
     if done == len(batches):
         return run.fit
@@ -199,6 +199,15 @@ def share(batch: dict[str, Tensor], rank: int, size: int) -> dict[str, Tensor]:
     if len(rows) == 0:
         rows = tokens.argmax()[None]
     return {key: values[rows] for key, values in batch.items()} | {"weight": weight}
+
+
+def _digest(batches: LengthBatches) -> str:
+    """sha256 of all token ids and labels, in the order of the batches."""
+    digest = hashlib.sha256()
+    for row in chain.from_iterable(batches.batches):
+        for key in ("input_ids", "labels"):
+            digest.update(array("q", row[key]).tobytes())
+    return digest.hexdigest()
 
 
 class _Run(TrainerCallback):

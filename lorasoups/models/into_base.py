@@ -5,7 +5,7 @@ from typing import Any
 
 from lorasoups import __version__
 from lorasoups.errors import SoupError
-from lorasoups.files import new_folder, write_json_atomic
+from lorasoups.files import new_folder, read_json, write_json_atomic
 from lorasoups.lora.adapters import PROVENANCE, check_target
 from lorasoups.lora.lora import LoRA
 from lorasoups.models.base import load_base
@@ -30,8 +30,7 @@ def merge_into_base(
     or a folder in the way.
     """
     target = Path(out).resolve()
-    ours = (target / PROVENANCE).is_file() and (target / "config.json").is_file()
-    check_target(target, overwrite, ours, "merged model of ours")
+    check_target(target, overwrite, _is_ours(target), "merged model of ours")
     model, tokenizer, info = load_base(base, dtype=dtype)
     # by the last part of the name: a path and a Hub id of one model end alike
     name, trained_on = (str(n).rstrip("/").split("/")[-1] for n in (info["name"], lora.base_model))
@@ -52,3 +51,10 @@ def merge_into_base(
         tokenizer.save_pretrained(folder)
         write_json_atomic(folder / PROVENANCE, content)
     return content
+
+
+def _is_ours(folder: Path) -> bool:
+    try:
+        return "base" in read_json(folder / PROVENANCE, "")
+    except SoupError:
+        return False
