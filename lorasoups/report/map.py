@@ -24,10 +24,11 @@ HELD, REFUTED, OPEN = "held", "refuted", "open"
 
 
 def known_cells(profile: str = "mini") -> dict[str, Results]:
-    """The committed results of `composed` and, after it, of the cells that have been run."""
+    """The results of `composed`, then of its cells by name, those of a LoRA's strength at last."""
     folder = results_path(profile).parent
     paths = [folder / "composed.json", *sorted(folder.glob("map_*.json"))]
-    return {path.stem: read_results(path) for path in paths}
+    known = {path.stem: read_results(path) for path in paths}
+    return dict(sorted(known.items(), key=lambda c: [*c[1]["config"]["rescale"].values()]))
 
 
 def minus(results: Results, other: str, task: str = "", method: str = "cat") -> Paired:
@@ -93,16 +94,14 @@ def cells(known: Mapping[str, Results]) -> pd.DataFrame:
     """A line per cell: what CAT and its rivals solve, CAT minus the better one, what is kept."""
     lines = []
     for name, results in known.items():
-        against = minus(results, rival(results))
         of = {m: percent(estimate(results, m).mean) for m in ("cat", SUM, TUNED, MIX, ANCHORED)}
         kept = [percent(min(shares)) if (shares := reading.kept(results, m)) else "-"
                 for m in ("cat", TUNED, MIX)]  # fmt: skip
         lines.append({
-            "cell": title(name),
-            "seeds": len(estimate(results, "cat").per_seed),
+            "cell": title(name, results), "seeds": len(estimate(results, "cat").per_seed),
             "CAT, %": of["cat"], "plain sum, %": of[SUM], "tuned sum, %": of[TUNED],
             "DATA-MIX, %": of[MIX], "anchored, %": of[ANCHORED],
-            f"CAT minus {RIVAL}": _text(against),
+            f"CAT minus {RIVAL}": _text(minus(results, rival(results))),
             "least kept: CAT / tuned / DATA-MIX, %": " / ".join(kept),
         })  # fmt: skip
     return pd.DataFrame(lines)
@@ -110,12 +109,14 @@ def cells(known: Mapping[str, Results]) -> pd.DataFrame:
 
 def known_before(known: Mapping[str, Results]) -> pd.DataFrame:
     """A line per cell: its `predictors`."""
-    told = {title(n): {k: f"{v:.3f}" for k, v in predictors(r).items()} for n, r in known.items()}
+    told = {title(*c): {k: f"{v:.3f}" for k, v in predictors(c[1]).items()} for c in known.items()}
     return pd.DataFrame(told).T.rename_axis("cell").reset_index()
 
 
-def title(name: str) -> str:  # `rank 2` for `map_rank_2`
-    return name.removeprefix("map_").replace("_", " ")
+def title(name: str, results: Results) -> str:
+    """``rank 2`` for `map_rank_2`, ``half (code_forms x 0.50)`` for a LoRA of another strength."""
+    strengths = "".join(f" ({lora} x {x:.2f})" for lora, x in results["config"]["rescale"].items())
+    return name.removeprefix("map_").replace("_", " ") + strengths
 
 
 def _text(pair: Paired) -> str:
@@ -172,9 +173,8 @@ def hypotheses(
     add("H4", "CAT below DATA-MIX at 1:1, above it at 20:1",
         _all(_above(minus(main, "cat", method=MIX)), _above(mixes[20])),
         *(f"{n}:1 {_text(pair)}" for n, pair in mixes.items()))  # fmt: skip
-    kept = reading.kept_by_method(main)[0]
     front = reading.front({
-        m: (estimate(main, m).mean, min(of)) for m, of in kept.items()
+        m: (estimate(main, m).mean, min(of)) for m, of in reading.kept_by_method(main)[0].items()
         if of and reading.group(m, main) != reading.CEILING
     })  # fmt: skip
     add("H5", "anchored CAT is on the front of target and least kept skill",

@@ -32,6 +32,7 @@ def cell(cat=0.6, plain=0.3, tuned=0.6, mix=0.6, kept=(0.9, 0.3), excess=0.3, se
     for row in results["rows"]:
         if row["method"] == "cat" and row["task"] == "hard_math":
             row["extra"] = {"cosine": 0.1, "norm_ratio": 1.0, "loudest": 0.5}
+    results["config"]["rescale"] = {}
     return results
 
 
@@ -117,6 +118,13 @@ def test_a_cell_tells_its_better_rival_and_what_is_kept(known):
     assert frame.loc["3", "excess loss"] == "0.250"
     assert frame.loc["3", "form ratio"] == f"{np.log(3.5):.3f}"
     assert frame.loc["composed", "cross-activation"] == "0.500"
+
+
+def test_cells_of_a_strength_stand_last_and_in_its_order():
+    names = [module.title(*cell) for cell in module.known_cells().items()]
+    strengths = (("half", "0.50"), ("less", "0.71"), ("more", "1.41"), ("double", "2.00"))
+    assert names[0] == "composed" and "rank 2" in names
+    assert names[-4:] == [f"{name} (code_forms x {factor})" for name, factor in strengths]
 
 
 def test_a_predictor_that_knows_is_told_from_one_that_does_not():
