@@ -55,6 +55,9 @@ def test_counts_over_the_runs_of_the_map_are_those_of_the_files():
     others = [run for run in runs if run[0] not in STRENGTH]
     (n, hits, sums), (every, all_hits, all_sums) = counts(fresh), counts(runs)
     (n_weak, weak_hits, weak_sums), (n_other, other_hits, other_sums) = counts(weak), counts(others)
+    (new_weak, new_hits, new_sums), (rest, rest_hits, rest_sums) = (
+        counts([run for run in fresh if run in of]) for of in (weak, others)
+    )
     behind = sum(minus(one, MIX).diff < 0 for _, _, one in runs)
     above = sum(minus(one, TUNED).diff > 0 for _, _, one in runs)
     page, own = (" ".join((DOCS / name).read_text("utf-8").split())
@@ -68,5 +71,10 @@ def test_counts_over_the_runs_of_the_map_are_those_of_the_files():
         f"{other_hits} of {n_other} ({other_sums})",
     ):  # fmt: skip
         assert said in page, said
-    said = f"On {n} runs that this rule was not found on"
-    assert said in own and f"more of the target in {hits}; always the sum, in {sums}." in own, said
+    for said in (
+        f"On {n} runs that this rule was not found on",
+        f"more of the target in {hits}; always the sum, in {sums}.",
+        f"in {new_weak} runs in which that LoRA was made weaker or stronger ({new_hits}; the sum "
+        f"{new_sums}); in the other {rest} it is {rest_hits} against {rest_sums}.",
+    ):
+        assert said in own, said
