@@ -19,8 +19,6 @@ from lorasoups.report.map import (
     known_before,
 )
 from lorasoups.report.tables import (
-    AVERAGE,
-    LORAHUB,
     Known,
     best_merges,
     comparisons,
@@ -31,7 +29,7 @@ from lorasoups.report.tables import (
 )
 from lorasoups.results import reading
 from lorasoups.results.file import read_results
-from lorasoups.results.reading import SUM, Results, estimate, interval, label, percent
+from lorasoups.results.reading import AVERAGE, SUM, Results, estimate, interval, label, percent
 from lorasoups.study.profile import STUDIES
 
 All = Mapping[str, Known]  # profile -> experiment -> results
@@ -41,8 +39,8 @@ def ten_rows(results: Results) -> pd.DataFrame:
     """CAT beside its main rivals, on the target and on each skill's own test, for the README."""
     present = reading.order(results)
     pruned = best_merges(results, [m for m in present if m.startswith(("ties", "dare"))])
-    searched = best_merges(results, [m for m in present if m in (LORAHUB, "xlora")])
-    names = {SUM: "plain sum, weights 1", AVERAGE: "average, weights 1/k"}
+    searched = best_merges(results, [m for m in present if m in ("lorahub@delta", "xlora")])
+    names = {m: label(m, results) for m in (SUM, AVERAGE)}
     names |= {"ties@factors/w1": "TIES on A and B apart, weights 1 (as in the paper)"}
     names |= {m: f"best of TIES and DARE: {label(m, results)}" for m in pruned}
     learned = [*searched, "cat"]

@@ -17,7 +17,7 @@ from lorasoups.results.stats import Paired
 ABOVE, BELOW, OPEN = "above", "below", "not told apart from"
 SIGNIFICANT = 0.05
 FEW_PROBLEMS, FEW_SEEDS = 500, 5  # up to here a caveat is shown
-MAIN = ("cat", reading.SUM, reading.TUNED, "linear@delta", "data_mix")
+MAIN = ("cat", reading.SUM, reading.TUNED, reading.AVERAGE, "data_mix")
 
 
 def verdict(pair: Paired) -> str:

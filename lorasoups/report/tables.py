@@ -12,7 +12,6 @@ from lorasoups.results.stats import Paired
 from lorasoups.study.profile import STUDIES
 
 Known = Mapping[str, Results]  # experiment -> its results
-LORAHUB, AVERAGE = "lorahub@delta", "linear@delta"
 PAPER_GSM_HARD = {"cat": 21.11, "data_mix": 18.8, "math": 14.18, "code": 8.04}
 """Accuracy on GSM-Hard in percent, after secondary notes that fit the paper's abstract."""
 
@@ -155,8 +154,8 @@ def _data(info: Mapping) -> str:
 
 def studies(known: Known) -> pd.DataFrame:
     """CAT beside its main rivals, a column per study: mean and 95 % interval in percent."""
-    rivals = ("data_mix", "data_mix_2r", "fresh", LORAHUB, "xlora", AVERAGE, reading.SUM,
-              "ties@delta/w1", "knots@delta/w1", "lego@delta/w1", "cat")  # fmt: skip
+    rivals = ("data_mix", "data_mix_2r", "fresh", "lorahub@delta", "xlora", reading.AVERAGE,
+              reading.SUM, "ties@delta/w1", "knots@delta/w1", "lego@delta/w1", "cat")  # fmt: skip
     columns = []
     for name, results in ((name, known[name]) for name in STUDIES if name in known):
         of_skills = [estimate(results, skill).mean for skill in reading.skills(results)]

@@ -21,7 +21,8 @@ SKILLS, CEILING, MIX, CAT, CONTROLS, SEARCH, STATIC = GROUPS = (
 PAPER = ("ties@factors/w1", "dare_linear@factors/w1", "dare_ties@factors/w1", "lorahub@factors",
          "xlora")  # fmt: skip
 """The paper's baselines but DATA-MIX: merges of A and B apart, LoraHub, a mixture of experts."""
-SUM, TUNED = "linear@delta/w1", "tuned_sum"
+SUM, AVERAGE, TUNED = "linear@delta/w1", "linear@delta", "tuned_sum"
+PLAIN = {SUM: "plain sum", AVERAGE: "average"}  # weights 1; weights 1/k
 NO_FORM = ("no_solution", "syntax", "exception", "bad_type", "timeout", "memory", "refused",
            "wrong_form", "diverged")  # fmt: skip
 """Outcomes of answers that are not in the form: no program that returns a number, no brackets."""
@@ -38,13 +39,13 @@ def interval(lo: float | None, hi: float | None, sign: str = "") -> str:
 
 
 def p_value(p: float, equals: str = "") -> str:
-    """``0.012``, after ``equals`` where it is given; ``< 0.001``."""
-    return "< 0.001" if p < 0.001 else f"{equals}{p:.3f}"
+    """``0.012``, after ``equals`` where it is given; ``< 0.001``; four digits beside 0.05."""
+    return "< 0.001" if p < 0.001 else f"{equals}{p:.{4 if round(p, 3) == 0.05 else 3}f}"
 
 
 def label(method: str, results: Results) -> str:
-    """What figures and tables call a method: what the results say, else its id."""
-    return results["config"].get("labels", {}).get(method, method)
+    """What figures and tables call a method: a plain name, what the results say, or its id."""
+    return PLAIN.get(method) or results["config"].get("labels", {}).get(method, method)
 
 
 def group(method: str, results: Results) -> str:

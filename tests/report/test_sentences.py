@@ -93,7 +93,7 @@ def test_primary_contrasts_are_corrected_for_their_number(good):
     assert contrasts[0].pair.diff == pytest.approx(reading.estimate(good, "cat").mean - mean)
     without = copy.deepcopy(good)
     del without["items"]["hard_math"]["tuned_sum"]
-    assert reading.primary(without)[1].name == "linear (delta, 1.0)"
+    assert reading.primary(without)[1].name == "plain sum"
 
 
 def test_what_was_not_compared_is_not_claimed():
@@ -175,7 +175,7 @@ def test_caveats_name_few_seeds_few_problems_and_smoke(good):
 
 def test_headline_table_has_every_method_with_its_mean(good):
     frame = tables.headline(good)
-    assert sorted(frame["method"]) == sorted(m.label for m in METHODS.values())
+    assert sorted(frame["method"]) == sorted(reading.label(m, good) for m in METHODS)
     row = frame[frame["method"] == "code LoRA"].iloc[0]
     assert row["solved, %"] == f"{100 * reading.estimate(good, 'code').mean:.1f}"
     assert row["seeds"] == 3
