@@ -54,6 +54,13 @@ def test_sentences_on_an_ablation(name):
     assert outdated(REPORT, [sentences.against_each(results(name))]) == []
 
 
+def test_no_study_took_a_day_for_a_seed():
+    """Seconds of earlier seeds that are counted twice whenever seeds are joined grow beyond it."""
+    for path in (ROOT / "data" / "results").glob("m*/*.json"):
+        made = read_results(path)
+        assert sum(made["timings"].values()) < 86_400 * len(made["config"]["seeds"]), path.name
+
+
 def test_a_sentence_that_is_not_true_today_is_noticed():
     true = sentences.summary(results("hard_math"))
     stale = true.replace("CAT", "KAT")
