@@ -29,7 +29,7 @@ from lorasoups.report.tables import (
 )
 from lorasoups.results import reading
 from lorasoups.results.file import read_results
-from lorasoups.results.reading import AVERAGE, SUM, Results, estimate, interval, label, percent
+from lorasoups.results.reading import SUM, Results, estimate, interval, label, percent
 from lorasoups.study.profile import STUDIES
 
 All = Mapping[str, Known]  # profile -> experiment -> results
@@ -39,14 +39,14 @@ def ten_rows(results: Results) -> pd.DataFrame:
     """CAT beside its main rivals, on the target and on each skill's own test, for the README."""
     present = reading.order(results)
     pruned = best_merges(results, [m for m in present if m.startswith(("ties", "dare"))])
-    searched = best_merges(results, [m for m in present if m in ("lorahub@delta", "xlora")])
-    names = {m: label(m, results) for m in (SUM, AVERAGE)}
+    searched = best_merges(results, [m for m in present if m in (reading.LORAHUB, "xlora")])
+    names = {m: label(m, results) for m in (SUM, reading.AVERAGE)}
     names |= {"ties@factors/w1": "TIES on A and B apart, weights 1 (as in the paper)"}
     names |= {m: f"best of TIES and DARE: {label(m, results)}" for m in pruned}
     learned = [*searched, "cat"]
     if "target" in present:  # a study with a ceiling and a tuned sum: they replace two rows
         learned = ["tuned_sum", "cat", "target"]
-        del names[AVERAGE]
+        del names[reading.AVERAGE]
     wanted = ["base", *reading.skills(results), "data_mix", *names, *learned]
     tests = {f"{s}, %": reading.test_of(results, s) for s in reading.skills(results)}
     return pd.DataFrame(

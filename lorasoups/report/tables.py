@@ -154,7 +154,7 @@ def _data(info: Mapping) -> str:
 
 def studies(known: Known) -> pd.DataFrame:
     """CAT beside its main rivals, a column per study: mean and 95 % interval in percent."""
-    rivals = ("data_mix", "data_mix_2r", "fresh", "lorahub@delta", "xlora", reading.AVERAGE,
+    rivals = ("data_mix", "data_mix_2r", "fresh", reading.LORAHUB, "xlora", reading.AVERAGE,
               reading.SUM, "ties@delta/w1", "knots@delta/w1", "lego@delta/w1", "cat")  # fmt: skip
     columns = []
     for name, results in ((name, known[name]) for name in STUDIES if name in known):

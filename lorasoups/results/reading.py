@@ -21,7 +21,7 @@ SKILLS, CEILING, MIX, CAT, CONTROLS, SEARCH, STATIC = GROUPS = (
 PAPER = ("ties@factors/w1", "dare_linear@factors/w1", "dare_ties@factors/w1", "lorahub@factors",
          "xlora")  # fmt: skip
 """The paper's baselines but DATA-MIX: merges of A and B apart, LoraHub, a mixture of experts."""
-SUM, AVERAGE, TUNED = "linear@delta/w1", "linear@delta", "tuned_sum"
+SUM, AVERAGE, TUNED, LORAHUB = "linear@delta/w1", "linear@delta", "tuned_sum", "lorahub@delta"
 PLAIN = {SUM: "plain sum", AVERAGE: "average"}  # weights 1; weights 1/k
 NO_FORM = ("no_solution", "syntax", "exception", "bad_type", "timeout", "memory", "refused",
            "wrong_form", "diverged")  # fmt: skip
